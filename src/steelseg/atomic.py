@@ -1,0 +1,57 @@
+"""Files that are either whole or not there.
+
+Every artifact is written beside its final name, flushed to disk and renamed. A killed run
+leaves the old file or the new one, never a half of either.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of `path` that takes its place when the block ends well.
+
+    The folder of `path` is made when missing. If the block raises, the neighbour is removed
+    and `path` stays as it was.
+
+    Args:
+        path: The file to write.
+        mode: "w" for UTF-8 text with line ends left alone, "wb" for bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with open(partial, mode, **text) as file:  # type: ignore[call-overload]  # noqa: PTH123
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with replacing(path, "wb") as file:
+        file.write(content)

@@ -1,0 +1,1 @@
+"""Strips, labels, folds, crops and the precropped store."""

@@ -1,0 +1,26 @@
+"""What can go wrong through no fault of the software.
+
+    SteelsegError
+    +-- ConfigError (ValueError)   a setting or an argument is wrong
+    +-- DataError (ValueError)     an image, a CSV row or a store is wrong
+    +-- CheckpointError            a checkpoint or a run folder cannot be used
+
+The command line prints these as one line and exits with 1. Any other exception is a bug of
+ours and keeps its traceback.
+"""
+
+
+class SteelsegError(Exception):
+    """The root of every error that a user can cause and mend."""
+
+
+class ConfigError(SteelsegError, ValueError):
+    """A setting or an argument is unknown, out of range or contradicts another."""
+
+
+class DataError(SteelsegError, ValueError):
+    """An image, a CSV row, a mask or a store is not what it must be."""
+
+
+class CheckpointError(SteelsegError):
+    """A checkpoint or run folder is missing, damaged, or made for something else."""

@@ -1,0 +1,1 @@
+"""Metrics, post-processing and out-of-fold predictions."""

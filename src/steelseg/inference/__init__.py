@@ -1,0 +1,1 @@
+"""From strips to masks: predictor, stitching, test-time augmentation, submission."""
