@@ -51,9 +51,7 @@ def parse(rle: str, pixels: int) -> Runs:
     return np.stack([starts - 1, lengths], axis=1).astype(np.int32)
 
 
-def _refuse_bad_runs(
-    starts: NDArray[np.int64], lengths: NDArray[np.int64], pixels: int
-) -> None:
+def _refuse_bad_runs(starts: NDArray[np.int64], lengths: NDArray[np.int64], pixels: int) -> None:
     """Raise DataError for the first run that breaks a rule."""
     if (bad := np.flatnonzero(starts < 1)).size:
         raise DataError(f"RLE run {bad[0] + 1} starts at 0. Pixels are counted from 1.")

@@ -1,0 +1,34 @@
+"""steelseg finds and outlines defects on photographs of steel strip.
+
+    from steelseg import Predictor
+    masks = Predictor("outputs/RUN")("strip.jpg")      # bool, shape (classes, height, width)
+
+Names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from steelseg.api import run, train
+    from steelseg.config import Config, load_config
+    from steelseg.inference.predictor import Predictor
+
+_HOMES = {
+    "Config": "steelseg.config",
+    "Predictor": "steelseg.inference.predictor",
+    "load_config": "steelseg.config",
+    "run": "steelseg.api",
+    "train": "steelseg.api",
+}
+
+__all__ = ["Config", "Predictor", "__version__", "load_config", "run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'steelseg' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

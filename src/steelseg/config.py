@@ -1,0 +1,379 @@
+"""Every setting: one YAML file, frozen sections, unknown names refused.
+
+A file holds the sections `data`, `model`, `train`, `postprocess` and `inference`; what it
+leaves out keeps the default below. On the command line any setting is `section.name=value`.
+Components never see these classes: stages unpack them into plain arguments.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from steelseg.errors import ConfigError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=0)]
+
+# ImageNet's channel means and deviations, as torchvision publishes them; the grey ones are
+# their averages, for encoders whose first convolution is summed to one channel.
+IMAGENET_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
+IMAGENET_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
+
+# The baseline's weights of the four Severstal classes.
+SEVERSTAL_POS_WEIGHT = (2.0, 2.0, 1.0, 1.5)
+
+
+def _must_be_long(name: str, values: Sequence[Any], length: int, of: str) -> None:
+    """Refuse a list that is neither empty nor `length` long."""
+    if values and len(values) != length:
+        raise ValueError(f"{name} has {len(values)} values, but {of}={length}")
+
+
+class Section(BaseModel):
+    """A group of settings: read-only once built, unknown names refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Where the strips are, what is on them and how they are cut for training."""
+
+    root: Path = Path("input")
+    """Folder with train.csv, train_images/, test_images/ and sample_submission.csv."""
+
+    mode: Literal["full", "crops", "precropped"] = "full"
+    """full: whole strips. crops: cut while loading. precropped: read `steelseg precrop` output."""
+
+    num_classes: int = Field(4, ge=1, le=255)
+    """Defect classes; ClassId counts from 1."""
+
+    class_names: tuple[str, ...] = ()
+    """A name for each class, in ClassId order. Empty: "class 1", "class 2", ..."""
+
+    img_height: Annotated[int, Field(gt=0)] | None = 256
+    """Height of every image, in pixels. null: each image has its own."""
+
+    img_width: Annotated[int, Field(gt=0)] | None = 1600
+    """Width of every image, in pixels. null: each image has its own."""
+
+    channels: Literal[1, 3] = 1
+    """1 reads images as grey, 3 as RGB. Strips are grey, whatever their files say."""
+
+    mean: tuple[float, ...] = ()
+    """Mean of each channel, of full scale. Empty: ImageNet's."""
+
+    std: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Standard deviation of each channel, of full scale. Empty: ImageNet's."""
+
+    crop_height: int = Field(256, gt=0)
+    """Height of one crop, in pixels; smaller images are taken whole."""
+
+    crop_width: int = Field(512, gt=0)
+    """Width of one crop, in pixels; smaller images are taken whole."""
+
+    crop_stride: int = Field(256, gt=0)
+    """Distance between neighbouring crops, in pixels, in both directions."""
+
+    precropped_dir: Path = Path("precropped_data")
+    """Folder of the store that `steelseg precrop` makes and mode precropped reads."""
+
+    num_folds: int = Field(5, ge=2)
+    """Cross-validation folds, stratified by number of defects per image."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each class, given or made up."""
+        return self.class_names or tuple(f"class {k}" for k in range(1, self.num_classes + 1))
+
+    @property
+    def channel_mean(self) -> tuple[float, ...]:
+        """Mean of each channel, length `channels`."""
+        return self.mean or IMAGENET_MEAN[self.channels]
+
+    @property
+    def channel_std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel, length `channels`."""
+        return self.std or IMAGENET_STD[self.channels]
+
+    @model_validator(mode="after")
+    def _lists_must_fit(self) -> Self:
+        _must_be_long("class_names", self.class_names, self.num_classes, "num_classes")
+        _must_be_long("mean", self.mean, self.channels, "channels")
+        _must_be_long("std", self.std, self.channels, "channels")
+        return self
+
+    @model_validator(mode="after")
+    def _crops_must_cover(self) -> Self:
+        if self.mode == "full":
+            return self
+        for side, crop, image in (
+            ("height", self.crop_height, self.img_height),
+            ("width", self.crop_width, self.img_width),
+        ):
+            if image is not None and crop > image:
+                raise ValueError(
+                    f"crop_{side}={crop} is larger than img_{side}={image}; "
+                    f"use at most {image}, or mode=full"
+                )
+            if self.crop_stride > crop and (image is None or crop < image):
+                raise ValueError(
+                    f"crop_stride={self.crop_stride} > crop_{side}={crop} leaves pixels that "
+                    f"no crop covers; use a stride of at most {crop}"
+                )
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    arch: Literal[
+        "unet", "unetplusplus", "fpn", "linknet", "pspnet", "deeplabv3", "deeplabv3plus"
+    ] = "unet"
+    """Architecture, as segmentation-models-pytorch builds it."""
+
+    encoder: str = "efficientnet-b3"
+    """Any encoder of segmentation-models-pytorch, or `tu-NAME` for one of timm's."""
+
+    encoder_weights: str | None = "imagenet"
+    """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
+
+    @field_validator("encoder_weights")
+    @classmethod
+    def _none_is_a_word(cls, value: str | None) -> str | None:
+        return None if value in (None, "none", "None", "") else value
+
+
+class TrainConfig(Section):
+    """How one fold is trained."""
+
+    epochs: int = Field(100, ge=1)
+    """Passes over the training samples."""
+
+    batch_size_train: int = Field(8, ge=1)
+    """Samples a training step."""
+
+    batch_size_val: int = Field(8, ge=1)
+    """Images a step in validation, OOF and prediction."""
+
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients are added up before one optimizer step."""
+
+    learning_rate: float = Field(5e-4, gt=0)
+    """Highest learning rate of the schedule."""
+
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of the optimizer."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """sgd has momentum 0.9 (Nesterov)."""
+
+    scheduler: Literal["reduce_on_plateau", "cosine", "one_cycle", "none"] = "reduce_on_plateau"
+    """reduce_on_plateau halves the rate after `patience` epochs without a better Dice."""
+
+    patience: int = Field(3, ge=0)
+    """Epochs without a better validation Dice that reduce_on_plateau waits for."""
+
+    loss: Literal["bce_with_logits", "dice", "combo", "bce_pos_weight", "bce_dice_pos_weight"] = (
+        "bce_dice_pos_weight"
+    )
+    """combo: 0.5 BCE + 0.5 Dice. bce_dice_pos_weight: 0.75 weighted BCE + 0.25 Dice."""
+
+    pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""
+
+    augmentation: str = "flips"
+    """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
+
+    gradient_clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient; 0 switches clipping off."""
+
+    early_stopping: int = Field(0, ge=0)
+    """Stop after this many epochs without a better validation Dice; 0 never stops early."""
+
+    amp: bool = True
+    """true trains in mixed precision where the machine has it (bf16, else fp16 on a GPU)."""
+
+    save_best_only: bool = True
+    """false also keeps checkpoint_epoch_N of every epoch."""
+
+    num_workers: int = Field(2, ge=0)
+    """Processes that load training samples; 0 loads in the training process."""
+
+    seed: int = Field(42, ge=0)
+    """Every random draw follows from it: weights, order, augmentation, folds."""
+
+
+class PostprocessConfig(Section):
+    """From probabilities to masks. One value for all classes, or a list of one a class."""
+
+    threshold: Probability | tuple[Probability, ...] = 0.5
+    """Probability from which a pixel counts as defect."""
+
+    min_size: Pixels | tuple[Pixels, ...] = 0
+    """Connected components with fewer pixels are dropped; 0 keeps all."""
+
+    min_area: Pixels | tuple[Pixels, ...] = 0
+    """A class whose whole mask has fewer pixels is emptied; 0 keeps all."""
+
+
+class InferenceConfig(Section):
+    """How strips are predicted, in OOF and in `steelseg predict`."""
+
+    tta: Literal["none", "hflip", "vflip", "both"] = "none"
+    """Test-time augmentation: mean over the strip and its flips; both has four views."""
+
+    crops: bool = False
+    """true predicts crops of the training size and averages their overlaps; false whole strips."""
+
+    ensemble: Literal["together", "sequential"] = "together"
+    """together keeps every checkpoint in memory; sequential holds one at a time."""
+
+    amp: bool = False
+    """true predicts in mixed precision where the machine has it: faster, not to the same bit."""
+
+    submission_form: Literal[
+        "auto", "ImageId_ClassId,EncodedPixels", "ImageId,ClassId,EncodedPixels"
+    ] = "auto"
+    """Header of submission.csv; auto takes sample_submission.csv's, else the first form."""
+
+    @field_validator("tta", mode="before")
+    @classmethod
+    def _truth_is_a_flip(cls, value: Any) -> Any:
+        """The baseline's TTA = True means a horizontal flip."""
+        return (
+            {True: "hflip", False: "none"}.get(value, value) if isinstance(value, bool) else value
+        )
+
+
+class Config(Section):
+    """One complete run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    @model_validator(mode="after")
+    def _one_value_a_class(self) -> Self:
+        classes = self.data.num_classes
+        _must_be_long("train.pos_weight", self.train.pos_weight, classes, "data.num_classes")
+        for name in ("threshold", "min_size", "min_area"):
+            value = getattr(self.postprocess, name)
+            if isinstance(value, tuple) and len(value) != classes:
+                raise ValueError(
+                    f"postprocess.{name} has {len(value)} values, but data.num_classes={classes}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pooled_features_need_two_samples(self) -> Self:
+        pools = self.model.arch in ("pspnet", "deeplabv3", "deeplabv3plus")
+        if pools and self.train.batch_size_train < 2:
+            raise ValueError(
+                f"model.arch={self.model.arch} normalises pooled features over the batch and "
+                "cannot train with train.batch_size_train=1; use 2 or more"
+            )
+        return self
+
+    @property
+    def pos_weight(self) -> tuple[float, ...]:
+        """Weight of a defect pixel of each class, given or by default."""
+        if self.train.pos_weight:
+            return self.train.pos_weight
+        classes = self.data.num_classes
+        return SEVERSTAL_POS_WEIGHT if classes == 4 else (1.0,) * classes
+
+
+def setting_names() -> Iterator[str]:
+    """Yield every setting as `section.name`, in the order of this file."""
+    for section, field in Config.model_fields.items():
+        for name in field.default.__class__.model_fields:
+            yield f"{section}.{name}"
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and lay `section.name=value` overrides over it.
+
+    Args:
+        path: The YAML file.
+        overrides: Such as "train.epochs=3"; the value is read as YAML.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a setting is unknown or wrong; all faults
+            are listed at once.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {_reason(error)}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold sections such as `data:` and `train:`.")
+    return build_config(content, overrides, source=str(path))
+
+
+def build_config(
+    content: dict[str, Any], overrides: Sequence[str] = (), *, source: str = "the settings"
+) -> Config:
+    """Make a Config of nested dictionaries, with `section.name=value` laid over them.
+
+    Raises:
+        ConfigError: as `load_config` does; `source` names where `content` came from.
+    """
+    merged = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in content.items()
+    }
+    for override in overrides:
+        _lay_over(merged, override)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        lines = [f"  {_explain(fault)}" for fault in error.errors()]
+        raise ConfigError("\n".join([f"Wrong settings in {source}:", *lines])) from None
+
+
+def _lay_over(content: dict[str, Any], override: str) -> None:
+    """Put one `section.name=value` into nested dictionaries."""
+    name, equals, value = override.partition("=")
+    section, dot, key = name.partition(".")
+    if not (equals and dot and key):
+        raise ConfigError(f"'{override}' is not of the form section.name=value.")
+    group = content.setdefault(section, {})
+    if not isinstance(group, dict):
+        raise ConfigError(f"'{section}' must be a section with settings in it.")
+    try:
+        group[key] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"The value of '{override}' is not YAML.") from None
+
+
+def _explain(fault: Any) -> str:
+    """Turn one pydantic fault into a line that names the setting."""
+    # Beyond section and name pydantic adds union branches and list positions.
+    name = ".".join(str(part) for part in fault["loc"][:2])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, [*setting_names(), *Config.model_fields], n=1)
+        return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ".")
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not name or fault["type"] == "value_error":
+        return f"{name}: {message}." if name else f"{message}."
+    return f"{name}: {message}, got {str(fault['input'])[:60]}"
+
+
+def _reason(error: Exception) -> str:
+    """Say why the system refused, without the path it repeats."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def dump_config(config: Config) -> str:
+    """Write a Config as YAML that `load_config` reads back to the same values."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,280 @@
+"""Predicted masks in the formats of other tools: COCO, PNG files and JSON lines.
+
+Each writer is a context manager whose `add` takes one image: its `image_id`, `mask_chw`
+(boolean) and `probs_chw` (in [0, 1], or 0..255 as uint8). A file appears whole when the `with`
+block ends well and not at all otherwise. Memory does not grow with the masks.
+
+A box is [left, top, width, height] in pixels, counted from 0. A score is the mean probability
+of the pixels it speaks for. Channel 0 is class 1.
+
+Axes: C class, H height, W width. Nothing here reads these formats or decides on a mask.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import IO, Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.atomic import replacing, write_bytes
+from steelseg.data import rle
+from steelseg.errors import DataError
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a mask, or the whole of it, that holds at least one pixel."""
+
+    runs: rle.Runs
+    """Its pixels, as runs of the whole image."""
+
+    bbox: tuple[int, int, int, int]
+    """Left, top, width and height, in pixels."""
+
+    area: int
+    """Pixels."""
+
+    score: float
+    """Mean probability of its pixels, six decimals."""
+
+
+class CocoWriter:
+    """Writes one COCO file: an annotation for each 8-connected component.
+
+    Segmentations are uncompressed RLE. Annotations go straight to the file; only the list of
+    images waits in memory.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        """Take the file to write and the name of each class; the file is opened on entry."""
+        self._class_names = tuple(class_names)
+        self._images: list[dict[str, object]] = []
+        self._num_annotations = 0
+        self._life = self._document(path)
+
+    def __enter__(self) -> Self:
+        self._life.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._life.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _document(self, path: Path) -> Iterator[None]:
+        categories = [
+            {"id": class_id, "name": name}
+            for class_id, name in enumerate(self._class_names, start=1)
+        ]
+        with replacing(path) as self._file:
+            self._file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
+            yield
+            self._file.write(f'\n],\n"images": {json.dumps(self._images)}}}\n')
+
+    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+        """Write the annotations of one image."""
+        _check_shapes(mask_chw, probs_chw, self._class_names)
+        _, height, width = mask_chw.shape
+        self._images.append(
+            {
+                "id": len(self._images) + 1,
+                "file_name": image_id,
+                "height": height,
+                "width": width,
+            }
+        )
+        for class_id, (mask, probs) in enumerate(zip(mask_chw, probs_chw, strict=True), start=1):
+            for region in components(mask, probs):
+                self._annotate(region, class_id=class_id, height=height, width=width)
+
+    def _annotate(self, region: Region, *, class_id: int, height: int, width: int) -> None:
+        self._file.write(",\n" if self._num_annotations else "\n")
+        self._num_annotations += 1
+        annotation = {
+            "id": self._num_annotations,
+            "image_id": len(self._images),
+            "category_id": class_id,
+            "segmentation": {
+                "counts": _counts(region.runs, pixels=height * width),
+                "size": [height, width],
+            },
+            "bbox": region.bbox,
+            "area": region.area,
+            "score": region.score,
+            "iscrowd": 0,
+        }
+        self._file.write(json.dumps(annotation))
+
+
+class JsonlWriter:
+    """Writes one line of JSON for each image, with one entry for each class present."""
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        """Take the file to write and the name of each class; the file is opened on entry."""
+        self._class_names = tuple(class_names)
+        self._life = replacing(path)
+
+    def __enter__(self) -> Self:
+        self._file: IO[str] = self._life.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._life.__exit__(kind, error, trace)
+
+    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+        """Write the line of one image."""
+        _check_shapes(mask_chw, probs_chw, self._class_names)
+        _, height, width = mask_chw.shape
+        defects = [
+            _defect(measure(mask, probs), class_id=class_id, class_name=class_name)
+            for class_id, (class_name, mask, probs) in enumerate(
+                zip(self._class_names, mask_chw, probs_chw, strict=True), start=1
+            )
+            if mask.any()
+        ]
+        line = {"image_id": image_id, "height": height, "width": width, "defects": defects}
+        self._file.write(json.dumps(line) + "\n")
+
+
+class PngWriter:
+    """Writes one PNG (0 or 255) for each image and class present, named IMAGE_ID_class_K.png.
+
+    A PNG that an earlier run left for an image and class that is now empty is removed.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        """Take the folder to write to, made on entry, and the name of each class."""
+        self._folder = folder
+        self._class_names = tuple(class_names)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Keep what is written: each file is whole."""
+
+    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+        """Write the masks of one image.
+
+        Raises:
+            DataError: if `image_id` leads out of the folder.
+        """
+        _check_shapes(mask_chw, probs_chw, self._class_names)
+        for class_id, mask in enumerate(mask_chw, start=1):
+            path = file_for(image_id, folder=self._folder, suffix=f"_class_{class_id}.png")
+            if mask.any():
+                write_bytes(path, to_png(mask.astype(np.uint8) * 255))
+            else:
+                path.unlink(missing_ok=True)
+
+
+def components(mask: NDArray[np.bool_], probs: NDArray[Any]) -> Iterator[Region]:
+    """Take a mask apart into its 8-connected components.
+
+    Args:
+        mask: Shape (H, W).
+        probs: Probability of each pixel, shape (H, W), in [0, 1] or 0..255 as uint8.
+
+    Yields:
+        The components, none for an empty mask.
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    for label, (left, width) in enumerate(
+        stats[1:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_WIDTH]].tolist(), start=1
+    ):
+        # Only the component's columns are searched: a class may hold a thousand specks.
+        columns = slice(left, left + width)
+        yield measure(labels[:, columns] == label, probs[:, columns], left=left)
+
+
+def measure(mask: NDArray[np.bool_], probs: NDArray[Any], *, left: int = 0) -> Region:
+    """Describe a mask that is not empty.
+
+    Args:
+        mask: Some columns of an image, all of its rows, shape (H, w).
+        probs: Probability of each pixel, shape (H, w), in [0, 1] or 0..255 as uint8.
+        left: Column of the image where `mask` begins.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, first = int(rows[0]), int(columns[0])
+    runs = rle.to_runs(mask)
+    runs[:, 0] += left * mask.shape[0]
+    full_scale = 255 if probs.dtype == np.uint8 else 1
+    return Region(
+        runs=runs,
+        bbox=(left + first, top, int(columns[-1]) - first + 1, int(rows[-1]) - top + 1),
+        area=int(runs[:, 1].sum()),
+        score=round(float(probs[mask].mean(dtype=np.float64)) / full_scale, 6),
+    )
+
+
+def file_for(image_id: str, *, folder: Path, suffix: str) -> Path:
+    """Name the file of an image inside `folder`: the whole `image_id`, then `suffix`.
+
+    The extension stays, so that a.jpg and a.png do not write to one file.
+
+    Raises:
+        DataError: if `image_id` is empty or leads out of the folder.
+    """
+    name = PurePath(image_id)
+    if not name.name or name.is_absolute() or ".." in name.parts:
+        raise DataError(
+            f"image_id {image_id!r} does not name a file inside {folder}. "
+            "Use the file name of the image, without '..' and without a leading '/'."
+        )
+    return folder / f"{image_id}{suffix}"
+
+
+def to_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode grey (H, W) or BGR (H, W, 3) pixels as PNG."""
+    is_encoded, content = cv2.imencode(".png", np.ascontiguousarray(pixels))
+    assert is_encoded, pixels.shape
+    return bytes(content)
+
+
+def _check_shapes(
+    mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any], class_names: Sequence[str]
+) -> None:
+    assert mask_chw.shape == probs_chw.shape, (mask_chw.shape, probs_chw.shape)
+    assert len(mask_chw) == len(class_names), (mask_chw.shape, class_names)
+
+
+def _counts(runs: rle.Runs, *, pixels: int) -> list[int]:
+    """Write runs as COCO counts them: lengths of zeros and ones in turn, zeros first."""
+    starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
+    gaps = starts - np.concatenate([[0], ends[:-1]])
+    counts: list[int] = np.stack([gaps, runs[:, 1]], axis=1).ravel().tolist()
+    rest = pixels - int(ends[-1])
+    return [*counts, rest] if rest else counts
+
+
+def _defect(region: Region, *, class_id: int, class_name: str) -> dict[str, object]:
+    return {
+        "class_id": class_id,
+        "class_name": class_name,
+        "rle": rle.join(region.runs),
+        "area": region.area,
+        "bbox": region.bbox,
+        "score": region.score,
+    }

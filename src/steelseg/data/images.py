@@ -1,0 +1,131 @@
+"""Reading strips: JPEG and PNG, grey or colour, whole or refused.
+
+Decoders repair in silence: OpenCV returns a full-size image for half a JPEG. So a file is
+walked from its first marker to its last before it is decoded, and the decoded size is held
+against the header's. EXIF orientation is ignored, because masks are drawn on stored pixels.
+
+Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RGB).
+"""
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+# Larger than any line camera's strip, small enough that a decoded image fits in memory.
+MAX_PIXELS = 100_000_000
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8\xff"
+# In a JPEG scan 0xFF is data when 0x00 follows, and restart markers are part of the scan.
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def list_images(folder: Path) -> list[str]:
+    """Name the images of a folder, sorted.
+
+    Raises:
+        DataError: if the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder. It should hold the images.")
+    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
+    """Decode one image file.
+
+    Args:
+        path: A JPEG or PNG file.
+        channels: 1 for grey, 3 for RGB; colour files are turned into grey by luminance.
+
+    Returns:
+        Image, shape (H, W, channels), uint8.
+
+    Raises:
+        DataError: if the file is missing, truncated, damaged, too large or of another kind.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    try:
+        return decode_image(content, channels=channels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def decode_image(content: bytes, *, channels: int) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file; as `read_image`, errors without a file name."""
+    height, width = measure(content)
+    if height * width > MAX_PIXELS:
+        raise DataError(f"the image has {height}x{width} pixels; at most {MAX_PIXELS} are read.")
+    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None or image.shape[:2] != (height, width):
+        raise DataError("the image cannot be decoded; the file is damaged.")
+    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+
+
+def measure(content: bytes) -> tuple[int, int]:
+    """Walk an image file from start to end and read its size.
+
+    Returns:
+        Height and width, in pixels, as the header declares them.
+
+    Raises:
+        DataError: if the file is empty, of another kind, truncated, or its structure is broken.
+    """
+    if not content:
+        raise DataError("the file is empty.")
+    try:
+        if content.startswith(_PNG_START):
+            return _walk_png(content)
+        if content.startswith(_JPEG_START):
+            return _walk_jpeg(content)
+    except (struct.error, IndexError):
+        raise DataError("the image is truncated: the file ends before its last part.") from None
+    raise DataError("the file is neither a JPEG nor a PNG, whatever its name says.")
+
+
+def _walk_png(content: bytes) -> tuple[int, int]:
+    """Check every chunk of a PNG up to IEND."""
+    width, height = struct.unpack_from(">II", content, 16)
+    position = len(_PNG_START)
+    while True:
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 8 + length
+        (checksum,) = struct.unpack_from(">I", content, end)
+        if zlib.crc32(content[position + 4 : end]) != checksum:
+            raise DataError(f"PNG chunk {kind!r} is damaged: its checksum does not fit.")
+        if kind == b"IEND":
+            return height, width
+        position = end + 4
+
+
+def _walk_jpeg(content: bytes) -> tuple[int, int]:
+    """Step over every segment and scan of a JPEG up to its end marker."""
+    size, position = None, 2
+    while True:
+        found = _JPEG_MARKER.search(content, position)
+        if found is None:
+            raise DataError("the image is truncated: the JPEG has no end marker.")
+        marker, position = found[1][0], found.end()
+        if marker == 0xD9:
+            break
+        if marker in _JPEG_FRAMES:
+            size = struct.unpack_from(">HH", content, position + 3)
+        # Scan data follows its own header, so the next search starts behind both alike.
+        position += struct.unpack_from(">H", content, position)[0]
+    if size is None:
+        raise DataError("the JPEG declares no size.")
+    return size

@@ -1,0 +1,111 @@
+"""The two CSV forms in which Kaggle writes masks, for labels and submissions alike.
+
+    ImageId_ClassId,EncodedPixels     "0002cc93b.jpg_1,29102 12 ..."
+    ImageId,ClassId,EncodedPixels     "0002cc93b.jpg,1,29102 12 ...", columns in any order
+
+A form is the tuple of column names as they stand in the file. This module takes rows apart
+and names what does not hold together; what the cells mean is the caller's.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from steelseg.errors import DataError
+
+JOINED = ("ImageId_ClassId", "EncodedPixels")
+SEPARATE = ("ImageId", "ClassId", "EncodedPixels")
+
+# Every second pixel of a 256x1600 mask as RLE has 2.6 million characters.
+_LONGEST_FIELD = 100_000_000
+
+_NOT_A_NAME = re.compile(r"[/\\\x00-\x1f]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A mask CSV, read but not yet understood."""
+
+    form: tuple[str, ...]
+    """Column names, in the order of the file."""
+
+    rows: tuple[tuple[int, list[str]], ...]
+    """Line number, from 1, and cells of each row that is not blank."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One row, its cells named."""
+
+    image_id: str
+    """File name of the image; never empty, never a path."""
+
+    class_text: str
+    """What stands for the class, not yet a number."""
+
+    rle: str
+    """The mask; "" is empty."""
+
+
+def is_form(columns: Sequence[str]) -> bool:
+    """Whether the columns are one of the two forms, in any order."""
+    return sorted(columns) in (sorted(JOINED), sorted(SEPARATE))
+
+
+def read_table(path: Path) -> Table:
+    """Read a mask CSV.
+
+    Raises:
+        DataError: if the file cannot be read or has another header; without the file's name.
+    """
+    limit = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            form = tuple(next(reader, ()))
+            rows = tuple((reader.line_num, cells) for cells in reader if cells)
+    except OSError as error:
+        raise DataError(f"the file cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise DataError("the file is not UTF-8 text.") from None
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} is not CSV: {error}.") from None
+    finally:
+        csv.field_size_limit(limit)
+    if not is_form(form):
+        raise DataError(
+            f"the columns are '{','.join(form)[:80]}'. Expected {','.join(SEPARATE)} or "
+            f"{','.join(JOINED)}."
+        )
+    return Table(form, rows)
+
+
+def name_cells(form: Sequence[str], cells: Sequence[str]) -> Cells:
+    """Name the cells of a row.
+
+    Raises:
+        DataError: if cells are missing or left over, or the image id is not a file name.
+    """
+    if len(cells) != len(form):
+        raise DataError(f"the row has {len(cells)} cells, the header {len(form)}.")
+    named = dict(zip(form, cells, strict=True))
+    if "ImageId" in named:
+        image_id, class_text = named["ImageId"], named["ClassId"]
+    else:
+        image_id, underscore, class_text = named["ImageId_ClassId"].rpartition("_")
+        if not underscore:
+            raise DataError(
+                f"'{class_text[:60]}' is not an ImageId_ClassId such as 0002cc93b.jpg_1."
+            )
+    _refuse_path(image_id)
+    return Cells(image_id, class_text, named["EncodedPixels"])
+
+
+def _refuse_path(image_id: str) -> None:
+    """Raise DataError unless `image_id` is a bare file name."""
+    if not image_id or image_id in (".", "..") or _NOT_A_NAME.search(image_id):
+        raise DataError(
+            f"image id {image_id[:60]!r} is not a file name: it must not be empty or hold a path."
+        )

@@ -1,0 +1,269 @@
+"""Figures that say how well predicted masks match the true ones.
+
+A *pair* is one class of one image. It is *positive* when its truth has a pixel, *negative*
+when not. Every figure comes from three pixel counts of each pair: intersection, predicted,
+truth. So `count_pixels` reads the masks once, image by image, and `score` needs no mask.
+
+A figure that has nothing to divide by is NaN, never 0 or 1: a class without a positive pair
+has no recall. The one exception is the Dice of an empty prediction on an empty truth, which
+is 1 because the competition says so.
+
+Axes: n images, c classes, h height, w width, p pairs; a trailing 3 is the three counts.
+No files, no torch, no thresholds: masks come from `postprocess`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_COLUMNS = (
+    "class",
+    "dice",
+    "dice+",
+    "dice-",
+    "IoU",
+    "precision",
+    "recall",
+    "presence acc",
+    "F1",
+    "image recall",
+    "false alarms",
+)
+_NAME_WIDTH = 12
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one class, or of all classes together.
+
+    In the formulas I, P and T are the pixels of intersection, prediction and truth, summed
+    over all pairs. A pair is *predicted* when its prediction has any pixel, wherever it lies.
+    """
+
+    dice: float
+    """Mean over all pairs of 2I / (P + T) of the pair, 1 if both are empty: the competition's."""
+
+    dice_positive: float
+    """Mean of the same over positive pairs."""
+
+    dice_negative: float
+    """Mean of the same over negative pairs: the share of them left empty."""
+
+    iou: float
+    """I / (P + T - I)."""
+
+    precision: float
+    """I / P."""
+
+    recall: float
+    """I / T."""
+
+    presence_accuracy: float
+    """Pairs that are positive and predicted, or neither / pairs."""
+
+    presence_f1: float
+    """2 x (positive and predicted pairs) / (positive pairs + predicted pairs)."""
+
+    image_recall: float
+    """Predicted pairs among the positive ones / positive pairs."""
+
+    false_alarm_rate: float
+    """Predicted pairs among the negative ones / negative pairs."""
+
+    pairs: int
+    """All pairs."""
+
+    positives: int
+    """Positive pairs."""
+
+    misses: int
+    """Positive pairs that are not predicted."""
+
+    false_alarms: int
+    """Negative pairs that are predicted."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures over all pairs, and those of each class in the order of the channels."""
+
+    overall: Figures
+    per_class: tuple[Figures, ...]
+
+
+def count_pixels(pred_chw: NDArray[np.bool_], truth_chw: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Count the pixels of one image that its figures are made of.
+
+    Args:
+        pred_chw: Predicted masks, shape (C, H, W).
+        truth_chw: True masks, same shape.
+
+    Returns:
+        Shape (C, 3): pixels of intersection, prediction and truth of each class.
+    """
+    assert pred_chw.shape == truth_chw.shape, f"{pred_chw.shape} against {truth_chw.shape}"
+    assert pred_chw.dtype == truth_chw.dtype == np.bool_, f"{pred_chw.dtype}, {truth_chw.dtype}"
+    counts_c3 = np.zeros((len(pred_chw), 3), dtype=np.int64)
+    for counts, pred, truth in zip(counts_c3, pred_chw, truth_chw, strict=True):
+        counts[1:] = np.count_nonzero(pred), np.count_nonzero(truth)
+        # Most pairs are empty on one side, and the intersection is the slow part.
+        if counts[1] and counts[2]:
+            counts[0] = np.count_nonzero(pred & truth)
+    return counts_c3
+
+
+def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the competition's Dice of each pair: 2I / (P + T), and 1 if both are empty.
+
+    Args:
+        counts: Pixels of intersection, prediction and truth, shape (..., 3).
+
+    Returns:
+        Dice of each pair, shape (...), in [0, 1].
+    """
+    total = counts[..., 1] + counts[..., 2]
+    dices = np.ones(total.shape)
+    np.divide(2 * counts[..., 0], total, out=dices, where=total > 0)
+    return dices
+
+
+def score(counts_nc3: NDArray[np.int64]) -> Scores:
+    """Compute all figures, overall and per class.
+
+    Args:
+        counts_nc3: What `count_pixels` gives for each image, stacked, shape (N, C, 3).
+
+    Returns:
+        The figures; overall ones are taken over all N x C pairs, whatever their class.
+    """
+    assert counts_nc3.ndim == 3, counts_nc3.shape
+    assert counts_nc3.shape[2] == 3, counts_nc3.shape
+    return Scores(
+        overall=_figures(counts_nc3.reshape(-1, 3)),
+        per_class=tuple(_figures(counts_nc3[:, c]) for c in range(counts_nc3.shape[1])),
+    )
+
+
+def _figures(counts_p3: NDArray[np.int64]) -> Figures:
+    intersection, predicted, truth = (int(count) for count in counts_p3.sum(axis=0))
+    is_predicted, is_positive = counts_p3[:, 1] > 0, counts_p3[:, 2] > 0
+    pairs, positives = len(counts_p3), int(np.count_nonzero(is_positive))
+    found = int(np.count_nonzero(is_positive & is_predicted))
+    false_alarms = int(np.count_nonzero(is_predicted)) - found
+    negatives = pairs - positives
+    dice_p = dice(counts_p3)
+    return Figures(
+        dice=_mean(dice_p),
+        dice_positive=_mean(dice_p[is_positive]),
+        dice_negative=_mean(dice_p[~is_positive]),
+        iou=_ratio(intersection, predicted + truth - intersection),
+        precision=_ratio(intersection, predicted),
+        recall=_ratio(intersection, truth),
+        presence_accuracy=_ratio(found + negatives - false_alarms, pairs),
+        presence_f1=_ratio(2 * found, positives + found + false_alarms),
+        image_recall=_ratio(found, positives),
+        false_alarm_rate=_ratio(false_alarms, negatives),
+        pairs=pairs,
+        positives=positives,
+        misses=positives - found,
+        false_alarms=false_alarms,
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def all_empty(counts_nc3: NDArray[np.int64]) -> Scores:
+    """Compute what a submission without any mask scores on the same truth.
+
+    Args:
+        counts_nc3: As for `score`; only the truth's pixels are read.
+
+    Returns:
+        The figures to print beside ours: a model has to beat these to be of use.
+    """
+    return score(counts_nc3 * np.array([0, 0, 1]))
+
+
+def never_found(scores: Scores) -> list[int]:
+    """List the classes that are there and that no image is predicted to have.
+
+    Returns:
+        Ascending class_id, counted from 1, of classes with positives and an image_recall of 0.
+    """
+    return [
+        class_id
+        for class_id, figures in enumerate(scores.per_class, start=1)
+        if figures.positives > 0 and figures.misses == figures.positives
+    ]
+
+
+def flatten(scores: Scores, prefix: str = "val_") -> dict[str, float]:
+    """Lay all figures and counts out as one row of `history.csv`.
+
+    Args:
+        scores: What `score` gives.
+        prefix: Put in front of every name.
+
+    Returns:
+        Overall figures by name ("val_dice"), then those of each class with its class_id
+        behind ("val_dice_1"). Counts stay whole numbers.
+    """
+    row = {f"{prefix}{name}": value for name, value in asdict(scores.overall).items()}
+    for class_id, figures in enumerate(scores.per_class, start=1):
+        row |= {f"{prefix}{name}_{class_id}": value for name, value in asdict(figures).items()}
+    return row
+
+
+def table(scores: Scores, class_names: Sequence[str]) -> str:
+    """Draw the figures as a text table: one line a class, then a line for all of them.
+
+    Args:
+        scores: What `score` gives.
+        class_names: One name a class; a name of more than 12 characters is cut.
+
+    Returns:
+        Aligned lines without a line break at the end, "-" where a figure is undefined. Image
+        recall reads found/positive pairs, false alarms reads predicted/negative pairs.
+    """
+    named = zip([*class_names, "all"], [*scores.per_class, scores.overall], strict=True)
+    rows = [_COLUMNS, *(_row(name, figures) for name, figures in named)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in rows)
+
+
+def _row(name: str, figures: Figures) -> tuple[str, ...]:
+    positives, negatives = figures.positives, figures.pairs - figures.positives
+    return (
+        name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "...",
+        _decimal(figures.dice),
+        _decimal(figures.dice_positive),
+        _decimal(figures.dice_negative),
+        _decimal(figures.iou),
+        _decimal(figures.precision),
+        _decimal(figures.recall),
+        _decimal(figures.presence_accuracy),
+        _decimal(figures.presence_f1),
+        f"{positives - figures.misses}/{positives}" if positives else "-",
+        f"{figures.false_alarms}/{negatives}" if negatives else "-",
+    )
+
+
+def _decimal(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    name, *cells = (
+        cell.rjust(width) if i else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join([name, *cells])

@@ -1,0 +1,133 @@
+"""From probabilities to masks: threshold, then two filters against specks.
+
+Each class has its own three settings. `threshold`: a pixel is kept from this probability on.
+`min_size`: a connected component with fewer pixels is removed. `min_area`: when what remains
+of the whole mask has fewer pixels, it is emptied. 0 switches either filter off. Pixels that
+touch at a corner belong to one component.
+
+Probabilities are floats in [0, 1] or their uint8 rounding as `to_uint8` makes it, which is
+how out-of-fold predictions are stored. A uint8 q counts as the probability q / 255. So both
+give the same mask at 0.5, and at any threshold halfway between two levels; elsewhere they
+can differ on pixels within half a level (0.002) of the threshold.
+
+Axes: c classes, h height, w width. No files, no torch, no search for good settings.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.errors import ConfigError
+
+Number = TypeVar("Number", int, float)
+
+# A threshold of 0.6 is level 153, also where float32 makes it 153.000006.
+_LEVEL_NOISE = 1e-4
+
+
+def binarize(
+    probs_chw: NDArray[Any],
+    *,
+    threshold: Sequence[float],
+    min_size: Sequence[int],
+    min_area: Sequence[int],
+) -> NDArray[np.bool_]:
+    """Turn the probabilities of one image into masks.
+
+    Args:
+        probs_chw: Probabilities, shape (C, H, W): floats in [0, 1], or uint8 as of `to_uint8`.
+        threshold: Lowest probability that is kept, one a class.
+        min_size: Pixels of the smallest component that is kept, one a class.
+        min_area: Pixels of the smallest whole mask that is kept, one a class.
+
+    Returns:
+        Masks, shape (C, H, W), row-major in memory.
+    """
+    assert len(threshold) == len(min_size) == len(min_area) == len(probs_chw), (
+        f"{threshold}, {min_size}, {min_area} for {probs_chw.shape}"
+    )
+    masks_chw = np.empty(probs_chw.shape, dtype=np.bool_)
+    for channel, mask_hw in enumerate(masks_chw):
+        cut = _cut(threshold[channel], probs_chw.dtype)
+        np.greater_equal(probs_chw[channel], cut, out=mask_hw)
+        _filter(mask_hw, min_size=min_size[channel], min_area=min_area[channel])
+    return masks_chw
+
+
+def _cut(threshold: float, dtype: np.dtype[Any]) -> float:
+    """Express a threshold in the unit of the array: q / 255 >= t is q >= ceil(255 t)."""
+    if dtype == np.uint8:
+        return math.ceil(float(threshold) * 255 - _LEVEL_NOISE)
+    assert np.issubdtype(dtype, np.floating), dtype
+    # A Python float lets numpy compare in the array's precision: float32(0.7) reaches 0.7.
+    return float(threshold)
+
+
+def _filter(mask_hw: NDArray[np.bool_], *, min_size: int, min_area: int) -> None:
+    """Remove small components, then a small rest, in place."""
+    # No component is larger than the mask, so most masks are settled without a search.
+    if np.count_nonzero(mask_hw) < max(min_size, min_area, 1):
+        mask_hw[:] = False
+        return
+    if min_size <= 1:
+        return
+    _remove_components(mask_hw, min_size)
+    if np.count_nonzero(mask_hw) < min_area:
+        mask_hw[:] = False
+
+
+def _remove_components(mask_hw: NDArray[np.bool_], min_size: int) -> None:
+    _, labels_hw, stats, _ = cv2.connectedComponentsWithStats(
+        mask_hw.view(np.uint8), connectivity=8
+    )
+    is_kept = stats[:, cv2.CC_STAT_AREA] >= min_size
+    is_kept[0] = False  # Label 0 is the background.
+    if not is_kept[1:].all():
+        # Half the time of indexing; no label is out of range, so "clip" never clips.
+        np.take(is_kept, np.asarray(labels_hw, dtype=np.int32), out=mask_hw, mode="clip")
+
+
+def per_class(
+    value: Number | Iterable[Number], num_classes: int, *, name: str
+) -> tuple[Number, ...]:
+    """Expand a setting to one value a class.
+
+    Args:
+        value: One number for all classes, or one number a class.
+        num_classes: Number of classes C.
+        name: The setting as the user types it, for the message.
+
+    Returns:
+        Values, length C.
+
+    Raises:
+        ConfigError: if the number of values is not the number of classes.
+    """
+    if not isinstance(value, Iterable):
+        return (value,) * num_classes
+    values = tuple(value)
+    if len(values) != num_classes:
+        raise ConfigError(
+            f"{name} has {len(values)} value{'' if len(values) == 1 else 's'}, but there "
+            f"{'is 1 class' if num_classes == 1 else f'are {num_classes} classes'}. "
+            "Give one number for all classes, or one number a class."
+        )
+    return values
+
+
+def to_uint8(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round probabilities to 256 levels, half up: floor(255 p + 0.5).
+
+    Args:
+        probs: Values in [0, 1], any shape; left as they are.
+
+    Returns:
+        Levels q, same shape; q / 255 is within 1 / 510 of the probability.
+    """
+    levels = probs * 255
+    levels += 0.5
+    return levels.astype(np.uint8)

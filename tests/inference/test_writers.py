@@ -1,0 +1,56 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from steelseg.errors import ConfigError
+from steelseg.inference.writers import FILE_NAMES, OutputFormat, open_writer
+
+NAMES = ("scratch", "inclusion")
+MASK_CHW = np.zeros((2, 4, 6), dtype=bool)
+MASK_CHW[0, 1, 2] = True
+
+
+@pytest.mark.parametrize(
+    ("format", "written"),
+    [
+        ("csv", ["submission.csv"]),
+        ("coco", ["predictions.json"]),
+        ("png", ["masks", "masks/a.jpg_class_1.png"]),
+        ("jsonl", ["predictions.jsonl"]),
+    ],
+)
+def test_each_format_writes_its_file_into_the_output_folder(tmp_path, format, written):
+    """The folder is made on the way; nothing else is left in it."""
+    output_dir = tmp_path / "new" / "output"
+
+    with open_writer(format, output_dir, class_names=NAMES) as writer:
+        writer.add("a.jpg", MASK_CHW, MASK_CHW.astype(np.float32))
+
+    found = sorted(str(path.relative_to(output_dir)) for path in output_dir.rglob("*"))
+    assert found == written
+
+
+def test_every_format_has_a_file_name():
+    """A format without one would fail after the images were predicted."""
+    assert set(FILE_NAMES) == set(get_args(OutputFormat))
+
+
+def test_the_columns_of_a_sample_reach_the_submission(tmp_path):
+    """The header must be the sample's own."""
+    columns = ("ImageId", "EncodedPixels", "ClassId")
+
+    with open_writer("csv", tmp_path, class_names=NAMES, columns=columns) as writer:
+        writer.add("a.jpg", MASK_CHW, MASK_CHW)
+
+    assert (tmp_path / "submission.csv").read_text() == (
+        "ImageId,EncodedPixels,ClassId\na.jpg,10 1,1\na.jpg,,2\n"
+    )
+
+
+def test_wrong_columns_are_refused_before_any_image_is_predicted(tmp_path):
+    """The fault shows at once and makes no folder."""
+    with pytest.raises(ConfigError, match="columns is 'a'"):
+        open_writer("csv", tmp_path / "output", class_names=NAMES, columns=["a"])
+
+    assert not (tmp_path / "output").exists()
