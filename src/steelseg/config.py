@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from steelseg import strict_yaml
 from steelseg.errors import ConfigError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +45,19 @@ def _must_be_long(name: str, values: Sequence[Any], length: int, of: str) -> Non
 class Section(BaseModel):
     """A group of settings: read-only once built, unknown names refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 1 or 0."""
+        values = value if isinstance(value, list | tuple) else [value]
+        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
+        if not is_switch and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false do not fit here; yes, no, on and off mean them")
+        return value
 
 
 class DataConfig(Section):
@@ -203,7 +224,7 @@ class TrainConfig(Section):
     num_workers: int = Field(2, ge=0)
     """Processes that load training samples; 0 loads in the training process."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**32)
     """Every random draw follows from it: weights, order, augmentation, folds."""
 
 
@@ -309,16 +330,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {_reason(error)}.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{path} must hold sections such as `data:` and `train:`.")
-    return build_config(content, overrides, source=str(path))
+    return build_config(content or {}, overrides, source=str(path))
 
 
 def build_config(
@@ -329,9 +348,8 @@ def build_config(
     Raises:
         ConfigError: as `load_config` does; `source` names where `content` came from.
     """
-    merged = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in content.items()
-    }
+    # A section whose every line is a comment is None in YAML.
+    merged = {k: dict(v or {}) if isinstance(v, dict | None) else v for k, v in content.items()}
     for override in overrides:
         _lay_over(merged, override)
     try:
@@ -351,9 +369,10 @@ def _lay_over(content: dict[str, Any], override: str) -> None:
     if not isinstance(group, dict):
         raise ConfigError(f"'{section}' must be a section with settings in it.")
     try:
-        group[key] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"The value of '{override}' is not YAML.") from None
+        group[key] = strict_yaml.load(value)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The value of '{override[:60]}' is not YAML: {reason}") from None
 
 
 def _explain(fault: Any) -> str:
@@ -361,7 +380,8 @@ def _explain(fault: Any) -> str:
     # Beyond section and name pydantic adds union branches and list positions.
     name = ".".join(str(part) for part in fault["loc"][:2])
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, [*setting_names(), *Config.model_fields], n=1)
+        known = [*setting_names(), *(() if "." in name else Config.model_fields)]
+        near = difflib.get_close_matches(name, known, n=1)
         return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ".")
     message = str(fault["msg"]).removeprefix("Value error, ")
     if not name or fault["type"] == "value_error":

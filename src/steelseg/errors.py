@@ -4,6 +4,7 @@
     +-- ConfigError (ValueError)   a setting or an argument is wrong
     +-- DataError (ValueError)     an image, a CSV row or a store is wrong
     +-- CheckpointError            a checkpoint or a run folder cannot be used
+    +-- TrainingError              the loss is not a number any more
 
 The command line prints these as one line and exits with 1. Any other exception is a bug of
 ours and keeps its traceback.
@@ -44,3 +45,7 @@ class Fault:
     def __str__(self) -> str:
         place = f"{self.file}:{self.row}" if self.row else self.file
         return f"{place}: {self.reason}"
+
+
+class TrainingError(SteelsegError):
+    """Training cannot go on: a loss or gradient is not a number any more."""

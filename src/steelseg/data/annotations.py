@@ -20,7 +20,7 @@ from steelseg.data.crops import Box
 from steelseg.data.mask_csv import name_cells, read_table
 from steelseg.errors import DataError, Fault
 
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_CLASS_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ def read_rows(path: Path, *, num_classes: int) -> tuple[list[Row], list[Fault]]:
 
 def _class_id(text: str, num_classes: int) -> int:
     """Read a ClassId, or raise DataError."""
-    if not _WHOLE_NUMBER.fullmatch(text) or not 1 <= int(text) <= num_classes:
+    if not _CLASS_ID.fullmatch(text) or int(text) > num_classes:
         raise DataError(
-            f"unknown class '{text[:20]}'; classes are 1 to {num_classes} (data.num_classes)."
+            f"unknown class {text[:20]!r}; classes are 1 to {num_classes} (data.num_classes)."
         )
     return int(text)
 

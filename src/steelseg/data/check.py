@@ -5,15 +5,17 @@
 written and nothing is repaired.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelseg.config import DataConfig
 from steelseg.data.annotations import Labels, Row, parse_rows, read_rows
 from steelseg.data.images import list_images, read_image
-from steelseg.data.sample_submission import read_sample
+from steelseg.data.sample_submission import inspect_sample
 from steelseg.errors import DataError, Fault
+from steelseg.progress import progress as show
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
 """Shows the progress of a loop; takes the loop, its length and a title."""
@@ -73,32 +75,27 @@ def inspect(
     return Inspection(labels, len(test_ids), tuple(sorted(faults)))
 
 
-def load_labels(
-    root: Path,
-    *,
-    num_classes: int,
-    img_height: int | None,
-    img_width: int | None,
-    channels: int,
-    progress: Progress = lambda loop, _length, _title: loop,
-) -> Labels:
-    """Read the labels of a data set, or refuse it; arguments as for `inspect`.
+def inspect_data(data: DataConfig) -> Inspection:
+    """Inspect the data set that the settings name, with progress on stderr."""
+    return inspect(
+        data.root,
+        num_classes=data.num_classes,
+        img_height=data.img_height,
+        img_width=data.img_width,
+        channels=data.channels,
+        progress=show,
+    )
+
+
+def load_labels(data: DataConfig) -> Labels:
+    """Read the labels of the data set that the settings name, or refuse it.
 
     Raises:
         DataError: with a line for every fault.
     """
-    inspection = inspect(
-        root,
-        num_classes=num_classes,
-        img_height=img_height,
-        img_width=img_width,
-        channels=channels,
-        progress=progress,
-    )
-    if inspection.faults:
-        raise DataError(
-            "\n".join([f"{len(inspection.faults)} faults in {root}:", *map(str, inspection.faults)])
-        )
+    inspection = inspect_data(data)
+    if faults := inspection.faults:
+        raise DataError("\n".join([f"{len(faults)} faults in {data.root}:", *map(str, faults)]))
     return inspection.labels
 
 
@@ -107,7 +104,7 @@ def _names(folder: Path, faults: list[Fault]) -> list[str]:
     try:
         names = list_images(folder)
     except DataError as error:
-        faults.append(Fault(str(folder), 0, str(error)))
+        faults.append(Fault(str(folder), 0, str(error).removeprefix(f"{folder} ")))
         return []
     if not names:
         faults.append(Fault(str(folder), 0, "the folder holds no .jpg, .jpeg or .png file."))
@@ -133,7 +130,8 @@ def _measure_all(
         return height, width
 
     # Decoding leaves the interpreter lock, so threads use every core.
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         results = pool.map(measure, range(len(paths)))
         for index in progress(range(len(paths)), len(paths), "check"):
             match next(results):
@@ -143,6 +141,9 @@ def _measure_all(
                     faults.append(Fault(str(paths[index]), 0, _size_fault(size, expected)))
                 case size:
                     sizes[paths[index]] = size
+    finally:
+        # Ctrl-C need not wait for thousands of images.
+        pool.shutdown(cancel_futures=True)
     return sizes
 
 
@@ -164,6 +165,9 @@ def _absent(
     train_csv: Path, folder: Path, rows: Sequence[Row], image_ids: Sequence[str]
 ) -> list[Fault]:
     """Name the images that rows label but the folder does not hold."""
+    if not image_ids:
+        # The folder itself is at fault; a line for every row would hide that.
+        return []
     there = set(image_ids)
     return [
         Fault(str(train_csv), row.line, f"{row.image_id} is not in {folder}.")
@@ -176,14 +180,15 @@ def _sample_faults(path: Path, folder: Path, image_ids: Sequence[str]) -> list[F
     """Hold sample_submission.csv, where there is one, against the test images."""
     if not path.exists():
         return []
-    try:
-        lines: Mapping[str, int] = read_sample(path).lines
-    except DataError as error:
-        place, _, reason = str(error).partition(": ")
-        return [Fault(place, 0, reason)]
+    sample, faults = inspect_sample(path)
+    if not folder.exists():
+        reason = f"there is no such folder, but {path} names {len(sample.lines)} images of it."
+        return [*faults, Fault(str(folder), 0, reason)]
+    if not image_ids:
+        return faults
     there = set(image_ids)
-    return [
+    return faults + [
         Fault(str(path), line, f"{image_id} is not in {folder}.")
-        for image_id, line in lines.items()
+        for image_id, line in sample.lines.items()
         if image_id not in there
     ]

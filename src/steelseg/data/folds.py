@@ -71,20 +71,32 @@ def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[
         Fold of each image.
 
     Raises:
-        DataError: if the file is damaged or its images are not those of the data set.
+        DataError: if the file is damaged, or its images or folds are not those of the data set.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            folds = {row["image_id"]: int(row["fold"]) for row in csv.DictReader(file, strict=True)}
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (KeyError, TypeError, ValueError, csv.Error):
-        raise DataError(f"{path} is damaged. Expected columns {','.join(COLUMNS)}.") from None
+    rows = _read_rows(path)
+    folds = dict(rows)
+    if len(folds) != len(rows):
+        raise DataError(f"{path} names an image twice. Keep one row of each image.")
     if odd := set(folds) ^ set(image_ids):
         raise DataError(
             f"{path} does not fit the data set: {min(odd)} is in only one of them "
             f"({len(odd)} such). Start a new run for changed data."
         )
-    if odd_folds := set(folds.values()) - set(range(num_folds)):
-        raise DataError(f"{path} names fold {min(odd_folds)}, but data.num_folds={num_folds}.")
+    if set(folds.values()) != set(range(num_folds)):
+        named = ", ".join(map(str, sorted(set(folds.values()))))
+        raise DataError(f"{path} names the folds {named}, but data.num_folds={num_folds}.")
     return folds
+
+
+def _read_rows(path: Path) -> list[tuple[str, int]]:
+    """Read image_id and fold of each row of folds.csv, or raise DataError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+        if tuple(header) != COLUMNS:
+            raise ValueError("another header")
+        return [(image_id, int(fold)) for image_id, fold, _ in rows]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, csv.Error):
+        raise DataError(f"{path} is damaged. Expected columns {','.join(COLUMNS)}.") from None

@@ -3,6 +3,8 @@
 Decoders repair in silence: OpenCV returns a full-size image for half a JPEG. So a file is
 walked from its first marker to its last before it is decoded, and the decoded size is held
 against the header's. EXIF orientation is ignored, because masks are drawn on stored pixels.
+Bytes behind the last marker are ignored too. What happens to a JPEG between its markers is
+not seen: unlike a PNG it has no checksums.
 
 Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RGB).
 """
@@ -34,11 +36,16 @@ def list_images(folder: Path) -> list[str]:
     """Name the images of a folder, sorted.
 
     Raises:
-        DataError: if the folder does not exist.
+        DataError: if the folder does not exist, or a name cannot be written to a CSV file.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It should hold the images.")
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    for name in names:
+        # Python hands over bytes that are not UTF-8 as lone surrogates, which no file takes.
+        if not name.isprintable():
+            raise DataError(f"{folder} holds a file named {name!r}. Rename it to plain text.")
+    return names
 
 
 def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
@@ -92,14 +99,16 @@ def measure(content: bytes) -> tuple[int, int]:
             return _walk_png(content)
         if content.startswith(_JPEG_START):
             return _walk_jpeg(content)
-    except (struct.error, IndexError):
+    except struct.error:
         raise DataError("the image is truncated: the file ends before its last part.") from None
     raise DataError("the file is neither a JPEG nor a PNG, whatever its name says.")
 
 
 def _walk_png(content: bytes) -> tuple[int, int]:
     """Check every chunk of a PNG up to IEND."""
-    width, height = struct.unpack_from(">II", content, 16)
+    kind, width, height, bits = struct.unpack_from(">4sIIB", content, 12)
+    if kind != b"IHDR":
+        raise DataError("the PNG does not begin with its header; the file is damaged.")
     position = len(_PNG_START)
     while True:
         length, kind = struct.unpack_from(">I4s", content, position)
@@ -108,8 +117,12 @@ def _walk_png(content: bytes) -> tuple[int, int]:
         if zlib.crc32(content[position + 4 : end]) != checksum:
             raise DataError(f"PNG chunk {kind!r} is damaged: its checksum does not fit.")
         if kind == b"IEND":
-            return height, width
+            break
         position = end + 4
+    if bits > 8:
+        # OpenCV would keep the upper byte: a 12-bit camera's picture turns black.
+        raise DataError(f"the PNG has {bits} bits a channel. Save it with 8.")
+    return height, width
 
 
 def _walk_jpeg(content: bytes) -> tuple[int, int]:

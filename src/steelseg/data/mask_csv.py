@@ -22,6 +22,7 @@ SEPARATE = ("ImageId", "ClassId", "EncodedPixels")
 _LONGEST_FIELD = 100_000_000
 
 _NOT_A_NAME = re.compile(r"[/\\\x00-\x1f]")
+_JOINED_CELL = re.compile(r"(.*)_([0-9]+)", re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Table:
     """Column names, in the order of the file."""
 
     rows: tuple[tuple[int, list[str]], ...]
-    """Line number, from 1, and cells of each row that is not blank."""
+    """Line on which it begins, from 1, and cells of each row that is not blank."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +62,30 @@ def read_table(path: Path) -> Table:
         DataError: if the file cannot be read or has another header; without the file's name.
     """
     limit = csv.field_size_limit(_LONGEST_FIELD)
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            form = tuple(next(reader, ()))
-            rows = tuple((reader.line_num, cells) for cells in reader if cells)
+            for cells in reader:
+                rows.append((line, cells))
+                # A quoted cell may go over several lines.
+                line = reader.line_num + 1
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise DataError("the file is not UTF-8 text.") from None
     except csv.Error as error:
-        raise DataError(f"line {reader.line_num} is not CSV: {error}.") from None
+        raise DataError(f"the row that begins on line {line} is not CSV: {error}.") from None
     finally:
         csv.field_size_limit(limit)
+    form = tuple(rows[0][1]) if rows else ()
     if not is_form(form):
         raise DataError(
-            f"the columns are '{','.join(form)[:80]}'. Expected {','.join(SEPARATE)} or "
+            f"the columns are {','.join(form)[:80]!r}. Expected {','.join(SEPARATE)} or "
             f"{','.join(JOINED)}."
         )
-    return Table(form, rows)
+    return Table(form, tuple((line, cells) for line, cells in rows[1:] if cells))
 
 
 def name_cells(form: Sequence[str], cells: Sequence[str]) -> Cells:
@@ -94,11 +100,12 @@ def name_cells(form: Sequence[str], cells: Sequence[str]) -> Cells:
     if "ImageId" in named:
         image_id, class_text = named["ImageId"], named["ClassId"]
     else:
-        image_id, underscore, class_text = named["ImageId_ClassId"].rpartition("_")
-        if not underscore:
-            raise DataError(
-                f"'{class_text[:60]}' is not an ImageId_ClassId such as 0002cc93b.jpg_1."
-            )
+        joined = named["ImageId_ClassId"]
+        # Without the digits, "0002_cc93b.jpg" would pass for image "0002".
+        parts = _JOINED_CELL.fullmatch(joined)
+        if parts is None:
+            raise DataError(f"{joined[:60]!r} is not an ImageId_ClassId such as 0002cc93b.jpg_1.")
+        image_id, class_text = parts[1], parts[2]
     _refuse_path(image_id)
     return Cells(image_id, class_text, named["EncodedPixels"])
 

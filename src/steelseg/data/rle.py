@@ -19,7 +19,8 @@ from steelseg.errors import DataError
 Runs = NDArray[np.int32]
 
 # Nine digits hold any pixel of a 30,000 x 30,000 image and cannot overflow.
-_NUMBERS = re.compile(r"[0-9]{1,9}(?: [0-9]{1,9})*", re.ASCII)
+_NUMBER = r"(?:0|[1-9][0-9]{0,8})"
+_NUMBERS = re.compile(rf"{_NUMBER}(?: {_NUMBER})*", re.ASCII)
 
 
 def parse(rle: str, pixels: int) -> Runs:
@@ -39,7 +40,8 @@ def parse(rle: str, pixels: int) -> Runs:
         return np.empty((0, 2), dtype=np.int32)
     if not _NUMBERS.fullmatch(rle):
         raise DataError(
-            f"RLE '{_cut(rle)}' is not a list of whole numbers with one space between them."
+            f"RLE {_cut(rle)!r} is not a list of whole numbers of at most nine digits, without "
+            "leading zeros, with one space between them."
         )
     numbers = np.fromstring(rle, dtype=np.int64, sep=" ")
     if numbers.size % 2:

@@ -18,25 +18,39 @@ class SampleSubmission:
     """Line of the first row of each image to predict, by image_id, in the order of the file."""
 
 
-def read_sample(path: Path) -> SampleSubmission:
+def inspect_sample(path: Path) -> tuple[SampleSubmission, list[Fault]]:
     """Read the form and the images of a sample submission.
 
     Masks are placeholders there, and so are the classes in a column of their own: a row
     "0000f269f.jpg,1 409600,0" asks for every class of its image.
 
-    Raises:
-        DataError: if the file cannot be read, has another header, a row names no image, or
-            there is no row; the message names file and row.
+    Returns:
+        What could be read, and a Fault for everything else.
     """
-    lines: dict[str, int] = {}
-    line = 0
     try:
         table = read_table(path)
-        for line, cells in table.rows:
-            lines.setdefault(name_cells(table.form, cells).image_id, line)
-        line = 0
-        if not lines:
-            raise DataError("there is no row. A sample names the images to predict.")
     except DataError as error:
-        raise DataError(str(Fault(str(path), line, str(error)))) from None
-    return SampleSubmission(table.form, lines)
+        return SampleSubmission((), {}), [Fault(str(path), 0, str(error))]
+    lines: dict[str, int] = {}
+    faults: list[Fault] = []
+    for line, cells in table.rows:
+        try:
+            lines.setdefault(name_cells(table.form, cells).image_id, line)
+        except DataError as error:
+            faults.append(Fault(str(path), line, str(error)))
+    if not table.rows:
+        faults.append(Fault(str(path), 0, "there is no row. A sample names the images to predict."))
+    return SampleSubmission(table.form, lines), faults
+
+
+def read_sample(path: Path) -> SampleSubmission:
+    """Read a sample submission, or refuse it; as `inspect_sample`.
+
+    Raises:
+        DataError: if the file cannot be read, has another header, a row names no image, or
+            there is no row; with a line `file:row: reason` for every fault.
+    """
+    sample, faults = inspect_sample(path)
+    if faults:
+        raise DataError("\n".join(map(str, faults)))
+    return sample

@@ -46,6 +46,20 @@ class Entry:
     """Hash of the image file."""
 
 
+@dataclass(frozen=True)
+class Index:
+    """What index.json holds."""
+
+    channels: int
+    """Channels of every strip, 1 or 3."""
+    train_csv: str
+    """Hash of train.csv."""
+    bytes: int
+    """Length of strips.bin."""
+    strips: tuple[Entry, ...]
+    """The strips, in the order of strips.bin."""
+
+
 class Store:
     """Windows of stored strips; `open_store` makes one."""
 
@@ -101,8 +115,12 @@ def build_store(
         progress: Shows how far the decoding is.
 
     Raises:
-        DataError: if an image cannot be read; an older store is gone then, never half new.
+        DataError: if there is no image, or train.csv or an image cannot be read. An older store
+            is whole or gone then, never half new.
     """
+    if not image_ids:
+        raise DataError(f"{root / 'train_images'} holds no images to store.")
+    train_csv = _hash(root / "train.csv")
     folder.mkdir(parents=True, exist_ok=True)
     # The index is what makes a store: without it, a killed build leaves no store at all.
     (folder / "index.json").unlink(missing_ok=True)
@@ -127,14 +145,9 @@ def build_store(
                 )
             )
             offset += image_hwc.size
-    index = {
-        "format": FORMAT,
-        "channels": channels,
-        "train_csv": _hash(root / "train.csv"),
-        "bytes": offset,
-        "strips": [asdict(entry) for entry in entries],
-    }
-    write_text(folder / "index.json", json.dumps(index, indent=1))
+    index = Index(channels=channels, train_csv=train_csv, bytes=offset, strips=tuple(entries))
+    text = json.dumps({"format": FORMAT, **asdict(index)}, indent=1)
+    write_text(folder / "index.json", text)
 
 
 def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: int) -> Store:
@@ -152,44 +165,59 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
         DataError: in one line, if there is no store, it is damaged, or data or settings differ.
     """
     index = _read_index(folder)
-    entries = [Entry(**entry) for entry in index["strips"]]
     again = "Make it again: steelseg precrop CONFIG."
-    if index["channels"] != channels:
+    if index.channels != channels:
         raise DataError(
-            f"{folder} was made with data.channels={index['channels']}, not {channels}. {again}"
+            f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
         )
-    if index["train_csv"] != _hash(root / "train.csv"):
+    if index.train_csv != _hash(root / "train.csv"):
         raise DataError(f"{folder} was made from another {root / 'train.csv'}. {again}")
-    if odd := {entry.image_id for entry in entries} ^ set(image_ids):
+    if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
             f"{folder} was made from other images: {min(odd)} is only in one of store and "
             f"{root / 'train_images'} ({len(odd)} such). {again}"
         )
-    for changed in _changed(entries, root / "train_images"):
+    for changed in _changed(index.strips, root / "train_images"):
         raise DataError(f"{folder} was made before {changed} was changed. {again}")
     store_bytes = folder / "strips.bin"
-    if not store_bytes.exists() or store_bytes.stat().st_size != index["bytes"]:
+    if not store_bytes.exists() or store_bytes.stat().st_size != index.bytes:
         raise DataError(f"{store_bytes} is not as long as its index says. {again}")
-    return Store(folder, entries, channels)
+    return Store(folder, index.strips, channels)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> Index:
     """Read index.json, or raise DataError."""
     path = folder / "index.json"
     if not path.exists():
         raise DataError(
             f"There is no precropped store in {folder}. Make it: steelseg precrop CONFIG."
         )
+    again = "Make the store again: steelseg precrop CONFIG."
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise DataError(
-            f"{path} is damaged. Make the store again: steelseg precrop CONFIG."
-        ) from None
-    if index.get("format") != FORMAT:
-        raise DataError(
-            f"{path} is of another version. Make the store again: steelseg precrop CONFIG."
-        )
+        content = json.loads(path.read_text(encoding="utf-8"))
+        index = _parse_index(content) if content["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged. {again}") from None
+    if index is None:
+        raise DataError(f"{path} is of another version. {again}")
+    return index
+
+
+def _parse_index(content: dict[str, Any]) -> Index:
+    """Understand index.json; any error means that the file is damaged."""
+    index = Index(
+        channels=content["channels"],
+        train_csv=content["train_csv"],
+        bytes=content["bytes"],
+        strips=tuple(Entry(**entry) for entry in content["strips"]),
+    )
+    end = 0
+    for entry in index.strips:
+        if entry.offset != end:
+            raise ValueError(f"{entry.image_id} does not begin where the strip before it ends")
+        end += entry.height * entry.width * index.channels
+    if end != index.bytes:
+        raise ValueError(f"the strips end at byte {end}, not {index.bytes}")
     return index
 
 
@@ -205,5 +233,8 @@ def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
 
 def _hash(path: Path) -> str:
     """SHA-256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None

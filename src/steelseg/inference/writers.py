@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data.exchange import CocoWriter, JsonlWriter, PngWriter
-from steelseg.inference.submission import JOINED, SubmissionWriter
+from steelseg.data.mask_csv import JOINED
+from steelseg.inference.submission import SubmissionWriter
 
 OutputFormat = Literal["csv", "coco", "png", "jsonl"]
 

@@ -1,0 +1,137 @@
+"""The stages of a run as functions of the settings; `run` does them all.
+
+from steelseg import load_config, run
+run(load_config("configs/smoke.yaml", ["data.root=input"]), out="outputs/first")
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steelseg.config import Config
+from steelseg.data.check import Inspection, inspect_data, load_labels
+from steelseg.data.store import build_store
+from steelseg.evaluation.oof import oof_run
+from steelseg.inference.predict import predict_folder
+from steelseg.inference.predictor import Predictor
+from steelseg.progress import progress as show
+from steelseg.run_folder import RunFolder, default_run_path
+from steelseg.training.train import choose_folds, train_run
+
+
+def check(config: Config) -> Inspection:
+    """Decode every image and hold every row against the rules; changes nothing."""
+    return inspect_data(config.data)
+
+
+def precrop(config: Config) -> Path:
+    """Decode every training strip once into data.precropped_dir.
+
+    Raises:
+        DataError: if the data set has a fault.
+    """
+    data = config.data
+    labels = load_labels(data)
+    build_store(
+        data.precropped_dir,
+        root=data.root,
+        image_ids=list(labels.sizes),
+        channels=data.channels,
+        progress=show,
+    )
+    return data.precropped_dir
+
+
+def train(
+    config: Config,
+    out: Path | str | None = None,
+    *,
+    folds: Sequence[int] | None = None,
+    resume: bool = False,
+    checkpoint: Path | None = None,
+) -> Path:
+    """Train folds into a run folder; see `steelseg.training.train.train_run`.
+
+    Args:
+        config: The settings.
+        out: The run folder; None makes outputs/YYYYMMDD_HHMMSS.
+        folds: Which folds; None trains all.
+        resume: Go on with folds that were begun.
+        checkpoint: Go on with the one fold of `folds` from this file.
+
+    Returns:
+        The run folder.
+    """
+    path = Path(out) if out else default_run_path()
+    train_run(config, path, folds=folds, go_on=resume, checkpoint=checkpoint)
+    return path
+
+
+def oof(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    folds: Sequence[int] | None = None,
+    npy: bool = False,
+    overlays: bool = False,
+) -> dict[str, Any]:
+    """Predict and score the held-out strips of a run; see `steelseg.evaluation.oof.oof_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    config = run_folder.load_config(tuple(overrides))
+    return oof_run(config, run_folder, folds=folds, npy=npy, overlays=overlays)
+
+
+def run(
+    config: Config,
+    out: Path | str | None = None,
+    *,
+    folds: Sequence[int] | None = None,
+    resume: bool = False,
+    overlays: bool = False,
+) -> Path:
+    """Do the whole job: check, precrop if the mode asks, train, OOF, predict.
+
+    Each stage prints its own command, by which it can be run again alone.
+
+    Args:
+        config: The settings.
+        out: The run folder; None makes outputs/YYYYMMDD_HHMMSS.
+        folds: Train and predict with these folds only; None takes all.
+        resume: Go on with a run that was begun.
+        overlays: Also draw the held-out and the test strips.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SteelsegError: whatever a stage refuses.
+    """
+    path = Path(out) if out else default_run_path()
+    chosen = choose_folds(folds, config.data.num_folds)
+    flags = f" --fold {' '.join(map(str, chosen))}" if folds else ""
+    place = shlex.quote(str(path))
+    if config.data.mode == "precropped" and not (resume and _has_store(config)):
+        _announce(f"steelseg precrop {place}")
+        precrop(config)
+    _announce(f"steelseg train {place}{flags} --resume")
+    train(config, path, folds=chosen, resume=resume)
+    _announce(f"steelseg oof {place}{flags}")
+    oof(path, folds=chosen, overlays=overlays)
+    if (config.data.root / "test_images").is_dir():
+        _announce(f"steelseg predict {place}{flags}")
+        for written in predict_folder(Predictor(path, folds=chosen), path, overlays=overlays):
+            print(f"wrote {written}")
+    else:
+        print(f"no {config.data.root / 'test_images'}: steelseg predict {place} --images FOLDER")
+    return path
+
+
+def _has_store(config: Config) -> bool:
+    """Whether a precropped store is there; training holds it against the data."""
+    return (config.data.precropped_dir / "index.json").exists()
+
+
+def _announce(command: str) -> None:
+    """Print the command of the stage that begins."""
+    print(f"\n$ {command}", flush=True)

@@ -1,0 +1,105 @@
+"""From images to probabilities: the one way, for validation, OOF, prediction and serving.
+
+Images of one batch have one size; `batches` groups neighbours that do. Batches are decoded
+ahead of the network by a few threads, and never more than a few wait, so memory stays flat.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steelseg.inference.stitching import predict_crops
+from steelseg.inference.tta import average_views
+from steelseg.models.precision import autocast
+
+Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
+"""image_ids and images_nhwc, shape (N, H, W, channels)."""
+
+_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class ForwardPlan:
+    """How a batch goes through a network."""
+
+    tta: str = "none"
+    """none, hflip, vflip or both."""
+
+    crop: tuple[int, int, int] | None = None
+    """Height, width and stride of crops; None predicts whole images."""
+
+    amp: bool = False
+    """Mixed precision where the machine has it."""
+
+
+def predict_batch(
+    model: nn.Module, images_nhwc: NDArray[np.uint8], plan: ForwardPlan, device: torch.device
+) -> Tensor:
+    """Send one batch through one network.
+
+    Args:
+        model: A `StripNet` on `device`, in eval mode.
+        images_nhwc: Pixels, shape (N, H, W, channels), uint8.
+        plan: Flips, crops and precision.
+        device: Where the network is.
+
+    Returns:
+        Probabilities, shape (N, C, H, W), float32, on `device`.
+    """
+    images_nchw = torch.from_numpy(images_nhwc).to(device).permute(0, 3, 1, 2)
+
+    def probs(part_nchw: Tensor) -> Tensor:
+        logits: Tensor = model(part_nchw)
+        return logits.sigmoid()
+
+    stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
+    with torch.inference_mode(), autocast(device, amp=plan.amp):
+        return average_views(stitched, images_nchw, tta=plan.tta)
+
+
+def batches(
+    image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]], *, batch_size: int
+) -> Iterator[Batch]:
+    """Read images ahead and group neighbours of one size.
+
+    Args:
+        image_ids: Images, in the order to give them.
+        read: From image_id to image_hwc.
+        batch_size: Most images a batch.
+    """
+    waiting: list[tuple[str, NDArray[np.uint8]]] = []
+    for image_id, image_hwc in _read_ahead(image_ids, read):
+        if waiting and (len(waiting) == batch_size or waiting[0][1].shape != image_hwc.shape):
+            yield _stack(waiting)
+            waiting = []
+        waiting.append((image_id, image_hwc))
+    if waiting:
+        yield _stack(waiting)
+
+
+def _stack(images: Sequence[tuple[str, NDArray[np.uint8]]]) -> Batch:
+    """Make a batch of images of one size."""
+    image_ids, arrays = zip(*images, strict=True)
+    return image_ids, np.stack(arrays)
+
+
+def _read_ahead(
+    image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Read a few images ahead in threads; order is kept."""
+    futures: deque[tuple[str, Future[NDArray[np.uint8]]]] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for image_id in image_ids:
+            futures.append((image_id, pool.submit(read, image_id)))
+            if len(futures) > _AHEAD:
+                first, future = futures.popleft()
+                yield first, future.result()
+        for image_id, future in futures:
+            yield image_id, future.result()

@@ -1,0 +1,154 @@
+"""A trained run as one object: strips in, masks out.
+
+    predictor = Predictor("outputs/RUN")
+    mask_chw = predictor("strip.jpg")
+
+The command line, out-of-fold prediction and this class send strips the same way.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steelseg.config import Config, build_config
+from steelseg.data.images import read_image
+from steelseg.errors import CheckpointError, DataError
+from steelseg.inference.ensemble import Ensemble
+from steelseg.inference.forward import batches
+from steelseg.inference.settings import forward_plan, mask_maker
+from steelseg.models.precision import pick_device
+from steelseg.run_folder import RunFolder
+
+Source = str | Path
+
+
+class Predictor:
+    """The mean of a run's folds, or of any checkpoints, with the post-processing of the run."""
+
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        overrides: Sequence[str] = (),
+        *,
+        folds: Sequence[int] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Load the checkpoints.
+
+        Args:
+            source: A run folder, a checkpoint, or several checkpoints.
+            overrides: Settings to change, such as "postprocess.threshold=0.4".
+            folds: Folds of the run folder to use; None uses every trained one.
+            device: Where to predict; None takes a GPU where there is one.
+
+        Raises:
+            CheckpointError: if there is no checkpoint, or one cannot be used.
+            ConfigError: if an override is wrong.
+        """
+        paths = find_checkpoints(source, folds)
+        first = build_config(_settings_of(source, paths), overrides, source=str(paths[0]))
+        self.config: Config = first
+        self._ensemble = Ensemble(
+            paths,
+            sequential=first.inference.ensemble == "sequential",
+            device=torch.device(device) if device else pick_device(),
+        )
+        self._plan = forward_plan(first)
+        self._to_mask = mask_maker(first)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """A name for each class, class 1 first."""
+        return self.config.data.names
+
+    def __call__(self, image: Source | NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Find the defects of one strip.
+
+        Args:
+            image: A JPEG or PNG file, or its pixels: uint8, shape (H, W) or (H, W, 3).
+
+        Returns:
+            Masks, shape (classes, H, W), bool.
+
+        Raises:
+            DataError: if the image cannot be read.
+        """
+        return self._to_mask(self.probs(image))
+
+    def probs(self, image: Source | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
+        image_hwc = self._load(image)
+        batch = (("",), image_hwc[None])
+        ((_, _, probs_chw),) = self._ensemble.predict([batch], self._plan)
+        return probs_chw
+
+    def stream(
+        self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
+    ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]]:
+        """Predict many strips at flat memory.
+
+        Args:
+            image_ids: Strips, in the order to give them.
+            read: From image_id to image_hwc; called ahead, in threads.
+
+        Yields:
+            image_id, image_hwc, mask_chw and probs_chw of each strip.
+        """
+        strips = batches(image_ids, read, batch_size=self.config.train.batch_size_val)
+        for image_id, image_hwc, probs_chw in self._ensemble.predict(strips, self._plan):
+            yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
+
+    def _load(self, image: Source | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring one image to the channels that the networks take."""
+        channels = self.config.data.channels
+        if isinstance(image, str | Path):
+            return read_image(Path(image), channels=channels)
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise DataError(
+                f"The image is {image.dtype} of shape {image.shape}. Expected uint8 of shape "
+                "(H, W) or (H, W, 3)."
+            )
+        image_hwc = image.reshape(*image.shape[:2], -1)
+        if image_hwc.shape[2] == channels:
+            return image_hwc
+        if channels == 3:
+            return np.repeat(image_hwc, 3, axis=2)
+        import cv2
+
+        return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
+
+
+def find_checkpoints(
+    source: Source | Sequence[Source], folds: Sequence[int] | None = None
+) -> list[Path]:
+    """Name the checkpoints of a run folder, or those given.
+
+    Raises:
+        CheckpointError: if a file is missing or the run has no trained fold.
+    """
+    if not isinstance(source, str | Path):
+        paths = [Path(path) for path in source]
+    elif Path(source).is_dir():
+        run = RunFolder(Path(source))
+        trained = folds or run.trained_folds(run.load_config().data.num_folds)
+        paths = [run.best_model(fold) for fold in trained]
+    else:
+        paths = [Path(source)]
+    if not paths:
+        raise CheckpointError(f"{source} has no trained fold. Train first: steelseg train CONFIG.")
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: there is no such checkpoint.")
+    return paths
+
+
+def _settings_of(source: Source | Sequence[Source], paths: Sequence[Path]) -> dict[str, object]:
+    """Settings of the run folder, else those inside the first checkpoint."""
+    from steelseg.models.checkpoint import load_checkpoint
+
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return RunFolder(Path(source)).load_config().model_dump()
+    return load_checkpoint(paths[0]).config.model_dump()

@@ -1,0 +1,102 @@
+"""Checkpoints: one safetensors file that can be trusted.
+
+Tensors are stored under `model.NAME` and, in resumable files, `optimizer.INDEX.NAME`; the
+rest (settings, epoch, scores, history) is JSON in the header. A SHA-256 over all of it is
+checked on every load, because one flipped bit gives silently wrong weights otherwise.
+Nothing is pickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from steelseg.atomic import write_bytes
+from steelseg.config import Config, build_config
+from steelseg.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained state, on the CPU."""
+
+    model: Mapping[str, Tensor]
+    """State dict of the `StripNet`."""
+
+    optimizer: Mapping[str, Tensor]
+    """Tensors of the optimizer, as `INDEX.NAME`; empty where training cannot go on from here."""
+
+    state: Mapping[str, Any]
+    """What JSON can hold: config, fold, epoch, dice and, in resumable files, progress."""
+
+    @property
+    def config(self) -> Config:
+        """The settings that the model was trained with."""
+        return build_config(self.state["config"], source="the checkpoint")
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; `path` holds the old file or the new one, never a part."""
+    tensors = {f"model.{name}": _plain(tensor) for name, tensor in checkpoint.model.items()}
+    tensors |= {
+        f"optimizer.{name}": _plain(tensor) for name, tensor in checkpoint.optimizer.items()
+    }
+    text = json.dumps({"format": FORMAT, **checkpoint.state})
+    header = {"steelseg": text, "sha256": _digest(tensors, text)}
+    write_bytes(path, save(tensors, metadata=header))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and check that it is what was written.
+
+    Raises:
+        CheckpointError: if the file is missing, no checkpoint of ours, or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+    if "steelseg" not in header:
+        raise CheckpointError(
+            f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
+        )
+    text = header["steelseg"]
+    if header.get("sha256") != _digest(tensors, text):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
+    state = json.loads(text)
+    if state.pop("format") != FORMAT:
+        raise CheckpointError(f"{path} was written by another version of steelseg.")
+    return Checkpoint(_with_prefix(tensors, "model."), _with_prefix(tensors, "optimizer."), state)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Bring a tensor to the CPU, row-major, sharing memory with no other."""
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under `prefix`, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 over names, types, shapes and bytes of all tensors and the JSON text."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""The network: pixels in, logits out, at the size of the strip.
+
+`StripNet` holds everything between a decoded image and its logits (scaling, normalisation,
+padding, the segmentation network), so training, prediction and an exported model cannot
+disagree about preprocessing.
+"""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steelseg.errors import ConfigError
+from steelseg.models.weights import is_file_name, load_encoder_weights
+
+ARCHITECTURES = {
+    "unet": smp.Unet,
+    "unetplusplus": smp.UnetPlusPlus,
+    "fpn": smp.FPN,
+    "linknet": smp.Linknet,
+    "pspnet": smp.PSPNet,
+    "deeplabv3": smp.DeepLabV3,
+    "deeplabv3plus": smp.DeepLabV3Plus,
+}
+
+
+class StripNet(nn.Module):
+    """A segmentation network with its preprocessing."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], multiple: int
+    ) -> None:
+        """Wrap a network.
+
+        Args:
+            network: Takes (N, channels, H, W) with H and W multiples of `multiple`.
+            mean: Mean of each channel, of full scale.
+            std: Standard deviation of each channel, of full scale.
+            multiple: What the network's input sizes must be multiples of.
+        """
+        super().__init__()
+        self.network = network
+        self.multiple = multiple
+        # Not persistent: the settings in the checkpoint hold them.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images_nchw: Tensor) -> Tensor:
+        """Compute logits.
+
+        Args:
+            images_nchw: Pixels 0 to 255, shape (N, channels, H, W), uint8 or float; any size.
+
+        Returns:
+            Logits, shape (N, C, H, W), float32.
+        """
+        height, width = images_nchw.shape[-2:]
+        inputs = (images_nchw.float() / 255 - self.mean) / self.std
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        if any(padding):
+            inputs = F.pad(inputs, padding, mode="replicate")
+        logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        return logits[..., :height, :width].float()
+
+
+def build_model(
+    *,
+    arch: str,
+    encoder: str,
+    encoder_weights: str | None,
+    channels: int,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> StripNet:
+    """Build a network, its encoder with the weights asked for.
+
+    Args:
+        arch: A key of `ARCHITECTURES`.
+        encoder: An encoder of segmentation-models-pytorch, or `tu-NAME` of timm.
+        encoder_weights: imagenet or another name on the model hub, a local file, or None.
+        channels: Image channels, 1 or 3.
+        num_classes: Defect classes C.
+        mean: Mean of each channel, of full scale.
+        std: Standard deviation of each channel, of full scale.
+
+    Raises:
+        ConfigError: if the encoder is unknown, does not fit the architecture, or its weights
+            cannot be had.
+    """
+    _refuse_unknown(encoder)
+    local = encoder_weights is not None and is_file_name(encoder_weights)
+    hub = None if local else encoder_weights
+    network = _build_network(
+        arch, encoder, hub_weights=hub, channels=channels, num_classes=num_classes
+    )
+    if encoder_weights is not None and local:
+        load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
+    multiple = max(32, int(network.encoder.output_stride))
+    model = StripNet(network, mean=mean, std=std, multiple=multiple)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _build_network(
+    arch: str, encoder: str, *, hub_weights: str | None, channels: int, num_classes: int
+) -> Any:
+    """Build the network as segmentation-models-pytorch does, or say what does not fit."""
+    build = partial(
+        ARCHITECTURES[arch], encoder_name=encoder, in_channels=channels, classes=num_classes
+    )
+    if hub_weights is None:
+        try:
+            return build(encoder_weights=None)
+        except Exception as error:
+            # Encoders refuse what they cannot do (depth, dilation, image size) in many ways.
+            raise ConfigError(
+                f"model.encoder={encoder} cannot be used in model.arch={arch}: {error}"
+            ) from error
+    # The hub's client tells of each of its retries; the one line below says what matters.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return build(encoder_weights=True if encoder.startswith("tu-") else hub_weights)
+    except Exception as error:
+        # The hub's client raises its own, its HTTP library's and the system's errors.
+        raise ConfigError(
+            f"model.encoder_weights={hub_weights} cannot be had for {encoder} from the model hub "
+            f"({_first_line(error)}). Two ways out: model.encoder_weights=none trains from "
+            "scratch, model.encoder_weights=PATH.safetensors reads a local file."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error, cut to fit into ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:120].rstrip(".")
+
+
+def _refuse_unknown(encoder: str) -> None:
+    """Raise ConfigError unless segmentation-models-pytorch or timm has the encoder."""
+    if encoder.startswith("tu-"):
+        known = [f"tu-{name}" for name in timm.list_models()]
+        # A tag such as tu-resnet18.a1_in1k chooses weights, not another network.
+        plain = encoder.partition(".")[0]
+    else:
+        known, plain = list(smp.encoders.encoders), encoder
+    if plain not in known:
+        near = difflib.get_close_matches(plain, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"model.encoder={encoder}: no such encoder{hint}")

@@ -1,0 +1,107 @@
+"""Encoder weights from a local file.
+
+The file is a safetensors state dict: of the encoder itself (as torchvision, timm or
+segmentation-models-pytorch name its tensors) or of a whole steelseg model, whose encoder is
+taken. No pickle is read, because reading one runs whatever it says.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from steelseg.errors import CheckpointError, ConfigError
+
+# The first matches an encoder's own names; the others what wrapping modules put before them.
+_PREFIXES = ("", "encoder.", "network.encoder.", "model.network.encoder.", "module.")
+# Heads of classifiers, which a segmentation encoder does not have.
+_HEADS = ("classifier.", "fc.", "last_linear.", "head.", "conv_head.", "bn2.", "_fc.")
+
+
+def is_file_name(encoder_weights: str) -> bool:
+    """Whether the setting names a local file rather than weights on the model hub."""
+    return "/" in encoder_weights or "." in encoder_weights
+
+
+def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> None:
+    """Load a local file into an encoder.
+
+    A first convolution of three input channels is summed to one for grey images, which
+    gives the response to a grey image repeated three times.
+
+    Args:
+        encoder: The encoder to fill.
+        path: A .safetensors file.
+        channels: Input channels of the encoder, 1 or 3.
+
+    Raises:
+        ConfigError: if the file is missing or a pickle.
+        CheckpointError: if it is damaged, or its tensors are not this encoder's.
+    """
+    found = _read(path)
+    wanted = encoder.state_dict()
+    chosen = _strip_prefix(found, wanted)
+    missing = [name for name in wanted if name not in chosen]
+    # Old files have no batch counters; those are not weights.
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    extra = [name for name in chosen if name not in wanted and not name.startswith(_HEADS)]
+    if missing or extra:
+        raise CheckpointError(
+            f"{path} does not fit the encoder: {_list('missing', missing)}, "
+            f"{_list('unexpected', extra)}. Is model.encoder the one it was trained for?"
+        )
+    fitted = {name: chosen[name] for name in wanted if name in chosen}
+    for name, tensor in fitted.items():
+        fitted[name] = _fit_channels(tensor, wanted[name], channels=channels)
+        if fitted[name].shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path} does not fit the encoder: {name} is {tuple(tensor.shape)}, "
+                f"expected {tuple(wanted[name].shape)}."
+            )
+    encoder.load_state_dict(fitted, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, or say why not."""
+    if not path.is_file():
+        raise ConfigError(
+            f"model.encoder_weights={path}: there is no such file. Give imagenet, none, or the "
+            "path of a .safetensors file."
+        )
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"model.encoder_weights={path}: only .safetensors files are read, because a pickle "
+            "runs what it says. Convert it with safetensors.torch.save_file."
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+
+
+def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Drop the prefix under which the most names match; timm's encoders add `model.`."""
+    wanted = set(wanted)
+    candidates = []
+    for prefix in _PREFIXES:
+        names = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
+        candidates += [names, {f"model.{name}": tensor for name, tensor in names.items()}]
+    return max(candidates, key=lambda names: len(wanted & names.keys()))
+
+
+def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:
+    """Sum a first convolution of three input channels to one where the encoder has one."""
+    grey = channels == 1 and tensor.ndim == 4 and like.ndim == 4
+    if grey and tensor.shape[1] == 3 and like.shape[1] == 1 and tensor.shape[0] == like.shape[0]:
+        return torch.sum(tensor, dim=1, keepdim=True)
+    return tensor
+
+
+def _list(title: str, names: list[str]) -> str:
+    """Count tensors and name a few for an error message."""
+    if not names:
+        return f"none {title}"
+    return f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,0 +1,236 @@
+"""Training one fold: epochs, checkpoints, history, resuming.
+
+After each epoch `last/` gets a resumable checkpoint (two are kept) and `best_model` a new one
+if the validation Dice is the best so far. All randomness of an epoch is seeded by
+(seed, fold, epoch), so a killed fold that resumes makes the same steps as one that was not.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelseg.atomic import replacing
+from steelseg.errors import CheckpointError, TrainingError
+from steelseg.evaluation.metrics import Scores, flatten
+from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from steelseg.training.loop import Learner, optimizer_tensors, restore_optimizer
+
+_GENERATIONS = 2
+
+
+@dataclass
+class Progress:
+    """How far a fold is."""
+
+    epoch: int = 0
+    """Epochs done."""
+    best_dice: float = -1.0
+    """Best validation Dice so far."""
+    best_epoch: int = 0
+    """Epoch of the best Dice, from 1."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """A row an epoch, as history.csv has it."""
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """Where a fold keeps its checkpoints and history."""
+
+    folder: Path
+
+    @property
+    def best_model(self) -> Path:
+        """The best checkpoint."""
+        return self.folder / "best_model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """A row of scores for each epoch."""
+        return self.folder / "history.csv"
+
+    def last(self, epoch: int) -> Path:
+        """The resumable checkpoint of an epoch."""
+        return self.folder / "last" / f"epoch_{epoch:04d}.safetensors"
+
+    def generations(self) -> list[Path]:
+        """The resumable checkpoints, newest first."""
+        return sorted((self.folder / "last").glob("epoch_*.safetensors"), reverse=True)
+
+
+def seed_epoch(seed: int, fold: int, epoch: int) -> None:
+    """Seed torch for one epoch: dropout and the like."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, fold, epoch]).generate_state(1)[0]))
+
+
+def run_epochs(
+    learner: Learner,
+    progress: Progress,
+    files: FoldFiles,
+    *,
+    fold: int,
+    epochs: int,
+    seed: int,
+    early_stopping: int,
+    save_best_only: bool,
+    settings: dict[str, Any],
+    train: Callable[[int], float],
+    validate: Callable[[], tuple[float, Scores]],
+    report: Callable[[dict[str, float], Scores], None],
+) -> None:
+    """Train until the last epoch or until nothing gets better.
+
+    Args:
+        learner: Network and optimizer, changed in place.
+        progress: Where to start; changed in place.
+        files: Where to save.
+        fold: Number of the fold.
+        epochs: Epochs of the whole training.
+        seed: Seed of the run.
+        early_stopping: Epochs without a better Dice to stop after; 0 never stops.
+        save_best_only: False keeps a resumable checkpoint_epoch_N of each epoch.
+        settings: The resolved settings, to be kept in the checkpoints.
+        train: Trains epoch N and gives its loss.
+        validate: Gives validation loss and scores.
+        report: Told of each epoch's row and scores.
+
+    Raises:
+        TrainingError: if a loss is not a number; it names fold, epoch and step, and what is kept.
+    """
+    while progress.epoch < epochs and not _is_stale(progress, early_stopping):
+        epoch = progress.epoch + 1
+        seed_epoch(seed, fold, epoch)
+        begin = time.monotonic()
+        rate = learner.optimizer.param_groups[0]["lr"]
+        try:
+            train_loss = train(epoch)
+            train_seconds = time.monotonic() - begin
+            val_loss, scores = validate()
+        except TrainingError as error:
+            raise TrainingError(_what_is_kept(error, files, fold, epoch)) from None
+        learner.schedule.after_epoch(scores.overall.dice)
+        row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
+        row |= {"val_loss": val_loss, **flatten(scores)}
+        row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
+        _record(learner, progress, files, row, fold=fold, settings=settings)
+        if not save_best_only:
+            save_resumable(
+                files.folder / f"checkpoint_epoch_{epoch}.safetensors",
+                learner,
+                progress,
+                fold=fold,
+                settings=settings,
+            )
+        report(row, scores)
+
+
+def _is_stale(progress: Progress, early_stopping: int) -> bool:
+    """Whether the Dice has not grown for `early_stopping` epochs."""
+    return 0 < early_stopping <= progress.epoch - progress.best_epoch
+
+
+def is_done(progress: Progress, *, epochs: int, early_stopping: int) -> bool:
+    """Whether a fold has nothing left to train."""
+    return progress.epoch >= epochs or _is_stale(progress, early_stopping)
+
+
+def _what_is_kept(error: TrainingError, files: FoldFiles, fold: int, epoch: int) -> str:
+    """Say where training broke and from where it can go on."""
+    kept = (
+        f"{files.best_model} and {files.generations()[0]} are kept"
+        if files.best_model.exists() and files.generations()
+        else "no epoch was finished yet"
+    )
+    return (
+        f"fold {fold}, epoch {epoch}, {error}. Training stopped; {kept}. "
+        "Try a lower train.learning_rate, or train.amp=false."
+    )
+
+
+def _record(
+    learner: Learner,
+    progress: Progress,
+    files: FoldFiles,
+    row: dict[str, float],
+    *,
+    fold: int,
+    settings: dict[str, Any],
+) -> None:
+    """Write what the epoch brought: best model first, then the point to resume from."""
+    progress.epoch = int(row["epoch"])
+    progress.history.append(row)
+    dice = row["val_dice"]
+    if dice > progress.best_dice:
+        progress.best_dice, progress.best_epoch = dice, progress.epoch
+        state = {"config": settings, "fold": fold, "epoch": progress.epoch, "dice": dice}
+        save_checkpoint(files.best_model, Checkpoint(learner.model.state_dict(), {}, state))
+    _write_history(files.history, progress.history)
+    save_resumable(files.last(progress.epoch), learner, progress, fold=fold, settings=settings)
+    for old in files.generations()[_GENERATIONS:]:
+        old.unlink()
+
+
+def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """Write history.csv; a figure that is not defined is an empty cell."""
+    with replacing(path) as file:
+        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in history:
+            writer.writerow({name: "" if math.isnan(x) else x for name, x in row.items()})
+
+
+def save_resumable(
+    path: Path, learner: Learner, progress: Progress, *, fold: int, settings: dict[str, Any]
+) -> None:
+    """Write a checkpoint from which training can go on to the same bits."""
+    state = {
+        "config": settings,
+        "fold": fold,
+        "epoch": progress.epoch,
+        "dice": progress.history[-1]["val_dice"],
+        "best_dice": progress.best_dice,
+        "best_epoch": progress.best_epoch,
+        "history": progress.history,
+        "groups": learner.optimizer.state_dict()["param_groups"],
+        "schedule": learner.schedule.state(),
+        "scaler": learner.scaler.state_dict(),
+    }
+    tensors = optimizer_tensors(learner.optimizer)
+    save_checkpoint(path, Checkpoint(learner.model.state_dict(), tensors, state))
+
+
+def resume(learner: Learner, checkpoint: Checkpoint, path: Path) -> Progress:
+    """Put a learner back to where a checkpoint was taken.
+
+    Raises:
+        CheckpointError: if the checkpoint holds no training state.
+    """
+    state = checkpoint.state
+    if "groups" not in state:
+        raise CheckpointError(
+            f"{path} holds a model without its optimizer, so training cannot go on from it. "
+            "Use a file of last/ or a checkpoint_epoch_N."
+        )
+    learner.model.load_state_dict(dict(checkpoint.model))
+    restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
+    learner.schedule.restore(state["schedule"])
+    learner.scaler.load_state_dict(state["scaler"])
+    return Progress(state["epoch"], state["best_dice"], state["best_epoch"], state["history"])
+
+
+def newest_good(
+    paths: Iterable[Path], warn: Callable[[str], None]
+) -> tuple[Path, Checkpoint] | None:
+    """The newest resumable checkpoint that is whole; damaged ones are named and passed over."""
+    for path in paths:
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            warn(f"{error} Going back to the checkpoint before it.")
+    return None

@@ -1,0 +1,177 @@
+"""One pass over the training samples, one over the validation strips."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steelseg.data.annotations import Labels
+from steelseg.errors import TrainingError
+from steelseg.evaluation.metrics import Scores, count_pixels, score
+from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
+from steelseg.models.losses import Loss
+from steelseg.models.precision import autocast, half_type
+from steelseg.training.optimizers import Schedule
+
+Binarize = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+"""From probs_chw to mask_chw, as the settings say."""
+
+
+@dataclass
+class Learner:
+    """Everything that changes while a network learns."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    device: torch.device
+
+
+def make_scaler(device: torch.device, *, amp: bool) -> torch.amp.GradScaler:
+    """Loss scaling, which only float16 needs."""
+    enabled = amp and half_type(device) == torch.float16
+    return torch.amp.GradScaler(device.type, enabled=enabled)
+
+
+def train_epoch(
+    learner: Learner,
+    loader: Iterable[tuple[Tensor, Tensor, Tensor | None]],
+    loss: Loss,
+    *,
+    num_batches: int,
+    accumulate: int,
+    gradient_clip: float,
+    amp: bool,
+) -> float:
+    """Train on every batch once.
+
+    Args:
+        learner: Network and optimizer, changed in place.
+        loader: Gives images_nchw, masks_nchw and valid_nchw.
+        loss: What to minimise.
+        num_batches: How many batches the loader gives.
+        accumulate: Batches an optimizer step.
+        gradient_clip: Largest gradient norm; 0 does not clip.
+        amp: Mixed precision where the machine has it.
+
+    Returns:
+        Mean loss over the samples.
+
+    Raises:
+        TrainingError: if a loss or a gradient is not finite; it names the step.
+    """
+    learner.model.train()
+    total = samples = 0.0
+    for step, (images, masks, valid) in enumerate(loader, start=1):
+        # The last optimizer step may have fewer batches to average over.
+        first_of_group = (step - 1) // accumulate * accumulate
+        group = min(accumulate, num_batches - first_of_group)
+        with autocast(learner.device, amp=amp):
+            logits = learner.model(images.to(learner.device, non_blocking=True))
+        value = loss(logits, masks.to(learner.device), _move(valid, learner.device))
+        amount = float(value.detach())
+        if not math.isfinite(amount):
+            raise TrainingError(f"step {step} of {num_batches}: the loss is {amount}")
+        learner.scaler.scale(value / group).backward()  # type: ignore[no-untyped-call]
+        if step % accumulate == 0 or step == num_batches:
+            _optimize(learner, gradient_clip, step)
+        total += amount * len(images)
+        samples += len(images)
+    return total / samples
+
+
+def _move(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """Move a tensor that may be absent."""
+    return None if tensor is None else tensor.to(device)
+
+
+def _optimize(learner: Learner, gradient_clip: float, step: int) -> None:
+    """Take one optimizer step with the gradients at hand."""
+    learner.scaler.unscale_(learner.optimizer)
+    if gradient_clip:
+        norm = nn.utils.clip_grad_norm_(learner.model.parameters(), gradient_clip)
+        # The scaler of float16 expects overflows and skips their steps itself.
+        if not learner.scaler.is_enabled() and not bool(norm.isfinite()):
+            raise TrainingError(f"step {step}: the gradient is {float(norm)}")
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.schedule.after_step()
+
+
+def validate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    labels: Labels,
+    loss: Loss,
+    *,
+    plan: ForwardPlan,
+    binarize: Binarize,
+    device: torch.device,
+) -> tuple[float, Scores]:
+    """Predict strips as `steelseg predict` does and score them.
+
+    Args:
+        model: The network, on `device`.
+        batches: image_ids and images_nhwc of the strips.
+        labels: Their masks.
+        loss: For the validation loss.
+        plan: How strips go through the network.
+        binarize: From probabilities to masks.
+        device: Where the network is.
+
+    Returns:
+        Mean loss over the strips, and the scores.
+
+    Raises:
+        TrainingError: if the network puts out something that is not a number.
+    """
+    model.eval()
+    losses: list[float] = []
+    counts: list[NDArray[np.int64]] = []
+    for image_ids, images_nhwc in batches:
+        probs = predict_batch(model, images_nhwc, plan, device)
+        masks_nchw = np.stack([labels.draw(image_id) for image_id in image_ids])
+        losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
+        for truth_chw, probs_chw in zip(masks_nchw, probs.cpu().numpy(), strict=True):
+            counts.append(count_pixels(binarize(probs_chw), truth_chw))
+    mean = float(np.mean(losses))
+    if not math.isfinite(mean):
+        raise TrainingError(f"the validation loss is {mean}")
+    return mean, score(np.stack(counts))
+
+
+def _strip_loss(loss: Loss, probs_nchw: Tensor, masks_nchw: NDArray[np.bool_]) -> float:
+    """Loss of averaged probabilities: views and crops are averaged after the sigmoid."""
+    logits = torch.logit(probs_nchw, eps=1e-6)
+    masks = torch.from_numpy(masks_nchw).to(probs_nchw.device)
+    return float(loss(logits, masks, None))
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors as INDEX.NAME."""
+    slots: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, slot in slots.items()
+        for name, value in slot.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    optimizer: Optimizer, tensors: Iterable[tuple[str, Tensor]], groups: Sequence[dict[str, Any]]
+) -> None:
+    """Put back what `optimizer_tensors` and the parameter groups held."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors:
+        index, _, name = key.partition(".")
+        slots.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": list(groups)})

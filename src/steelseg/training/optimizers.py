@@ -1,0 +1,82 @@
+"""Optimizers and learning-rate schedules by their setting names."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], *, name: str, learning_rate: float, weight_decay: float
+) -> Optimizer:
+    """Make an optimizer: adam, adamw, or sgd with Nesterov momentum 0.9."""
+    match name:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+        case _:
+            assert name == "sgd", name
+            return torch.optim.SGD(
+                parameters,
+                lr=learning_rate,
+                weight_decay=weight_decay,
+                momentum=0.9,
+                nesterov=True,
+            )
+
+
+class Schedule:
+    """A learning-rate schedule that is told of every step and every epoch."""
+
+    def __init__(
+        self, optimizer: Optimizer, *, name: str, learning_rate: float, steps: int, patience: int
+    ) -> None:
+        """Make a schedule.
+
+        Args:
+            optimizer: Whose rates follow the schedule.
+            name: reduce_on_plateau, cosine, one_cycle or none.
+            learning_rate: Highest rate.
+            steps: Optimizer steps of the whole training.
+            patience: Epochs without a better Dice before reduce_on_plateau halves the rate.
+        """
+        self._by_dice: lr_scheduler.ReduceLROnPlateau | None = None
+        self._by_step: lr_scheduler.LRScheduler | None = None
+        match name:
+            case "reduce_on_plateau":
+                self._by_dice = lr_scheduler.ReduceLROnPlateau(
+                    optimizer, mode="max", factor=0.5, patience=patience
+                )
+            case "cosine":
+                self._by_step = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+            case "one_cycle":
+                # OneCycleLR takes its first step when made, so it may make `steps` more but one.
+                self._by_step = lr_scheduler.OneCycleLR(
+                    optimizer, max_lr=learning_rate, total_steps=steps + 1, cycle_momentum=False
+                )
+            case _:
+                assert name == "none", name
+
+    def after_step(self) -> None:
+        """Move on by one optimizer step."""
+        if self._by_step is not None:
+            self._by_step.step()
+
+    def after_epoch(self, dice: float) -> None:
+        """Move on by one epoch that reached `dice` on the validation strips."""
+        if self._by_dice is not None:
+            self._by_dice.step(dice)
+
+    def state(self) -> dict[str, Any]:
+        """What JSON needs to hold for `restore`."""
+        active = self._by_dice or self._by_step
+        return {} if active is None else active.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        active = self._by_dice or self._by_step
+        if active is not None:
+            active.load_state_dict(state)

@@ -1,0 +1,368 @@
+"""The training stage: folds of a run, one after the other.
+
+Reads  data.root, the precropped store in mode precropped
+Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from steelseg.config import Config
+from steelseg.data.annotations import Labels
+from steelseg.data.check import load_labels
+from steelseg.data.dataset import (
+    EpochBatches,
+    FolderReader,
+    ReadWindow,
+    SampleDataset,
+    collate,
+    list_samples,
+)
+from steelseg.data.folds import assign_folds, read_folds, write_folds
+from steelseg.data.images import read_image
+from steelseg.data.store import Store, open_store
+from steelseg.data.transforms import find_augmentation
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.evaluation.metrics import Scores, never_found, table
+from steelseg.inference.forward import batches
+from steelseg.inference.settings import forward_plan, mask_maker
+from steelseg.models.checkpoint import Checkpoint, load_checkpoint
+from steelseg.models.losses import Loss, build_loss
+from steelseg.models.model import build_model
+from steelseg.models.precision import half_type, pick_device
+from steelseg.progress import progress as show
+from steelseg.run_folder import RunFolder, create_run
+from steelseg.training.fold import (
+    FoldFiles,
+    Progress,
+    is_done,
+    newest_good,
+    resume,
+    run_epochs,
+    seed_epoch,
+)
+from steelseg.training.loop import Learner, make_scaler, train_epoch, validate
+from steelseg.training.optimizers import Schedule, build_optimizer
+
+# Settings that may differ between a checkpoint and the training that goes on from it.
+_MAY_CHANGE = {
+    "data": {"root", "precropped_dir"},
+    "train": {"amp", "batch_size_val", "early_stopping", "num_workers", "save_best_only"},
+    "inference": {"ensemble", "submission_form"},
+}
+
+
+def train_run(
+    config: Config,
+    path: Path,
+    *,
+    folds: Sequence[int] | None = None,
+    go_on: bool = False,
+    checkpoint: Path | None = None,
+) -> None:
+    """Train folds of a run.
+
+    Args:
+        config: The settings.
+        path: The run folder; it is made once the data set has passed.
+        folds: Which folds; None trains all.
+        go_on: Resume folds that were begun and skip those that are done.
+        checkpoint: Resume the one fold of `folds` from this file.
+
+    Raises:
+        ConfigError: if a fold does not exist, or was trained already and `go_on` is False.
+        DataError: if the data set has a fault or the store does not fit it.
+        CheckpointError: if a checkpoint does not fit the settings.
+        TrainingError: if a loss is not a number.
+    """
+    folds = choose_folds(folds, config.data.num_folds)
+    _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
+    labels = load_labels(config.data)
+    source = _window_source(config, labels)
+    run = RunFolder(path) if RunFolder(path).config_yaml.exists() else create_run(path, config)
+    fold_of = _settle_folds(config, run, labels)
+    for fold in folds:
+        _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
+
+
+def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
+    """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
+    if not run.config_yaml.exists():
+        return
+    if odd := _difference(run.load_config(), config):
+        raise ConfigError(f"{run.path} holds a run with {odd}. Choose another --out.")
+    for fold in folds:
+        if run.fold(fold).exists() and not go_on:
+            raise ConfigError(
+                f"{run.fold(fold)} holds a fold already. Pass --resume to go on, or another --out."
+            )
+
+
+def _difference(old: Config, new: Config) -> str:
+    """Name the first setting that training cannot change on the way; "" if there is none."""
+    before, after = old.model_dump(), new.model_dump()
+    for section, values in after.items():
+        for name, value in values.items():
+            if before[section][name] != value and name not in _MAY_CHANGE.get(section, ()):
+                return f"{section}.{name}={before[section][name]}, not {value}"
+    return ""
+
+
+def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
+    """All folds, or those named.
+
+    Raises:
+        ConfigError: if a named fold does not exist.
+    """
+    for fold in folds or ():
+        if not 0 <= fold < num_folds:
+            raise ConfigError(
+                f"--fold {fold}: data.num_folds={num_folds} makes folds 0 to {num_folds - 1}."
+            )
+    return sorted(set(folds)) if folds else list(range(num_folds))
+
+
+def _settle_folds(config: Config, run: RunFolder, labels: Labels) -> dict[str, int]:
+    """Read folds.csv, or deal the folds and write it."""
+    num_folds = config.data.num_folds
+    if run.folds_csv.exists():
+        return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
+    present = {image_id: labels.present(image_id) for image_id in labels.sizes}
+    fold_of = assign_folds(present, num_folds=num_folds, seed=config.train.seed)
+    write_folds(run.folds_csv, fold_of, present)
+    return fold_of
+
+
+def _window_source(config: Config, labels: Labels) -> ReadWindow | Store:
+    """Where training windows come from in the chosen mode."""
+    data = config.data
+    if data.mode == "precropped":
+        return open_store(
+            data.precropped_dir,
+            root=data.root,
+            image_ids=list(labels.sizes),
+            channels=data.channels,
+        )
+    return FolderReader(data.root / "train_images", data.channels)
+
+
+def _train_fold(
+    config: Config,
+    run: RunFolder,
+    labels: Labels,
+    fold_of: dict[str, int],
+    fold: int,
+    *,
+    source: ReadWindow | Store,
+    checkpoint: Path | None,
+) -> None:
+    """Train one fold from where it stands."""
+    train, files = config.train, FoldFiles(run.fold(fold))
+    train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
+    val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
+    dataset = _dataset(config, labels, train_ids, source, fold)
+    order = EpochBatches(len(dataset), train.batch_size_train, seed=train.seed + fold)
+    learner = _learner(config, fold, num_batches=len(order))
+    done = _pick_up(config, run, learner, files, fold, checkpoint)
+    if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
+        run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
+        return
+    precision = half_type(learner.device) if train.amp else None
+    run.say(
+        f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
+        f"{len(val_ids)} held out; {learner.device.type}, {precision or torch.float32}"
+    )
+    loss = build_loss(train.loss, pos_weight=config.pos_weight)
+    loader = _loader(config, dataset, order, learner.device)
+    title = f"fold {fold} epoch"
+
+    def one_epoch(epoch: int) -> float:
+        order.epoch = epoch
+        return train_epoch(
+            learner,
+            show(loader, len(order), f"{title} {epoch}/{train.epochs}"),
+            loss,
+            num_batches=len(order),
+            accumulate=train.accumulate,
+            gradient_clip=train.gradient_clip,
+            amp=train.amp,
+        )
+
+    run_epochs(
+        learner,
+        done,
+        files,
+        fold=fold,
+        epochs=train.epochs,
+        seed=train.seed,
+        early_stopping=train.early_stopping,
+        save_best_only=train.save_best_only,
+        settings=config.model_dump(mode="json"),
+        train=one_epoch,
+        validate=_validation(config, labels, val_ids, learner, loss, f"{title} validation"),
+        report=partial(_report, config, run, fold),
+    )
+    run.say(
+        f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
+        f"wrote {files.best_model}"
+    )
+
+
+def _dataset(
+    config: Config, labels: Labels, image_ids: list[str], source: ReadWindow | Store, fold: int
+) -> SampleDataset:
+    """The training samples of a fold."""
+    data = config.data
+    crop = None if data.mode == "full" else (data.crop_height, data.crop_width, data.crop_stride)
+    return SampleDataset(
+        labels,
+        list_samples(labels, image_ids, crop=crop),
+        source,
+        augmentation=find_augmentation(config.train.augmentation),
+        seed=config.train.seed + fold,
+    )
+
+
+def _loader(
+    config: Config, dataset: SampleDataset, order: EpochBatches, device: torch.device
+) -> DataLoader[Any]:
+    """Batches of an epoch; the order decides, whatever the number of workers."""
+    workers = config.train.num_workers
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
+    """A fresh network with its optimizer; the seed gives the same one each time."""
+    train, device = config.train, pick_device()
+    seed_epoch(train.seed, fold, 0)
+    model: nn.Module = build_model(
+        arch=config.model.arch,
+        encoder=config.model.encoder,
+        encoder_weights=config.model.encoder_weights,
+        channels=config.data.channels,
+        num_classes=config.data.num_classes,
+        mean=config.data.channel_mean,
+        std=config.data.channel_std,
+    ).to(device)
+    optimizer = build_optimizer(
+        model.parameters(),
+        name=train.optimizer,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+    )
+    schedule = Schedule(
+        optimizer,
+        name=train.scheduler,
+        learning_rate=train.learning_rate,
+        steps=train.epochs * -(-num_batches // train.accumulate),
+        patience=train.patience,
+    )
+    return Learner(model, optimizer, schedule, make_scaler(device, amp=train.amp), device)
+
+
+def _pick_up(
+    config: Config,
+    run: RunFolder,
+    learner: Learner,
+    files: FoldFiles,
+    fold: int,
+    chosen: Path | None,
+) -> Progress:
+    """Put the learner back to the last checkpoint, or to the chosen one; none is a new fold.
+
+    Raises:
+        CheckpointError: if the fold was begun and no checkpoint of it can be used.
+    """
+    if chosen is not None:
+        found: tuple[Path, Checkpoint] | None = (chosen, load_checkpoint(chosen))
+    else:
+        found = newest_good(files.generations(), run.warn)
+        if found is None and files.history.exists():
+            raise CheckpointError(
+                f"{files.folder} was trained, but its last/ holds no checkpoint to go on from. "
+                "Remove the folder to train this fold anew."
+            )
+    if found is None:
+        return Progress()
+    path, checkpoint = found
+    _refuse_other_settings(config, checkpoint, path, fold)
+    done = resume(learner, checkpoint, path)
+    run.say(f"fold {fold}: resumes from {path}, {done.epoch} epochs done")
+    return done
+
+
+def _refuse_other_settings(config: Config, checkpoint: Checkpoint, path: Path, fold: int) -> None:
+    """Raise CheckpointError if going on would not be what a whole run would have done."""
+    if checkpoint.state["fold"] != fold:
+        raise CheckpointError(f"{path} is of fold {checkpoint.state['fold']}, not of fold {fold}.")
+    if odd := _difference(checkpoint.config, config):
+        raise CheckpointError(
+            f"{path} was trained with {odd}. Resume with the same settings, or start a new run."
+        )
+
+
+def _validation(
+    config: Config,
+    labels: Labels,
+    image_ids: list[str],
+    learner: Learner,
+    loss: Loss,
+    title: str,
+) -> Callable[[], tuple[float, Scores]]:
+    """A function that scores the network on the held-out strips."""
+    folder, channels = config.data.root / "train_images", config.data.channels
+    # Flips would multiply the time of every epoch; they come in with OOF and prediction.
+    plan = replace(forward_plan(config), tta="none")
+    binarize = mask_maker(config)
+
+    def score_strips() -> tuple[float, Scores]:
+        strips = batches(
+            show(image_ids, len(image_ids), title),
+            lambda image_id: read_image(folder / image_id, channels=channels),
+            batch_size=config.train.batch_size_val,
+        )
+        return validate(
+            learner.model,
+            strips,
+            labels,
+            loss,
+            plan=plan,
+            binarize=binarize,
+            device=learner.device,
+        )
+
+    return score_strips
+
+
+def _report(
+    config: Config, run: RunFolder, fold: int, row: dict[str, float], scores: Scores
+) -> None:
+    """Tell of an epoch: a line, the table and an event; loudly of classes never found."""
+    epoch, epochs = int(row["epoch"]), config.train.epochs
+    run.say(
+        f"fold {fold} epoch {epoch}/{epochs}: train loss {row['train_loss']:.4f}, "
+        f"val loss {row['val_loss']:.4f}, Dice {row['val_dice']:.4f}, "
+        f"on defects {row['val_dice_positive']:.4f}, {row['seconds']:.0f} s\n"
+        + table(scores, config.data.names)
+    )
+    run.event("epoch", {"fold": fold, **row})
+    lost = never_found(scores)
+    if lost and epoch == epochs:
+        names = ", ".join(config.data.names[class_id - 1] for class_id in lost)
+        run.warn(
+            f"fold {fold}: no strip with {names} was found. Dice hides this; see image recall."
+        )

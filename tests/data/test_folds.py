@@ -1,0 +1,148 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steelseg.data.folds import assign_folds, read_folds, write_folds
+from steelseg.errors import ConfigError, DataError
+
+class_ids = st.sets(st.integers(1, 4)).map(lambda ids: tuple(sorted(ids)))
+sets_of_images = st.dictionaries(st.text("abc_.", min_size=1), class_ids, min_size=7, max_size=60)
+folds_and_seeds = {"num_folds": st.integers(2, 7), "seed": st.integers(0, 5)}
+
+PRESENT = {f"{number:03d}.jpg": (1,) * (number % 3 == 0) for number in range(20)}
+
+
+def spread(counts, num_folds):
+    """How far the fullest fold is ahead of the emptiest."""
+    return max(counts[fold] for fold in range(num_folds)) - min(
+        counts[fold] for fold in range(num_folds)
+    )
+
+
+def test_images_are_dealt_like_cards():
+    """Clean ones first, then one defect, then two: each stratum starts where the last ended."""
+    present = {"a": (), "b": (1,), "c": (2,), "d": (1, 2), "e": (1, 2), "f": (1, 2)}
+
+    folds = assign_folds(present, num_folds=3, seed=0)
+
+    assert [folds["a"], folds["b"], folds["c"]] == [0, 1, 2]
+    assert sorted([folds["d"], folds["e"], folds["f"]]) == [0, 1, 2]
+
+
+@given(present=sets_of_images, **folds_and_seeds)
+def test_every_image_is_in_one_fold_and_fold_sizes_are_even(present, num_folds, seed):
+    """Each image is predicted out of fold exactly once."""
+    folds = assign_folds(present, num_folds=num_folds, seed=seed)
+
+    assert list(folds) == list(present)
+    assert set(folds.values()) == set(range(num_folds))
+    assert spread(Counter(folds.values()), num_folds) <= 1
+
+
+@given(present=sets_of_images, **folds_and_seeds)
+def test_every_stratum_is_even(present, num_folds, seed):
+    """So is the share of clean images, of images with one, two, ... defects, and of each mix.
+
+    A class that shows in several mixes is even in each of them, not in their sum.
+    """
+    folds = assign_folds(present, num_folds=num_folds, seed=seed)
+
+    for stratum in (len, lambda ids: ids):
+        counts = {stratum(ids): Counter() for ids in present.values()}
+        for image_id, fold in folds.items():
+            counts[stratum(present[image_id])][fold] += 1
+        for of_stratum in counts.values():
+            assert spread(of_stratum, num_folds) <= 1
+
+
+@given(present=sets_of_images, data=st.data(), **folds_and_seeds)
+def test_the_order_of_the_images_does_not_matter(present, data, num_folds, seed):
+    """Folders are listed in another order on another machine."""
+    shuffled = dict(data.draw(st.permutations(list(present.items()))))
+
+    found = assign_folds(shuffled, num_folds=num_folds, seed=seed)
+
+    assert found == assign_folds(present, num_folds=num_folds, seed=seed)
+
+
+def test_the_seed_decides():
+    """The same seed gives the same folds, another seed others."""
+    first = assign_folds(PRESENT, num_folds=5, seed=1)
+
+    assert assign_folds(PRESENT, num_folds=5, seed=1) == first
+    assert assign_folds(PRESENT, num_folds=5, seed=2) != first
+
+
+def test_fewer_images_than_folds_are_refused():
+    """A fold without an image validates nothing."""
+    with pytest.raises(ConfigError, match=r"num_folds=5, but there are 4 .* at most 4 folds"):
+        assign_folds(dict.fromkeys("abcd", ()), num_folds=5, seed=0)
+    assert sorted(assign_folds(dict.fromkeys("abcd", ()), num_folds=4, seed=0).values()) == [
+        *range(4)
+    ]
+
+
+def test_the_file_holds_image_fold_and_number_of_defects(tmp_path):
+    """The order is the data set's."""
+    write_folds(tmp_path / "folds.csv", {"b.jpg": 1, "a,.jpg": 0}, {"b.jpg": (1, 3), "a,.jpg": ()})
+
+    assert (tmp_path / "folds.csv").read_text() == (
+        'image_id,fold,num_defects\nb.jpg,1,2\n"a,.jpg",0,0\n'
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    """Every later stage works on the same folds."""
+    folds = assign_folds(PRESENT, num_folds=5, seed=0)
+
+    write_folds(tmp_path / "folds.csv", folds, PRESENT)
+
+    assert read_folds(tmp_path / "folds.csv", image_ids=list(PRESENT), num_folds=5) == folds
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is damaged. Expected columns image_id,fold,num_defects"),
+        ("image_id,fold\na,0\nb,1\n", "is damaged"),
+        ("fold,num_defects,image_id\n0,0,a\n1,0,b\n0\n", "is damaged"),
+        ("image_id,fold,num_defects\na,0\nb,1,0\n", "is damaged"),
+        ("image_id,fold,num_defects\na,zero,0\nb,1,0\n", "is damaged"),
+        ("image_id,fold,num_defects\na,,0\nb,1,0\n", "is damaged"),
+        ('image_id,fold,num_defects\na,0,0\n"b,1,0\n', "is damaged"),
+        ("image_id,fold,num_defects\na,0,0\nb,1,0\na,1,0\n", "names an image twice"),
+        ("image_id,fold,num_defects\na,0,0\n", r"does not fit .*: b is in only one .*\(1 such\)"),
+        ("image_id,fold,num_defects\na,0,0\nb,1,0\nc,1,0\n", "does not fit the data set: c is"),
+        ("image_id,fold,num_defects\na,0,0\nb,2,0\n", "names the folds 0, 2, but .*num_folds=2"),
+        ("image_id,fold,num_defects\na,0,0\nb,0,0\n", "names the folds 0, but data.num_folds=2"),
+        ("image_id,fold,num_defects\na,0,0\nb,-1,0\n", "names the folds -1, 0"),
+    ],
+)
+def test_folds_that_do_not_fit_are_refused(tmp_path, text, fault):
+    """An image of the wrong fold would be validated by a model that was trained on it."""
+    (tmp_path / "folds.csv").write_text(text)
+
+    with pytest.raises(DataError, match=rf"folds\.csv .*{fault}"):
+        read_folds(tmp_path / "folds.csv", image_ids=["a", "b"], num_folds=2)
+
+
+def test_another_number_of_folds_is_refused(tmp_path):
+    """With three folds on file and five in the settings, two models would validate nothing."""
+    folds = assign_folds(PRESENT, num_folds=3, seed=0)
+    write_folds(tmp_path / "folds.csv", folds, PRESENT)
+
+    for num_folds in (2, 5):
+        with pytest.raises(DataError, match=f"names the folds 0, 1, 2, .*num_folds={num_folds}"):
+            read_folds(tmp_path / "folds.csv", image_ids=list(PRESENT), num_folds=num_folds)
+
+
+def test_a_missing_file_and_other_bytes_are_refused(tmp_path):
+    """Neither is a traceback."""
+    (tmp_path / "folds.csv").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(DataError, match="is damaged"):
+        read_folds(tmp_path / "folds.csv", image_ids=["a", "b"], num_folds=2)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_folds(tmp_path / "none.csv", image_ids=["a", "b"], num_folds=2)

@@ -1,0 +1,122 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from steelseg.atomic import replacing, write_bytes, write_text
+
+
+class HalfWayError(Exception):
+    """An interruption in the middle of a file."""
+
+
+def write_half(path, mode="w", half="half"):
+    with replacing(path, mode) as file:
+        file.write(half)
+        file.flush()
+        raise HalfWayError
+
+
+def test_the_file_is_there_when_the_block_ends(tmp_path):
+    """Whole, and nothing beside it."""
+    with replacing(tmp_path / "a.csv") as file:
+        file.write("one\n")
+        assert not (tmp_path / "a.csv").exists()
+
+    assert (tmp_path / "a.csv").read_text() == "one\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_readers_see_the_old_content_until_the_block_ends(tmp_path):
+    """A server may read while a run writes."""
+    write_text(tmp_path / "a.csv", "old")
+
+    with replacing(tmp_path / "a.csv") as file:
+        file.write("new")
+        file.flush()
+        assert (tmp_path / "a.csv").read_text() == "old"
+
+    assert (tmp_path / "a.csv").read_text() == "new"
+
+
+@pytest.mark.parametrize(("mode", "half"), [("w", "half"), ("wb", b"half")])
+def test_an_exception_leaves_the_old_content(tmp_path, mode, half):
+    """Half a file under the right name is worse than none."""
+    write_text(tmp_path / "a.csv", "old")
+
+    with pytest.raises(HalfWayError):
+        write_half(tmp_path / "a.csv", mode, half)
+
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_an_exception_leaves_no_file_where_there_was_none(tmp_path):
+    """Nor a temporary one."""
+    with pytest.raises(HalfWayError):
+        write_half(tmp_path / "a.csv")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_dies_leaves_the_old_content(tmp_path):
+    """`kill -9` runs no clean-up, so the name must change hands in one step."""
+    write_text(tmp_path / "a.csv", "old")
+    code = (
+        "import os, sys, pathlib\n"
+        "from steelseg.atomic import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write('half')\n"
+        "    file.flush()\n"
+        "    os._exit(9)\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path / "a.csv"], check=False)
+
+    assert ended.returncode == 9
+    assert (tmp_path / "a.csv").read_text() == "old"
+
+
+def test_folders_are_made_on_the_way(tmp_path):
+    """outputs/NAME/fold_0 need not be there."""
+    write_bytes(tmp_path / "a" / "b" / "c.bin", b"\x00\xff")
+
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"\x00\xff"
+
+
+def test_text_is_utf_8_and_line_ends_stay(tmp_path):
+    """On every machine, whatever its language; csv writes its own line ends."""
+    write_text(tmp_path / "a.txt", "\u00e9\r\n\n")
+
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa9\r\n\n"
+
+
+def test_text_that_cannot_be_written_leaves_nothing(tmp_path):
+    """A lone surrogate is no UTF-8."""
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "a.txt", "\udcff")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    """The folder may hold someone's work."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+
+    with pytest.raises(OSError, match="a"):
+        write_text(tmp_path / "a", "text")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_the_file_is_as_open_to_others_as_any(tmp_path):
+    """A temporary file of mode 600 would lock out the colleagues of a shared folder."""
+    mask = os.umask(0o022)
+    try:
+        write_text(tmp_path / "a.txt", "text")
+    finally:
+        os.umask(mask)
+
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
