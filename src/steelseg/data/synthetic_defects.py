@@ -1,6 +1,6 @@
 """Four kinds of damage for synthetic strips, each drawn with the mask a labeller would give it.
 
-    class 1   clusters of small dark pits with a bright rim
+    class 1   stains with small dark pits, each with a bright rim
     class 2   thin, nearly vertical cracks, dark beside bright
     class 3   bundles of long horizontal scratches, bright with dark gaps
     class 4   large rough patches where the surface has peeled
@@ -50,7 +50,7 @@ class _Shape:
 
 
 _SHAPES = {
-    1: _Shape(pieces=3.4, smallest_piece=250, aspect=(0.6, 1.4), sides=(5, 8), lobes=1),
+    1: _Shape(pieces=3.4, smallest_piece=300, aspect=(0.6, 1.4), sides=(5, 8), lobes=1),
     2: _Shape(pieces=1.3, smallest_piece=900, aspect=(0.05, 0.1), sides=(4, 4), lobes=1),
     3: _Shape(pieces=2.8, smallest_piece=1200, aspect=(2.5, 7.0), sides=(4, 6), lobes=1),
     4: _Shape(pieces=2.4, smallest_piece=2500, aspect=(0.9, 2.2), sides=(6, 9), lobes=3),
@@ -206,16 +206,16 @@ def _paint(
 
 
 def _pits(patch_hw: Image, depth_hw: Image, unit: float, rng: np.random.Generator) -> None:
-    """Dark round holes, lit on the lower right rim, in a smudge."""
+    """Dark round holes, lit on the lower right rim, in a stain."""
     # Smaller holes would run into one another.
     unit = max(unit, 0.35)
     inside = np.argwhere(_inside(depth_hw, 0.85))
-    count = max(2, int(np.count_nonzero(depth_hw <= 1) / (75 * unit**2)))
+    count = max(2, int(np.count_nonzero(depth_hw <= 1) / (80 * unit**2)))
     light = _light(patch_hw, depth_hw)
-    patch_hw *= 1 - 0.25 * _within(depth_hw, 0.9)
+    patch_hw *= 1 - 0.4 * _within(depth_hw, 0.95)
     for y, x in inside[rng.integers(len(inside), size=count)].tolist():
-        radius = rng.uniform(1.3, 3.6) * unit
-        _disc(patch_hw, y + 0.6 * radius, x + 0.6 * radius, radius, light + rng.uniform(0.25, 0.45))
+        radius = rng.uniform(1.5, 4.0) * unit
+        _disc(patch_hw, y + 0.6 * radius, x + 0.6 * radius, radius, light + rng.uniform(0.3, 0.5))
         _disc(patch_hw, y, x, radius, rng.uniform(0.01, 0.06))
 
 

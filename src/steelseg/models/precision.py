@@ -11,15 +11,15 @@ def pick_device() -> torch.device:
 
 
 def half_type(device: torch.device) -> torch.dtype | None:
-    """The half precision that `device` computes fast in.
+    """The half precision that `device` computes faster in than float32.
 
     Returns:
-        bfloat16 where the hardware has it, float16 on other GPUs, None on other CPUs.
+        bfloat16 on GPUs that have it and on processors with AMX, float16 on other GPUs, None on
+        other processors: AVX-512 BF16 alone ran a 3x3 convolution at 0.7 times float32's speed.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast and torch.cpu._is_avx512_bf16_supported() else None
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
 
 
 def autocast(device: torch.device, *, amp: bool) -> AbstractContextManager[None]:

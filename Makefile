@@ -1,0 +1,56 @@
+# steelseg: `make demo` shows it at work, `make test` checks it. Both set up .venv themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: setup demo test lint types imports unit format build clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "steelseg needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@rm -rf $(DEMO)
+	$(BIN)/steelseg synth $(DEMO)/data
+	$(BIN)/steelseg run configs/demo.yaml --out $(DEMO)/run --overlays
+	@printf '%s\n' '' \
+	  'Results' \
+	  '  $(DEMO)/run/submission.csv       the masks of the test strips, for Kaggle' \
+	  '  $(DEMO)/run/metrics.json         scores on held-out strips' \
+	  '  $(DEMO)/run/overlays_oof/        truth and prediction of every held-out strip' \
+	  '  $(DEMO)/run/overlays/            the test strips with their outlines' \
+	  '' \
+	  'Your own data: a folder with train_images/, train.csv and test_images/' \
+	  '  $(BIN)/steelseg check configs/precropped.yaml data.root=FOLDER' \
+	  '  $(BIN)/steelseg run configs/precropped.yaml data.root=FOLDER --out outputs/first'
+
+test: lint types imports unit
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+unit: setup
+	$(BIN)/python -m pytest
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: setup
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist
