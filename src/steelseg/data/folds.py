@@ -1,12 +1,14 @@
 """Cross-validation folds, stratified by the number of defects per image.
 
-Images are dealt to the folds like cards: sorted by number of defect classes, within that by
-which classes they show, within that at random. So every fold gets its share of clean strips,
-of strips with one, two, ... defects and, as far as there are enough, of every class; fold
-sizes differ by one at most. `folds.csv` keeps the result for every later stage.
+Images are dealt like cards, stratum after stratum, strips with the most defects first. In a
+round every fold gets one image, and each image goes to the fold that has seen the least of
+its classes, rare classes first. So fold sizes and the folds' shares of every stratum differ
+by one at most, and a class of four strips is spread over the folds as far as that allows.
+`folds.csv` keeps the result for every later stage.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,13 +42,49 @@ def assign_folds(
             f"Use at most {len(present)} folds."
         )
     image_ids = sorted(present)
-    draws = np.random.default_rng(seed).permutation(len(image_ids))
-    order = sorted(
-        range(len(image_ids)),
-        key=lambda i: (len(present[image_ids[i]]), tuple(present[image_ids[i]]), draws[i]),
+    draws = dict(
+        zip(image_ids, np.random.default_rng(seed).permutation(len(image_ids)), strict=True)
     )
-    folds = {image_ids[i]: place % num_folds for place, i in enumerate(order)}
-    return {image_id: folds[image_id] for image_id in present}
+    totals = Counter(class_id for ids in present.values() for class_id in ids)
+    rarity = {
+        image_id: min((totals[class_id] for class_id in present[image_id]), default=0)
+        for image_id in image_ids
+    }
+    dealer = _Dealer(num_folds, totals)
+    for num_defects in sorted({len(ids) for ids in present.values()}, reverse=True):
+        stratum = [image_id for image_id in image_ids if len(present[image_id]) == num_defects]
+        # The rarest go first, while every fold can still take them.
+        stratum.sort(key=lambda image_id: (rarity[image_id], draws[image_id]))
+        dealer.deal(stratum, present)
+    return {image_id: dealer.folds[image_id] for image_id in present}
+
+
+class _Dealer:
+    """Gives images to folds, round by round: one image for every fold, then the next round."""
+
+    def __init__(self, num_folds: int, totals: Mapping[int, int]) -> None:
+        self.folds: dict[str, int] = {}
+        self._totals = totals
+        self._sizes = [0] * num_folds
+        self._shown: list[Counter[int]] = [Counter() for _ in range(num_folds)]
+
+    def deal(self, stratum: Sequence[str], present: Mapping[str, Sequence[int]]) -> None:
+        """Deal one stratum so that its share in any two folds differs by one at most."""
+        num_folds = len(self._sizes)
+        for begin in range(0, len(stratum), num_folds):
+            part = stratum[begin : begin + num_folds]
+            # A round that not every fold takes part in goes to the smallest folds.
+            free = sorted(range(num_folds), key=self._sizes.__getitem__)[: len(part)]
+            for image_id in part:
+                fold = min(free, key=lambda k: (self._share(k, present[image_id]), k))
+                free.remove(fold)
+                self.folds[image_id] = fold
+                self._sizes[fold] += 1
+                self._shown[fold].update(present[image_id])
+
+    def _share(self, fold: int, class_ids: Sequence[int]) -> float:
+        """How much of these classes a fold holds already."""
+        return sum(self._shown[fold][class_id] / self._totals[class_id] for class_id in class_ids)
 
 
 def write_folds(path: Path, folds: Mapping[str, int], present: Mapping[str, Sequence[int]]) -> None:
