@@ -8,6 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from steelseg.config import build_config
 from steelseg.data import rle
 from steelseg.data.mask_csv import SEPARATE
 
@@ -26,9 +27,60 @@ def shared_data():
 
 
 @pytest.fixture(scope="session")
+def make_config():
+    """Give `small_config`: tests cannot import from here."""
+    return small_config
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """Give a run folder of two folds, trained for one epoch; tests leave it as it is."""
+    from steelseg.training.train import train_run
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_strips(folder / "input")
+    train_run(small_config(folder / "input"), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
 def make_strips():
     """Give `write_strips`: tests cannot import from here."""
     return write_strips
+
+
+def small_config(root, *overrides):
+    """Make settings for the strips of `write_strips` and a network that trains in a second.
+
+    Args:
+        root: Folder of the data set.
+        overrides: Settings to change, such as "train.epochs=3".
+    """
+    content = {
+        "data": {
+            "root": root,
+            "num_classes": 2,
+            "img_height": 32,
+            "img_width": 96,
+            "crop_height": 32,
+            "crop_width": 48,
+            "crop_stride": 32,
+            "num_folds": 2,
+        },
+        "model": {
+            "arch": "linknet",
+            "encoder": "tu-mobilenetv3_small_050",
+            "encoder_weights": "none",
+        },
+        "train": {
+            "epochs": 1,
+            "batch_size_train": 2,
+            "batch_size_val": 2,
+            "num_workers": 0,
+            "amp": False,
+        },
+    }
+    return build_config(content, overrides)
 
 
 def write_strips(

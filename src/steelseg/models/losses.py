@@ -82,15 +82,16 @@ def dice_loss(
     *,
     smooth: float = 1.0,
 ) -> Tensor:
-    """Mean over samples and classes of 1 - (2 I + smooth) / (P + T + smooth).
+    """Mean over classes of 1 - (2 I + smooth) / (P + T + smooth).
 
-    I, P and T are summed over the pixels of one class of one sample, as the competition
-    scores them. On an empty truth this is 1 - smooth / (P + smooth): false alarms have a
-    gradient, which a Dice that skips empty truths does not give.
+    I, P and T are summed over the pixels of one class in the whole batch, so that a small
+    defect weighs as much as a large one only beside those of its own class. On an empty
+    truth this is 1 - smooth / (P + smooth): false alarms have a gradient, which a Dice that
+    skips empty truths does not give.
     """
     probs = logits_nchw.sigmoid()
     if valid_nchw is not None:
         probs, masks_nchw = probs * valid_nchw, masks_nchw * valid_nchw
-    intersection = (probs * masks_nchw).sum(dim=(2, 3))
-    total = probs.sum(dim=(2, 3)) + masks_nchw.sum(dim=(2, 3))
+    intersection = (probs * masks_nchw).sum(dim=(0, 2, 3))
+    total = probs.sum(dim=(0, 2, 3)) + masks_nchw.sum(dim=(0, 2, 3))
     return (1 - (2 * intersection + smooth) / (total + smooth)).mean()
