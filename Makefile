@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: setup demo test lint types imports unit format build clean
+.PHONY: setup demo test lint types imports unit format docs build clean
 
 setup: $(VENV)/.ready
 
@@ -48,6 +48,9 @@ unit: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -m steelseg.reference docs
 
 build: setup
 	$(BIN)/python -m build
