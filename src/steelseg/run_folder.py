@@ -86,8 +86,9 @@ class RunFolder:
             file.write(f"{_now()} warning: {text}\n")
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append one line of JSON to events.jsonl."""
-        line = json.dumps({"time": _now(), "event": kind, **values})
+        """Append one line of JSON to events.jsonl; a figure that is not defined is null."""
+        plain = {name: None if value != value else value for name, value in values.items()}
+        line = json.dumps({"time": _now(), "event": kind, **plain})
         with self._events.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 

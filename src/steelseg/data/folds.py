@@ -53,8 +53,8 @@ def assign_folds(
     dealer = _Dealer(num_folds, totals)
     for num_defects in sorted({len(ids) for ids in present.values()}, reverse=True):
         stratum = [image_id for image_id in image_ids if len(present[image_id]) == num_defects]
-        # The rarest go first, while every fold can still take them.
-        stratum.sort(key=lambda image_id: (rarity[image_id], draws[image_id]))
+        # The rarest go first, and alike ones together, while every fold can still take them.
+        stratum.sort(key=lambda i: (rarity[i], tuple(present[i]), draws[i]))
         dealer.deal(stratum, present)
     return {image_id: dealer.folds[image_id] for image_id in present}
 

@@ -47,7 +47,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
     missing = [name for name in wanted if name not in chosen]
     # Old files have no batch counters; those are not weights.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    extra = [name for name in chosen if name not in wanted and not name.startswith(_HEADS)]
+    extra = [name for name in chosen if name not in wanted and not _is_of_a_head(name)]
     if missing or extra:
         raise CheckpointError(
             f"{path} does not fit the encoder: {_list('missing', missing)}, "
@@ -90,6 +90,11 @@ def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[st
         names = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
         candidates += [names, {f"model.{name}": tensor for name, tensor in names.items()}]
     return max(candidates, key=lambda names: len(wanted & names.keys()))
+
+
+def _is_of_a_head(name: str) -> bool:
+    """Whether a tensor belongs to the classifier that an encoder was trained with."""
+    return name.removeprefix("model.").startswith(_HEADS)
 
 
 def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:

@@ -4,14 +4,13 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from steelseg.config import Config
@@ -29,13 +28,13 @@ from steelseg.data.folds import assign_folds, read_folds, write_folds
 from steelseg.data.images import read_image
 from steelseg.data.store import Store, open_store
 from steelseg.data.transforms import find_augmentation
-from steelseg.errors import CheckpointError, ConfigError
+from steelseg.errors import CheckpointError, ConfigError, SteelsegError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.inference.forward import batches
 from steelseg.inference.settings import forward_plan, mask_maker
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import Loss, build_loss
-from steelseg.models.model import build_model
+from steelseg.models.model import StripNet, build_model
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
@@ -86,8 +85,15 @@ def train_run(
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
     labels = load_labels(config.data)
     source = _window_source(config, labels)
-    run = RunFolder(path) if RunFolder(path).config_yaml.exists() else create_run(path, config)
+    run = RunFolder(path)
     fold_of = _settle_folds(config, run, labels)
+    if not run.config_yaml.exists():
+        # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
+        find_augmentation(config.train.augmentation)
+        _network(config)
+        create_run(path, config)
+    if not run.folds_csv.exists():
+        write_folds(run.folds_csv, fold_of, _present(labels))
     for fold in folds:
         _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
 
@@ -130,14 +136,16 @@ def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
 
 
 def _settle_folds(config: Config, run: RunFolder, labels: Labels) -> dict[str, int]:
-    """Read folds.csv, or deal the folds and write it."""
+    """Read folds.csv, or deal the folds."""
     num_folds = config.data.num_folds
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
-    present = {image_id: labels.present(image_id) for image_id in labels.sizes}
-    fold_of = assign_folds(present, num_folds=num_folds, seed=config.train.seed)
-    write_folds(run.folds_csv, fold_of, present)
-    return fold_of
+    return assign_folds(_present(labels), num_folds=num_folds, seed=config.train.seed)
+
+
+def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
+    """Class ids that each image shows."""
+    return {image_id: labels.present(image_id) for image_id in labels.sizes}
 
 
 def _window_source(config: Config, labels: Labels) -> ReadWindow | Store:
@@ -187,7 +195,7 @@ def _train_fold(
         order.epoch = epoch
         return train_epoch(
             learner,
-            show(loader, len(order), f"{title} {epoch}/{train.epochs}"),
+            show(_plainly(loader), len(order), f"{title} {epoch}/{train.epochs}"),
             loss,
             num_batches=len(order),
             accumulate=train.accumulate,
@@ -245,11 +253,18 @@ def _loader(
     )
 
 
-def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
-    """A fresh network with its optimizer; the seed gives the same one each time."""
-    train, device = config.train, pick_device()
-    seed_epoch(train.seed, fold, 0)
-    model: nn.Module = build_model(
+def _plainly(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
+    try:
+        yield from loader
+    except SteelsegError as error:
+        line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        raise type(error)(line) from None
+
+
+def _network(config: Config) -> StripNet:
+    """The untrained network, its encoder with the weights asked for."""
+    return build_model(
         arch=config.model.arch,
         encoder=config.model.encoder,
         encoder_weights=config.model.encoder_weights,
@@ -257,7 +272,14 @@ def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
         num_classes=config.data.num_classes,
         mean=config.data.channel_mean,
         std=config.data.channel_std,
-    ).to(device)
+    )
+
+
+def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
+    """A fresh network with its optimizer; the seed gives the same one each time."""
+    train, device = config.train, pick_device()
+    seed_epoch(train.seed, fold, 0)
+    model = _network(config).to(device)
     optimizer = build_optimizer(
         model.parameters(),
         name=train.optimizer,
