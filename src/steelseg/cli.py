@@ -296,6 +296,13 @@ def _add_synth(commands: Commands) -> None:
     parser.add_argument("--test", type=int, default=24, metavar="N", help="test strips")
     parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")
     parser.add_argument("--width", type=int, default=1600, metavar="PX", help="width of a strip")
+    parser.add_argument(
+        "--min-per-class",
+        type=int,
+        default=4,
+        metavar="N",
+        help="training strips of each class at least, where its real share gives fewer",
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same strips")
 
 
@@ -307,6 +314,7 @@ def _run_synth(args: argparse.Namespace) -> int | None:
     Example: steelseg synth demo/data --train 160 --test 24
     """
     from steelseg.data.synthetic import make_dataset
+    from steelseg.progress import progress
 
     make_dataset(
         args.root,
@@ -314,7 +322,9 @@ def _run_synth(args: argparse.Namespace) -> int | None:
         num_test=args.test,
         height=args.height,
         width=args.width,
+        min_per_class=args.min_per_class,
         seed=args.seed,
+        progress=progress,
     )
     print(f"wrote {args.root}")
     return None

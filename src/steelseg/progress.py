@@ -2,12 +2,15 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+Progress = Callable[[Iterable[int], int, str], Iterable[int]]
+"""What shows a loop's progress, for arguments: takes the loop, its length and a title."""
 
 # Between two plain lines, in seconds: a log of an hour's run stays readable.
 _QUIET_SECONDS = 15.0

@@ -217,12 +217,27 @@ def test_damage_stands_out_from_the_steel_around_it(class_id, full):
             assert rough[masks[class_id]].mean() > 3 * rough[steel].mean(), name
 
 
-def test_progress_counts_up_to_all_strips(tmp_path):
-    """A caller can draw a bar: one call a strip, the last with everything done."""
+def test_the_caller_can_show_progress(tmp_path):
+    """Drawing thousands of strips takes a while."""
     calls = []
-    make_dataset(tmp_path, **SMALL, on_strip=lambda done, total: calls.append((done, total)))
 
-    assert calls == [(done, 18) for done in range(1, 19)]
+    make_dataset(
+        tmp_path,
+        **SMALL,
+        progress=lambda loop, total, title: (calls.append((total, title)), loop)[1],
+    )
+
+    assert calls == [(18, "synth")]
+
+
+def test_a_class_can_get_more_strips_than_its_share(tmp_path):
+    """A short demonstration has no time to learn a class from two strips."""
+    make_dataset(tmp_path, **SMALL | {"num_train": 40}, min_per_class=7)
+
+    made = read(tmp_path, HEIGHT, WIDTH)
+    held = Counter(class_id for masks in made.masks.values() for class_id in masks)
+    assert len(made.images) == 40
+    assert min(held[class_id] for class_id in CLASS_IDS) >= 7
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

@@ -15,10 +15,8 @@ from steelseg.data.annotations import Labels, Row, parse_rows, read_rows
 from steelseg.data.images import list_images, read_image
 from steelseg.data.sample_submission import inspect_sample
 from steelseg.errors import DataError, Fault
+from steelseg.progress import Progress
 from steelseg.progress import progress as show
-
-Progress = Callable[[Iterable[int], int, str], Iterable[int]]
-"""Shows the progress of a loop; takes the loop, its length and a title."""
 
 
 @dataclass(frozen=True)

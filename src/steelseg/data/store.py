@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.atomic import replacing, write_text
-from steelseg.data.check import Progress
 from steelseg.data.crops import Box
 from steelseg.data.images import read_image
 from steelseg.errors import DataError
+from steelseg.progress import Progress
 
 FORMAT = 1
 

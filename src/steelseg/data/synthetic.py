@@ -11,7 +11,7 @@ files. Scores on this set say that the software works, and nothing about real st
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from steelseg.data import rle
 from steelseg.data.mask_csv import JOINED, SEPARATE
 from steelseg.data.synthetic_defects import Image, draw_defect, noise, split_columns
 from steelseg.errors import ConfigError, DataError
+from steelseg.progress import Progress
 
 CLASS_IDS = (1, 2, 3, 4)
 
@@ -54,9 +55,6 @@ AREA_QUANTILES = {
 
 REAL_PIXELS = 256 * 1600
 
-MIN_TRAIN_PER_CLASS = 4
-"""Training strips that every class gets: with fewer, none can be held out in every fold."""
-
 MIN_HEIGHT, MIN_WIDTH = 32, 64
 
 JPEG_QUALITY = 90
@@ -83,59 +81,58 @@ def make_dataset(
     num_test: int = 24,
     height: int = 256,
     width: int = 1600,
+    min_per_class: int = 4,
     seed: int = 0,
-    on_strip: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda loop, _length, _title: loop,
 ) -> None:
     """Write a synthetic set into a new or empty folder.
 
     Shares and areas are dealt out, not drawn one by one, so small sets have them too. Areas
-    shrink with the strip. In training every class gets at least four strips, more than its
-    share where that is smaller. `train.csv` is written last: a folder without it is unfinished.
+    shrink with the strip. In training every class gets at least `min_per_class` strips, more
+    than its share where that is smaller: of fewer, none could be held out. `train.csv` is
+    written last: a folder without it is unfinished.
 
     Args:
         root: The folder to make.
-        num_train: Training strips, at least 16.
+        num_train: Training strips, at least four times `min_per_class`.
         num_test: Test strips, at least 1. Their masks are not written.
         height: Height of a strip, in pixels, at least 32.
         width: Width of a strip, in pixels, at least 64.
+        min_per_class: Training strips that every class gets at least.
         seed: Whole number from 0. Another seed gives other strips.
-        on_strip: Called after each strip with the strips done and their total.
+        progress: Shows how far the drawing is.
 
     Raises:
         ConfigError: if a number is too small.
         DataError: if `root` is a file or a folder that is not empty.
     """
-    _refuse_small(num_train=num_train, num_test=num_test, height=height, width=width, seed=seed)
+    _refuse_small("min_per_class", min_per_class, 0)
+    _refuse_small("num_train", num_train, max(1, min_per_class * len(CLASS_IDS)))
+    _refuse_small("num_test", num_test, 1)
+    _refuse_small("height", height, MIN_HEIGHT)
+    _refuse_small("width", width, MIN_WIDTH)
+    _refuse_small("seed", seed, 0)
     _refuse_occupied(root)
-    strips = _plan(num_train, num_test, pixels=height * width, seed=seed)
+    strips = _plan(num_train, num_test, floor=min_per_class, pixels=height * width, seed=seed)
     rows: list[str] = []
-    for index, strip in enumerate(strips, start=1):
+    for number in progress(range(len(strips)), len(strips), "synth"):
+        strip = strips[number]
         # Index 0 is the plan's.
-        rng = np.random.default_rng([seed, index])
+        rng = np.random.default_rng([seed, number + 1])
         image, masks = _draw_strip(strip.areas, height=height, width=width, rng=rng)
         write_bytes(root / strip.folder / strip.image_id, _jpeg(image))
         if strip.folder == "train_images":
             rows += [f"{strip.image_id},{c},{rle.encode(m)}" for c, m in masks.items()]
-        if on_strip is not None:
-            on_strip(index, len(strips))
     _write_csv(root / "sample_submission.csv", JOINED, _empty_rows(strips))
     _write_csv(root / "train.csv", SEPARATE, rows)
 
 
-def _refuse_small(**numbers: int) -> None:
-    """Raise ConfigError for the first number below its limit."""
-    limits = {
-        "num_train": MIN_TRAIN_PER_CLASS * len(CLASS_IDS),
-        "num_test": 1,
-        "height": MIN_HEIGHT,
-        "width": MIN_WIDTH,
-        "seed": 0,
-    }
-    for name, number in numbers.items():
-        if number < limits[name]:
-            raise ConfigError(
-                f"{name}={number} is too small for a synthetic set. Use at least {limits[name]}."
-            )
+def _refuse_small(name: str, number: int, limit: int) -> None:
+    """Raise ConfigError for a number below its limit."""
+    if number < limit:
+        raise ConfigError(
+            f"{name}={number} is too small for a synthetic set. Use at least {limit}."
+        )
 
 
 def _refuse_occupied(root: Path) -> None:
@@ -150,7 +147,7 @@ def _refuse_occupied(root: Path) -> None:
         )
 
 
-def _plan(num_train: int, num_test: int, *, pixels: int, seed: int) -> list[_Strip]:
+def _plan(num_train: int, num_test: int, *, floor: int, pixels: int, seed: int) -> list[_Strip]:
     """Decide names, classes and areas of all strips, training strips first."""
     rng = np.random.default_rng([seed, 0])
     image_ids: dict[str, None] = {}
@@ -158,11 +155,8 @@ def _plan(num_train: int, num_test: int, *, pixels: int, seed: int) -> list[_Str
         image_ids[f"{rng.integers(16**9):09x}.jpg"] = None
     names = iter(image_ids)
     strips: list[_Strip] = []
-    for folder, num, floor in (
-        ("train_images", num_train, MIN_TRAIN_PER_CLASS),
-        ("test_images", num_test, 0),
-    ):
-        dealt = list(_quotas(num, floor=floor).elements())
+    for folder, num, least in (("train_images", num_train, floor), ("test_images", num_test, 0)):
+        dealt = list(_quotas(num, floor=least).elements())
         classes = [dealt[i] for i in rng.permutation(num)]
         decks = {c: _areas(c, sum(c in held for held in classes), pixels, rng) for c in CLASS_IDS}
         strips += [_Strip(next(names), folder, {c: next(decks[c]) for c in h}) for h in classes]

@@ -1,0 +1,180 @@
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+from steelseg.data.transforms import find_augmentation, flip, light
+from steelseg.errors import ConfigError
+
+MINE = '''
+import random
+import numpy as np
+
+
+def roll(image, mask):
+    """Draws from both global generators, as libraries do."""
+    shift = int(np.random.randint(1, 5)) + random.randint(0, 3)
+    return {"image": np.roll(image, shift, 1), "mask": np.roll(mask, shift, 1)}
+
+
+def drop_axis(image, mask):
+    return {"image": image[..., 0], "mask": mask}
+
+
+def to_float(image, mask):
+    return {"image": image / 255.0, "mask": mask}
+
+
+def other_size(image, mask):
+    return {"image": image[:-1], "mask": mask}
+
+
+class Composed:
+    def __call__(self, image, mask):
+        return {"image": image[::-1], "mask": mask[::-1]}
+
+
+composed = Composed()
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Put a user's module where Python finds it; give its name."""
+    name = f"augmentation_{abs(hash(tmp_path))}"
+    (tmp_path / f"{name}.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def make_strip(height=6, width=8):
+    """An image and a mask that is its own bright pixels, so that both must move together."""
+    image_hwc = np.random.default_rng(0).integers(0, 256, (height, width, 1), dtype=np.uint8)
+    return image_hwc, np.concatenate([image_hwc > 128, image_hwc < 50], axis=2)
+
+
+def draw(augmentation, seed):
+    return augmentation(*make_strip(), np.random.default_rng(seed))
+
+
+def test_none_changes_nothing():
+    """For validation, and to see what an augmentation brings."""
+    image_hwc, mask_hwc = draw(find_augmentation("none"), 0)
+
+    expected_image, expected_mask = make_strip()
+    np.testing.assert_array_equal(image_hwc, expected_image)
+    np.testing.assert_array_equal(mask_hwc, expected_mask)
+
+
+def test_flips_move_image_and_mask_together():
+    """And never only one of them."""
+    for seed in range(20):
+        image_hwc, mask_hwc = draw(flip, seed)
+        np.testing.assert_array_equal(mask_hwc[..., :1], image_hwc > 128)
+
+
+def test_each_of_the_four_flips_is_drawn_equally_often():
+    """Each axis with probability one half, on its own."""
+    image_hwc, _ = make_strip()
+    views = [np.flip(image_hwc, axes).tobytes() for axes in ((), (0,), (1,), (0, 1))]
+
+    drawn = [views.index(draw(flip, seed)[0].tobytes()) for seed in range(400)]
+
+    assert np.bincount(drawn, minlength=4).min() > 70
+
+
+def test_light_keeps_the_mask():
+    """It flips like flips; brightness and contrast are the image's alone."""
+    for seed in range(20):
+        _, flipped_mask = draw(flip, seed)
+        image_hwc, mask_hwc = draw(light, seed)
+        np.testing.assert_array_equal(mask_hwc, flipped_mask)
+        assert image_hwc.dtype == np.uint8
+
+
+def test_light_scales_contrast_and_shifts_brightness():
+    """Within a fifth and a tenth of full scale, the same for every pixel of a strip."""
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    mask = np.zeros((1, 256, 1), dtype=bool)
+    slopes, shifts = [], []
+    for seed in range(50):
+        image, _ = light(grey, mask, np.random.default_rng(seed))
+        line = np.sort(image.ravel()).astype(float)
+        slopes.append((line[178] - line[78]) / 100)
+        shifts.append(line[128] - 128)
+
+    assert 0.78 < min(slopes) < 0.85
+    assert 1.15 < max(slopes) < 1.22
+    assert -27 < min(shifts) < -18
+    assert 18 < max(shifts) < 27
+
+
+@pytest.mark.parametrize("name", ["flips", "light"])
+def test_the_generator_decides_all(name):
+    """The same draw gives the same sample, and the global generators are left alone."""
+    augmentation = find_augmentation(name)
+    random.seed(0)
+    before = random.getstate()
+
+    first, second = draw(augmentation, 7), draw(augmentation, 7)
+
+    np.testing.assert_array_equal(first[0], second[0])
+    assert random.getstate() == before
+
+
+def test_a_callable_of_ones_own_is_seeded(mine):
+    """It draws from the global generators, yet a worker more or less changes nothing."""
+    augmentation = find_augmentation(f"{mine}:roll")
+
+    first = draw(augmentation, 7)
+    np.random.random(5)  # noqa: NPY002
+    second, other = draw(augmentation, 7), draw(augmentation, 8)
+
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], second[1])
+    np.testing.assert_array_equal(first[1][..., :1], first[0] > 128)
+    assert first[1].dtype == bool
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_a_composed_object_is_a_callable_too(mine):
+    """As albumentations.Compose is; it travels to worker processes."""
+    augmentation = pickle.loads(pickle.dumps(find_augmentation(f"{mine}:composed")))
+
+    image_hwc, mask_hwc = draw(augmentation, 0)
+
+    expected_image, expected_mask = make_strip()
+    np.testing.assert_array_equal(image_hwc, expected_image[::-1])
+    np.testing.assert_array_equal(mask_hwc, expected_mask[::-1])
+
+
+def test_a_lost_channel_axis_is_put_back(mine):
+    """OpenCV drops the axis of one channel."""
+    image_hwc, _ = draw(find_augmentation(f"{mine}:drop_axis"), 0)
+
+    np.testing.assert_array_equal(image_hwc, make_strip()[0])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "returned"),
+    [("to_float", r"an image of float64 \(6, 8, 1\)"), ("other_size", r"of uint8 \(5, 8, 1\)")],
+)
+def test_what_is_no_image_is_refused(mine, attribute, returned):
+    """Floats would be normalised twice; another size shifts the mask."""
+    with pytest.raises(ConfigError, match=f"train.augmentation={mine}:{attribute} .*{returned}"):
+        draw(find_augmentation(f"{mine}:{attribute}"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("flip", "expected none, flips, light or module:callable"),
+        ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
+        ("math:no_such_function", "cannot be imported"),
+    ],
+)
+def test_an_unknown_augmentation_is_refused(name, reason):
+    """Before anything is trained."""
+    with pytest.raises(ConfigError, match=f"train.augmentation={name}.*{reason}"):
+        find_augmentation(name)
