@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.config import Config
-from steelseg.data.check import Inspection, inspect_data, load_labels
-from steelseg.data.store import build_store
+from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
+from steelseg.data.store import build_store, open_store
+from steelseg.errors import DataError
 from steelseg.evaluation.oof import oof_run
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
@@ -26,20 +27,23 @@ def check(config: Config) -> Inspection:
 
 
 def precrop(config: Config) -> Path:
-    """Decode every training strip once into data.precropped_dir.
+    """Decode every training strip once into data.precropped_dir; a store that fits is kept.
 
     Raises:
         DataError: if the data set has a fault.
     """
     data = config.data
-    labels = load_labels(data)
-    build_store(
-        data.precropped_dir,
-        root=data.root,
-        image_ids=list(labels.sizes),
-        channels=data.channels,
-        progress=show,
-    )
+    image_ids = list(load_labels(data).sizes)
+    try:
+        open_store(data.precropped_dir, root=data.root, image_ids=image_ids, channels=data.channels)
+    except DataError:
+        build_store(
+            data.precropped_dir,
+            root=data.root,
+            image_ids=image_ids,
+            channels=data.channels,
+            progress=show,
+        )
     return data.precropped_dir
 
 
@@ -111,7 +115,9 @@ def run(
     chosen = choose_folds(folds, config.data.num_folds)
     flags = f" --fold {' '.join(map(str, chosen))}" if folds else ""
     place = shlex.quote(str(path))
-    if config.data.mode == "precropped" and not (resume and _has_store(config)):
+    _announce(f"steelseg check {place}")
+    print(f"ok: {refuse_faults(config.data.root, check(config)).summary}")
+    if config.data.mode == "precropped":
         _announce(f"steelseg precrop {place}")
         precrop(config)
     _announce(f"steelseg train {place}{flags} --resume")
@@ -125,11 +131,6 @@ def run(
     else:
         print(f"no {config.data.root / 'test_images'}: steelseg predict {place} --images FOLDER")
     return path
-
-
-def _has_store(config: Config) -> bool:
-    """Whether a precropped store is there; training holds it against the data."""
-    return (config.data.precropped_dir / "index.json").exists()
 
 
 def _announce(command: str) -> None:

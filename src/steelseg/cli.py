@@ -149,13 +149,7 @@ def _run_check(args: argparse.Namespace) -> int | None:
     if inspection.faults:
         print(f"error: {len(inspection.faults)} faults", file=sys.stderr)
         return 1
-    labels = inspection.labels
-    clean = sum(not labels.present(image_id) for image_id in labels.sizes)
-    masks = [sum(key[1] == k for key in labels.runs) for k in range(1, labels.num_classes + 1)]
-    print(
-        f"ok: {len(labels.sizes)} training images, {clean} of them clean; "
-        f"masks by class {', '.join(map(str, masks))}; {inspection.num_test_images} test images"
-    )
+    print(f"ok: {inspection.summary}")
     return None
 
 
@@ -174,7 +168,7 @@ def _run_precrop(args: argparse.Namespace) -> int | None:
     """
     from steelseg.api import precrop
 
-    print(f"wrote {precrop(_load(args))}")
+    print(f"{precrop(_load(args))} holds every training strip")
     return None
 
 

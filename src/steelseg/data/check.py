@@ -5,7 +5,7 @@
 written and nothing is repaired.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,18 @@ class Inspection:
 
     faults: tuple[Fault, ...]
     """Everything that is wrong, by file and row."""
+
+    @property
+    def summary(self) -> str:
+        """What the data set holds, in a line."""
+        labels = self.labels
+        clean = sum(not labels.present(image_id) for image_id in labels.sizes)
+        masks = [sum(key[1] == k for key in labels.runs) for k in range(1, labels.num_classes + 1)]
+        return (
+            f"{len(labels.sizes)} training images, {clean} of them clean; "
+            f"masks of class 1 to {labels.num_classes}: {', '.join(map(str, masks))}; "
+            f"{self.num_test_images} test images"
+        )
 
 
 def inspect(
@@ -91,10 +103,15 @@ def load_labels(data: DataConfig) -> Labels:
     Raises:
         DataError: with a line for every fault.
     """
-    inspection = inspect_data(data)
+    return refuse_faults(data.root, inspect_data(data)).labels
+
+
+def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
+    """Give back an inspection that found nothing, else raise DataError with all it found."""
     if faults := inspection.faults:
-        raise DataError("\n".join([f"{len(faults)} faults in {data.root}:", *map(str, faults)]))
-    return inspection.labels
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise DataError("\n".join([f"{count} in {root}:", *map(str, faults)]))
+    return inspection
 
 
 def _names(folder: Path, faults: list[Fault]) -> list[str]:
