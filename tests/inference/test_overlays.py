@@ -126,3 +126,16 @@ def test_an_image_id_cannot_lead_out_of_the_folder(tmp_path):
         OverlayWriter(tmp_path / "overlays", NAMES).add("../a.jpg", GREY, square(0))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_grey_with_and_without_a_channel_axis_looks_the_same():
+    """Strips are read as (H, W, 1)."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    mask_chw = np.zeros((1, 40, 60), dtype=bool)
+    mask_chw[0, 5:15, 10:30] = True
+
+    flat = draw_overlay(image, mask_chw, class_names=["scratch"])
+
+    np.testing.assert_array_equal(
+        draw_overlay(image[..., None], mask_chw, class_names=["scratch"]), flat
+    )

@@ -95,7 +95,7 @@ def draw_overlay(
     """Draw the outlines of defects on a strip, with a legend underneath.
 
     Args:
-        image: Grey (H, W) or RGB (H, W, 3).
+        image: Grey, (H, W) or (H, W, 1), or RGB, (H, W, 3); uint8.
         mask_chw: Predicted masks, shape (C, H, W).
         class_names: Name of each class, length C.
         truth_chw: True masks, shape (C, H, W); drawn above the prediction when given.
@@ -134,7 +134,8 @@ def _color(channel: int) -> Color:
 
 
 def _outline(image: NDArray[np.uint8], mask_chw: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    picture = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image.copy()
+    image_hwc = image.reshape(*image.shape[:2], -1)
+    picture = np.repeat(image_hwc, 3 // image_hwc.shape[2], axis=2)
     for channel, mask in enumerate(mask_chw):
         tint = np.array(_color(channel)) * _FILL
         picture[mask] = picture[mask] * (1 - _FILL) + tint

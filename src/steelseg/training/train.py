@@ -32,6 +32,7 @@ from steelseg.errors import CheckpointError, ConfigError, SteelsegError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.inference.forward import batches
 from steelseg.inference.settings import forward_plan, mask_maker
+from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import Loss, build_loss
 from steelseg.models.model import StripNet, build_model
@@ -278,6 +279,8 @@ def _network(config: Config) -> StripNet:
 def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
     """A fresh network with its optimizer; the seed gives the same one each time."""
     train, device = config.train, pick_device()
+    if device.type == "cpu":
+        keep_freed_memory()
     seed_epoch(train.seed, fold, 0)
     model = _network(config).to(device)
     optimizer = build_optimizer(
