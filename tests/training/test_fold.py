@@ -28,9 +28,7 @@ CPU = torch.device("cpu")
 def make_learner():
     torch.manual_seed(0)
     model = nn.Conv2d(1, 1, 3, padding=1)
-    optimizer = build_optimizer(
-        model.parameters(), name="adam", learning_rate=0.01, weight_decay=0
-    )
+    optimizer = build_optimizer(model.parameters(), name="adam", learning_rate=0.01, weight_decay=0)
     schedule = Schedule(
         optimizer, name="reduce_on_plateau", learning_rate=0.01, steps=1, patience=0
     )
@@ -74,7 +72,7 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
         settings={},
         train=train,
         validate=lambda: (0.5, make_scores(next(expected))),
-        report=lambda row, scores: None,
+        report=lambda _row, _scores: None,
         **chosen,
     )
     return learner, progress
@@ -173,7 +171,7 @@ def test_a_nan_loss_stops_the_fold_and_keeps_what_was_good(tmp_path):
 
 def test_a_nan_in_the_first_epoch_says_that_nothing_is_kept(tmp_path):
     """There is no checkpoint to name."""
-    with pytest.raises(TrainingError, match="epoch 1, step 2.*no epoch was finished yet"):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 2.*no epoch was finished yet"):
         run(tmp_path, [50], broken=(1,))
 
     assert names(tmp_path) == []
@@ -203,7 +201,7 @@ def test_a_best_model_cannot_be_gone_on_from(tmp_path):
     run(tmp_path, [50])
     path = tmp_path / "best_model.safetensors"
 
-    with pytest.raises(CheckpointError, match="without its optimizer.*checkpoint_epoch_N"):
+    with pytest.raises(CheckpointError, match=r"without its optimizer.*checkpoint_epoch_N"):
         resume(make_learner(), load_checkpoint(path), path)
 
 

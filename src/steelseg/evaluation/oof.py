@@ -99,6 +99,7 @@ def _predict_fold(
     """Predict, store and count one fold; gives counts of shape (N, C, 3)."""
     device, data = pick_device(), config.data
     ensemble = Ensemble([run.best_model(fold)], sequential=False, device=device)
+    ensemble.must_fit(config)
     strips = batches(
         show(image_ids, len(image_ids), f"fold {fold} OOF"),
         lambda image_id: read_image(data.root / "train_images" / image_id, channels=data.channels),

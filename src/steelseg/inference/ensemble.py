@@ -80,6 +80,16 @@ class Ensemble:
         )
         self._chunk = _SEQUENTIAL_BATCHES if sequential else 1
 
+    def must_fit(self, config: Config) -> None:
+        """Raise CheckpointError unless the settings say what the networks were trained for."""
+        for name in ("num_classes", "channels"):
+            trained, asked = getattr(self.configs[0].data, name), getattr(config.data, name)
+            if trained != asked:
+                raise CheckpointError(
+                    f"The checkpoint was trained with data.{name}={trained}, but the settings "
+                    f"say {asked}. Leave it as it was trained."
+                )
+
     def _loader(self, path: Path) -> Callable[[], nn.Module]:
         return lambda: restore_model(load_checkpoint(path)).to(self._device)
 

@@ -56,6 +56,7 @@ class Predictor:
             sequential=first.inference.ensemble == "sequential",
             device=torch.device(device) if device else pick_device(),
         )
+        self._ensemble.must_fit(first)
         self._plan = forward_plan(first)
         self._to_mask = mask_maker(first)
 
@@ -81,7 +82,8 @@ class Predictor:
     def probs(self, image: Source | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
         image_hwc = self._load(image)
-        batch = (("",), image_hwc[None])
+        # A copy, because torch takes no view that is turned or locked.
+        batch = (("",), np.stack([image_hwc]))
         ((_, _, probs_chw),) = self._ensemble.predict([batch], self._plan)
         return probs_chw
 
@@ -106,12 +108,14 @@ class Predictor:
         channels = self.config.data.channels
         if isinstance(image, str | Path):
             return read_image(Path(image), channels=channels)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        depth = image.shape[2] if image.ndim == 3 else 1
+        fits = image.ndim in (2, 3) and depth in (1, 3) and image.size > 0
+        if image.dtype != np.uint8 or not fits:
             raise DataError(
                 f"The image is {image.dtype} of shape {image.shape}. Expected uint8 of shape "
                 "(H, W) or (H, W, 3)."
             )
-        image_hwc = image.reshape(*image.shape[:2], -1)
+        image_hwc = image.reshape(*image.shape[:2], depth)
         if image_hwc.shape[2] == channels:
             return image_hwc
         if channels == 3:
