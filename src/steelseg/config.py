@@ -209,6 +209,9 @@ class TrainConfig(Section):
     augmentation: str = "flips"
     """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
 
+    sampling: Literal["all", "balanced"] = "all"
+    """all: every sample once an epoch. balanced: as many, clean and each class equally often."""
+
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
 

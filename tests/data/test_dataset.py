@@ -10,6 +10,7 @@ from steelseg.data.dataset import (
     EpochBatches,
     FolderReader,
     SampleDataset,
+    balanced_chances,
     collate,
     list_samples,
 )
@@ -197,3 +198,35 @@ def test_samples_of_many_sizes_repeat_their_edges():
     assert torch.equal(masks, images % 2)
     assert valid[0, 0].tolist() == [[True, True, False]] * 4
     assert valid[1, 0].tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
+
+
+def test_balanced_sampling_draws_every_class_as_often_as_clean_samples(tmp_path, make_strips):
+    """Each of clean, class 1 and class 2 gets a third, whatever their numbers."""
+    make_strips(tmp_path, num_train=12, num_classes=2)
+    labels = load_labels(DataConfig(root=tmp_path, num_classes=2, img_height=None, img_width=None))
+    samples = list_samples(labels, list(labels.sizes), crop=(32, 32, 32))
+
+    chances = balanced_chances(labels, samples)
+
+    shown = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
+    rarer = int(shown.sum(axis=0).argmin())
+    groups = [
+        shown[:, rarer],
+        shown[:, 1 - rarer] & ~shown[:, rarer],
+        ~shown.any(axis=1),
+    ]
+    assert all(group.any() for group in groups)
+    np.testing.assert_allclose([chances[group].sum() for group in groups], 1 / 3)
+
+
+def test_balanced_batches_follow_from_seed_and_epoch():
+    """As many samples as there are, drawn with replacement, the same in every run."""
+    chances = np.array([0.5, 0.5, 0.0, 0.0])
+    batches = EpochBatches(4, 2, seed=3, chances=chances)
+    again = EpochBatches(4, 2, seed=3, chances=chances)
+
+    drawn = [key for batch in batches for key in batch]
+
+    assert drawn == [key for batch in again for key in batch]
+    assert len(drawn) == 4
+    assert {index for _, index in drawn} <= {0, 1}

@@ -60,6 +60,26 @@ def list_samples(
     return samples
 
 
+def balanced_chances(labels: Labels, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
+    """Chances by which clean samples and samples of each class are drawn equally often.
+
+    A sample that shows several classes counts for the rarest of them.
+
+    Args:
+        labels: Holds the masks.
+        samples: Windows, as `list_samples` gives them.
+
+    Returns:
+        Chance of each sample; they add up to 1.
+    """
+    shown = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
+    frequency = shown.sum(axis=0)
+    rarest = np.where(shown, frequency, len(samples) + 1).argmin(axis=1)
+    group = np.where(shown.any(axis=1), rarest, labels.num_classes)
+    sizes = np.bincount(group, minlength=labels.num_classes + 1)
+    return 1 / (sizes[group] * np.count_nonzero(sizes))
+
+
 class SampleDataset(Dataset[tuple[Tensor, Tensor]]):
     """Windows of strips with their masks, augmented."""
 
@@ -105,15 +125,33 @@ def _to_chw(array_hwc: NDArray[np.uint8]) -> Tensor:
 class EpochBatches(Sampler[list[Key]]):
     """Batches of one epoch after the other; the order follows from seed and epoch alone."""
 
-    def __init__(self, num_samples: int, batch_size: int, *, seed: int) -> None:
-        """Start at epoch 0."""
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        seed: int,
+        chances: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Start at epoch 0.
+
+        Args:
+            num_samples: Samples an epoch.
+            batch_size: Samples a batch.
+            seed: Of the order.
+            chances: Chance of each sample to be drawn, with replacement; None takes each once.
+        """
         self._num_samples = num_samples
+        self._chances = chances
         self._batch_size = batch_size
         self._seed = seed
         self.epoch = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng([self._seed, self.epoch]).permutation(self._num_samples)
+        rng = np.random.default_rng([self._seed, self.epoch])
+        order = rng.permutation(self._num_samples)
+        if self._chances is not None:
+            order = rng.choice(self._num_samples, size=self._num_samples, p=self._chances)
         for batch in range(len(self)):
             part = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             yield [(self.epoch, int(index)) for index in part]

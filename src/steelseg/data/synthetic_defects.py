@@ -226,7 +226,7 @@ def _disc(patch_hw: Image, y: float, x: float, radius: float, value: float) -> N
 
 
 def _cracks(patch_hw: Image, depth_hw: Image, unit: float, rng: np.random.Generator) -> None:
-    """Dark lines down the outline, each with a bright line on its right."""
+    """Dark lines down the outline, each with a bright line on its right, in a bright band."""
     inside = _inside(depth_hw, 0.95)
     rows = np.flatnonzero(inside.any(axis=1))
     first = inside[rows].argmax(axis=1)
@@ -234,8 +234,9 @@ def _cracks(patch_hw: Image, depth_hw: Image, unit: float, rng: np.random.Genera
     # The ends of an outline taper; a crack does not follow them.
     taper = len(rows) // 8
     left = np.linspace(first[taper], first[-1 - taper], len(rows))
-    thick = max(1, round(2 * unit))
+    thick = max(2, round(2 * unit))
     bright = _light(patch_hw, depth_hw) + 0.4
+    patch_hw *= 1 + 0.35 * _within(depth_hw, 0.95)
     lines = min(3, max(1, round(span / (4 * thick))))
     for line in range(lines):
         coarse = rng.uniform(12, 40)

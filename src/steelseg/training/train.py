@@ -21,6 +21,7 @@ from steelseg.data.dataset import (
     FolderReader,
     ReadWindow,
     SampleDataset,
+    balanced_chances,
     collate,
     list_samples,
 )
@@ -176,8 +177,13 @@ def _train_fold(
     train, files = config.train, FoldFiles(run.fold(fold))
     train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
     val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
-    dataset = _dataset(config, labels, train_ids, source, fold)
-    order = EpochBatches(len(dataset), train.batch_size_train, seed=train.seed + fold)
+    data, seed = config.data, train.seed + fold
+    crop = None if data.mode == "full" else (data.crop_height, data.crop_width, data.crop_stride)
+    samples = list_samples(labels, train_ids, crop=crop)
+    augmentation = find_augmentation(train.augmentation)
+    dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
+    chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
+    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
     learner = _learner(config, fold, num_batches=len(order))
     done = _pick_up(config, run, learner, files, fold, checkpoint)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
@@ -221,21 +227,6 @@ def _train_fold(
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
-    )
-
-
-def _dataset(
-    config: Config, labels: Labels, image_ids: list[str], source: ReadWindow | Store, fold: int
-) -> SampleDataset:
-    """The training samples of a fold."""
-    data = config.data
-    crop = None if data.mode == "full" else (data.crop_height, data.crop_width, data.crop_stride)
-    return SampleDataset(
-        labels,
-        list_samples(labels, image_ids, crop=crop),
-        source,
-        augmentation=find_augmentation(config.train.augmentation),
-        seed=config.train.seed + fold,
     )
 
 
