@@ -8,7 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from steelseg.config import build_config
+from steelseg.config_file import build_config
 from steelseg.data import rle
 from steelseg.data.mask_csv import SEPARATE
 

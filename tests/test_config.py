@@ -6,13 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from steelseg.config import (
-    Config,
-    build_config,
-    dump_config,
-    load_config,
-    setting_names,
-)
+from steelseg.config import Config, setting_names
+from steelseg.config_file import build_config, dump_config, load_config
 from steelseg.errors import ConfigError
 
 

@@ -13,13 +13,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from steelseg.api import run, train
-    from steelseg.config import Config, load_config
+    from steelseg.config import Config
+    from steelseg.config_file import load_config
     from steelseg.inference.predictor import Predictor
 
 _HOMES = {
     "Config": "steelseg.config",
     "Predictor": "steelseg.inference.predictor",
-    "load_config": "steelseg.config",
+    "load_config": "steelseg.config_file",
     "run": "steelseg.api",
     "train": "steelseg.api",
 }

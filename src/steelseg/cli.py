@@ -326,7 +326,7 @@ def _run_synth(args: argparse.Namespace) -> int | None:
 
 def _load(args: argparse.Namespace) -> "Config":
     """Settings of a YAML file or a run folder, with the command line's laid over them."""
-    from steelseg.config import load_config
+    from steelseg.config_file import load_config
     from steelseg.run_folder import RunFolder
 
     if args.config.is_dir():

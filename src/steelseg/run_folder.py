@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.atomic import write_text
-from steelseg.config import Config, dump_config, load_config
+from steelseg.config import Config
+from steelseg.config_file import dump_config, load_config
 from steelseg.errors import CheckpointError
 
 _PACKAGES = (

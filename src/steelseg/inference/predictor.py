@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.config import Config, build_config
+from steelseg.config import Config
+from steelseg.config_file import build_config
 from steelseg.data.images import read_image
 from steelseg.errors import CheckpointError, DataError
 from steelseg.inference.ensemble import Ensemble

@@ -19,7 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from steelseg.atomic import write_bytes
-from steelseg.config import Config, build_config
+from steelseg.config import Config
+from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
 
 FORMAT = 1
