@@ -17,7 +17,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup
 	@rm -rf $(DEMO)
-	$(BIN)/steelseg synth $(DEMO)/data --train 48 --test 12 --height 128 --width 800 --min-per-class 8
+	$(BIN)/steelseg synth $(DEMO)/data --num-train 48 --num-test 12 --height 128 --width 800 --min-per-class 8
 	$(BIN)/steelseg run configs/demo.yaml --out $(DEMO)/run --overlays
 	@printf '%s\n' '' \
 	  'Results' \

@@ -301,7 +301,7 @@ def test_precrop_says_where_the_store_is(settings, tmp_path, capsys):
 
 def test_synth_makes_a_data_set_that_passes_check(tmp_path, settings, capsys):
     """The demo's strips are held against the same rules as anyone's."""
-    words = ["--train", 16, "--test", 1, "--height", 64, "--width", 160]
+    words = ["--num-train", 16, "--num-test", 1, "--height", 64, "--width", 160]
 
     assert call("synth", tmp_path / "demo", *words, capsys=capsys)[0] == 0
     size = ["data.img_height=64", "data.img_width=160", "data.num_classes=4"]
@@ -325,3 +325,11 @@ def test_the_program_is_installed(tmp_path):
 
     assert ended.returncode == 1
     assert re.fullmatch(r"error: width=1 is too small .*\n", ended.stderr)
+
+
+def test_folds_are_of_a_run_and_not_of_checkpoints(capsys):
+    """An option that does nothing would look as if it did."""
+    words = ["predict", "--checkpoints", "a.safetensors", "--fold", "0", "--output-dir", "found"]
+
+    assert main(words) == 1
+    assert "--fold chooses among the folds of a run" in capsys.readouterr().err

@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SteelsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; a run goes on with --resume", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         return 1
@@ -268,6 +271,8 @@ def _run_predict(args: argparse.Namespace) -> int | None:
 
     if (args.run_dir is None) == (args.checkpoints is None):
         raise ConfigError("Give either a run folder or --checkpoints.")
+    if args.checkpoints and args.fold:
+        raise ConfigError("--fold chooses among the folds of a run; leave it out here.")
     if args.checkpoints and args.output_dir is None:
         raise ConfigError("--checkpoints needs --output-dir DIR.")
     source = args.checkpoints or args.run_dir
@@ -286,8 +291,8 @@ def _run_predict(args: argparse.Namespace) -> int | None:
 def _add_synth(commands: Commands) -> None:
     parser = _command(commands, _run_synth, "make a small synthetic data set", takes_settings=False)
     parser.add_argument("root", type=Path, metavar="DIR", help="a new folder")
-    parser.add_argument("--train", type=int, default=160, metavar="N", help="training strips")
-    parser.add_argument("--test", type=int, default=24, metavar="N", help="test strips")
+    parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
+    parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
     parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")
     parser.add_argument("--width", type=int, default=1600, metavar="PX", help="width of a strip")
     parser.add_argument(
@@ -305,15 +310,15 @@ def _run_synth(args: argparse.Namespace) -> int | None:
 
     Writes DIR/train_images/, test_images/, train.csv, sample_submission.csv
 
-    Example: steelseg synth demo/data --train 160 --test 24
+    Example: steelseg synth demo/data --num-train 160 --num-test 24
     """
     from steelseg.data.synthetic import make_dataset
     from steelseg.progress import progress
 
     make_dataset(
         args.root,
-        num_train=args.train,
-        num_test=args.test,
+        num_train=args.num_train,
+        num_test=args.num_test,
         height=args.height,
         width=args.width,
         min_per_class=args.min_per_class,

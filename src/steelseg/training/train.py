@@ -96,6 +96,8 @@ def train_run(
         create_run(path, config)
     if not run.folds_csv.exists():
         write_folds(run.folds_csv, fold_of, _present(labels))
+    if config.model.encoder.startswith("mit_"):
+        run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
     for fold in folds:
         _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
 
