@@ -1,8 +1,8 @@
-"""Keeping the memory that a network frees.
+"""What the C library does with the large blocks that a network frees.
 
-The C library returns large freed blocks to the system and asks for them anew, and the kernel
-clears every page each time. A network's activations are such blocks, at every step. Kept, they
-are used again as they are: training and prediction are faster, and their memory is flat.
+glibc returns some to the system and keeps others, by a threshold that it moves as it goes.
+Training is faster when it keeps them all: the kernel need not clear pages anew at each step.
+Prediction must not grow over thousands of strips, so there every large block goes back.
 """
 
 import ctypes
@@ -11,25 +11,35 @@ import ctypes.util
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
-_M_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed blocks for the next step; elsewhere nothing happens.
+    """Keep freed blocks for the next step; where the C library is not glibc nothing happens.
 
     Returns:
         Whether the C library understood.
     """
+    return _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20})
+
+
+def return_freed_memory() -> bool:
+    """Return freed blocks of 1 MiB and more at once; otherwise as `keep_freed_memory`."""
+    return _set(
+        {
+            _M_MMAP_MAX: 65536,
+            _M_MMAP_THRESHOLD: 2**20,
+            _M_TRIM_THRESHOLD: 2**20,
+            _M_TOP_PAD: 2**17,
+        }
+    )
+
+
+def _set(parameters: dict[int, int]) -> bool:
+    """Call mallopt for each parameter, if there is one."""
     name = ctypes.util.find_library("c")
     mallopt = getattr(ctypes.CDLL(name), "mallopt", None) if name else None
     if mallopt is None:
         return False
-    settings = {
-        _M_MMAP_MAX: 0,
-        _M_TRIM_THRESHOLD: 2**31 - 1,
-        _M_TOP_PAD: 64 * 2**20,
-        # Threads that read images would each keep a heap of their own.
-        _M_ARENA_MAX: 1,
-    }
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings.items())
+    return all(mallopt(parameter, value) == 1 for parameter, value in parameters.items())
