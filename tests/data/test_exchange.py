@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from steelseg.data import rle
-from steelseg.data.exchange import CocoWriter, JsonlWriter, PngWriter, components
+from steelseg.data.exchange import coco_writer, components, jsonl_writer, png_writer
 from steelseg.errors import DataError
 
 NAMES = ("scratch", "inclusion")
@@ -35,14 +35,14 @@ def decode_counts(segmentation):
     return np.array(pixels).reshape((height, width), order="F")
 
 
-def write(writer_class, path, mask_chw=MASK_CHW, probs_chw=PROBS_CHW, image_id="a.jpg"):
-    with writer_class(path, NAMES) as writer:
-        writer.add(image_id, mask_chw, probs_chw)
+def write(make_writer, path, mask_chw=MASK_CHW, probs_chw=PROBS_CHW, image_id="a.jpg"):
+    with make_writer(path, NAMES) as add:
+        add(image_id, mask_chw, probs_chw)
 
 
 def test_coco_annotates_each_component(tmp_path):
     """The worked example: pixels that touch at a corner belong to one component."""
-    write(CocoWriter, tmp_path / "p.json")
+    write(coco_writer, tmp_path / "p.json")
 
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["categories"] == [{"id": 1, "name": "scratch"}, {"id": 2, "name": "inclusion"}]
@@ -68,9 +68,9 @@ def test_coco_components_add_up_to_the_masks(masks):
     """Decoded by another route, the annotations of an image and class are its mask."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.json"
-        with CocoWriter(path, NAMES) as writer:
+        with coco_writer(path, NAMES) as add:
             for number, mask_chw in enumerate(masks):
-                writer.add(f"{number}.png", mask_chw, mask_chw * 0.5)
+                add(f"{number}.png", mask_chw, mask_chw * 0.5)
         found = json.loads(path.read_text())
 
     totals = [np.zeros(mask_chw.shape, dtype=int) for mask_chw in masks]
@@ -94,9 +94,9 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
     mask_chw = np.zeros((2, 64, 64), dtype=bool)
     mask_chw[:, ::2, ::2] = True
 
-    with CocoWriter(tmp_path / "p.json", NAMES) as writer:
+    with coco_writer(tmp_path / "p.json", NAMES) as add:
         for number in range(3):
-            writer.add(f"{number}.jpg", mask_chw, mask_chw.astype(np.float32))
+            add(f"{number}.jpg", mask_chw, mask_chw.astype(np.float32))
         written = sum(file.stat().st_size for file in tmp_path.iterdir())
 
     assert written > 100_000
@@ -104,9 +104,9 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
 
 def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
     """The worked example; the clean image has a line too, or it would look forgotten."""
-    with JsonlWriter(tmp_path / "p.jsonl", NAMES) as writer:
-        writer.add("a.jpg", MASK_CHW, PROBS_CHW)
-        writer.add("b.jpg", np.zeros_like(MASK_CHW), PROBS_CHW)
+    with jsonl_writer(tmp_path / "p.jsonl", NAMES) as add:
+        add("a.jpg", MASK_CHW, PROBS_CHW)
+        add("b.jpg", np.zeros_like(MASK_CHW), PROBS_CHW)
 
     first, second = map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())
     assert first == {
@@ -132,7 +132,7 @@ def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
 def test_jsonl_masks_decode_to_what_was_added(mask_chw):
     """Class, box and area agree with the decoded mask."""
     with tempfile.TemporaryDirectory() as folder:
-        write(JsonlWriter, Path(folder) / "p.jsonl", mask_chw, mask_chw.astype(np.float32))
+        write(jsonl_writer, Path(folder) / "p.jsonl", mask_chw, mask_chw.astype(np.float32))
         found = json.loads((Path(folder) / "p.jsonl").read_text())
 
     total = np.zeros_like(mask_chw)
@@ -149,7 +149,7 @@ def test_jsonl_masks_decode_to_what_was_added(mask_chw):
 def test_png_masks_read_back_as_they_were(mask_chw):
     """Only classes present have a file; its pixels are 0 and 255."""
     with tempfile.TemporaryDirectory() as folder:
-        write(PngWriter, Path(folder), mask_chw, mask_chw)
+        write(png_writer, Path(folder), mask_chw, mask_chw)
         found = {
             path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             for path in Path(folder).iterdir()
@@ -163,8 +163,8 @@ def test_png_masks_read_back_as_they_were(mask_chw):
 
 def test_a_png_of_an_earlier_run_does_not_stay(tmp_path):
     """A folder written twice would otherwise show a defect that was not found this time."""
-    write(PngWriter, tmp_path / "masks")
-    write(PngWriter, tmp_path / "masks", MASK_CHW[::-1])
+    write(png_writer, tmp_path / "masks")
+    write(png_writer, tmp_path / "masks", MASK_CHW[::-1])
 
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a.jpg_class_2.png"]
 
@@ -173,27 +173,27 @@ def test_a_png_of_an_earlier_run_does_not_stay(tmp_path):
 def test_an_image_id_cannot_lead_out_of_the_folder(tmp_path, image_id):
     """A CSV file names the images, and a CSV file comes from anywhere."""
     with pytest.raises(DataError, match="does not name a file inside"):
-        write(PngWriter, tmp_path / "masks", image_id=image_id)
+        write(png_writer, tmp_path / "masks", image_id=image_id)
 
     assert list((tmp_path / "masks").iterdir()) == []
 
 
 def test_an_image_id_may_hold_a_folder(tmp_path):
     """Two lines may number their strips alike."""
-    write(PngWriter, tmp_path, image_id="line_2/a.jpg")
+    write(png_writer, tmp_path, image_id="line_2/a.jpg")
 
     assert (tmp_path / "line_2" / "a.jpg_class_1.png").exists()
 
 
-@pytest.mark.parametrize("writer_class", [CocoWriter, JsonlWriter])
-def test_an_exception_leaves_the_old_file_alone(tmp_path, writer_class):
+@pytest.mark.parametrize("make_writer", [coco_writer, jsonl_writer])
+def test_an_exception_leaves_the_old_file_alone(tmp_path, make_writer):
     """Half a file would pass for a whole one."""
     path = tmp_path / "p.json"
     path.write_text("old")
 
     def write_half():
-        with writer_class(path, NAMES) as writer:
-            writer.add("a.jpg", MASK_CHW, PROBS_CHW)
+        with make_writer(path, NAMES) as add:
+            add("a.jpg", MASK_CHW, PROBS_CHW)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -217,4 +217,4 @@ def test_a_mask_of_one_channel_too_many_is_our_bug(tmp_path):
     mask_chw = np.zeros((3, 4, 6), dtype=bool)
 
     with pytest.raises(AssertionError):
-        write(CocoWriter, tmp_path / "p.json", mask_chw, mask_chw)
+        write(coco_writer, tmp_path / "p.json", mask_chw, mask_chw)

@@ -11,15 +11,15 @@ from steelseg.data import rle
 from steelseg.data.annotations import read_rows
 from steelseg.data.mask_csv import JOINED, SEPARATE, name_cells, read_table
 from steelseg.errors import ConfigError
-from steelseg.inference.submission import SubmissionWriter
+from steelseg.inference.submission import submission_writer
 
 KAGGLE = ("ImageId", "EncodedPixels", "ClassId")
 
 
 def write(path, *, columns, masks_nchw, image_ids):
-    with SubmissionWriter(path, columns=columns, num_classes=masks_nchw.shape[1]) as writer:
+    with submission_writer(path, columns=columns, num_classes=masks_nchw.shape[1]) as add:
         for image_id, mask_chw in zip(image_ids, masks_nchw, strict=True):
-            writer.add(image_id, mask_chw, mask_chw.astype(np.float32))
+            add(image_id, mask_chw, mask_chw.astype(np.float32))
 
 
 def read_submission(path):
@@ -108,8 +108,8 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
     mask_chw = np.zeros((2, 3, 4), dtype=bool)
 
     def write_half():
-        with SubmissionWriter(tmp_path / "s.csv", columns=JOINED, num_classes=2) as writer:
-            writer.add("a.jpg", mask_chw, mask_chw)
+        with submission_writer(tmp_path / "s.csv", columns=JOINED, num_classes=2) as add:
+            add("a.jpg", mask_chw, mask_chw)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -121,8 +121,11 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize("columns", [(), ("ImageId", "EncodedPixels"), (*SEPARATE, "Score")])
 def test_columns_of_no_form_are_refused(tmp_path, columns):
     """Kaggle would refuse the file after the upload."""
-    with pytest.raises(ConfigError, match=f"columns is '{','.join(columns)}'. A submission has"):
-        SubmissionWriter(tmp_path / "s.csv", columns=columns, num_classes=4)
+    with (
+        pytest.raises(ConfigError, match=f"columns is '{','.join(columns)}'. A submission has"),
+        submission_writer(tmp_path / "s.csv", columns=columns, num_classes=4),
+    ):
+        pass
 
     assert list(tmp_path.iterdir()) == []
 
@@ -131,8 +134,8 @@ def test_an_image_with_too_few_masks_is_our_own_fault(tmp_path):
     """A row left out would shift nothing, and the score would only be worse."""
     with (
         pytest.raises(AssertionError),
-        SubmissionWriter(tmp_path / "s.csv", columns=JOINED, num_classes=4) as writer,
+        submission_writer(tmp_path / "s.csv", columns=JOINED, num_classes=4) as add,
     ):
-        writer.add("a.jpg", np.zeros((3, 2, 2), dtype=bool), np.zeros((3, 2, 2)))
+        add("a.jpg", np.zeros((3, 2, 2), dtype=bool), np.zeros((3, 2, 2)))
 
     assert list(tmp_path.iterdir()) == []

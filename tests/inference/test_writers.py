@@ -24,8 +24,8 @@ def test_each_format_writes_its_file_into_the_output_folder(tmp_path, format, wr
     """The folder is made on the way; nothing else is left in it."""
     output_dir = tmp_path / "new" / "output"
 
-    with open_writer(format, output_dir, class_names=NAMES) as writer:
-        writer.add("a.jpg", MASK_CHW, MASK_CHW.astype(np.float32))
+    with open_writer(format, output_dir, class_names=NAMES) as add:
+        add("a.jpg", MASK_CHW, MASK_CHW.astype(np.float32))
 
     found = sorted(str(path.relative_to(output_dir)) for path in output_dir.rglob("*"))
     assert found == written
@@ -40,8 +40,8 @@ def test_the_columns_of_a_sample_reach_the_submission(tmp_path):
     """The header must be the sample's own."""
     columns = ("ImageId", "EncodedPixels", "ClassId")
 
-    with open_writer("csv", tmp_path, class_names=NAMES, columns=columns) as writer:
-        writer.add("a.jpg", MASK_CHW, MASK_CHW)
+    with open_writer("csv", tmp_path, class_names=NAMES, columns=columns) as add:
+        add("a.jpg", MASK_CHW, MASK_CHW)
 
     assert (tmp_path / "submission.csv").read_text() == (
         "ImageId,EncodedPixels,ClassId\na.jpg,10 1,1\na.jpg,,2\n"
@@ -50,7 +50,10 @@ def test_the_columns_of_a_sample_reach_the_submission(tmp_path):
 
 def test_wrong_columns_are_refused_before_any_image_is_predicted(tmp_path):
     """The fault shows at once and makes no folder."""
-    with pytest.raises(ConfigError, match="columns is 'a'"):
-        open_writer("csv", tmp_path / "output", class_names=NAMES, columns=["a"])
+    with (
+        pytest.raises(ConfigError, match="columns is 'a'"),
+        open_writer("csv", tmp_path / "output", class_names=NAMES, columns=["a"]),
+    ):
+        pass
 
     assert not (tmp_path / "output").exists()

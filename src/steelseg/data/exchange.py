@@ -1,8 +1,8 @@
 """Predicted masks in the formats of other tools: COCO, PNG files and JSON lines.
 
-Each writer is a context manager whose `add` takes one image: its `image_id`, `mask_chw`
-(boolean) and `probs_chw` (in [0, 1], or 0..255 as uint8). A file appears whole when the `with`
-block ends well and not at all otherwise. Memory does not grow with the masks.
+Each writer is a context manager that gives a function to add one image after the other. A file
+appears whole when the `with` block ends well and not at all otherwise. Memory does not grow with
+the masks.
 
 A box is [left, top, width, height] in pixels, counted from 0. A score is the mean probability
 of the pixels it speaks for. Channel 0 is class 1.
@@ -11,12 +11,12 @@ Axes: C class, H height, W width. Nothing here reads these formats or decides on
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePath
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,149 +44,117 @@ class Region:
     """Mean probability of its pixels, six decimals."""
 
 
-class CocoWriter:
-    """Writes one COCO file: an annotation for each 8-connected component.
+Add = Callable[[str, NDArray[np.bool_], NDArray[Any]], None]
+"""Writes one image: image_id, mask_chw and probs_chw (in [0, 1], or 0..255 as uint8)."""
+
+
+@contextmanager
+def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
+    """Write one COCO file: an annotation for each 8-connected component.
 
     Segmentations are uncompressed RLE. Annotations go straight to the file; only the list of
     images waits in memory.
+
+    Args:
+        path: The file.
+        class_names: Name of each class, class 1 first.
+
+    Yields:
+        What writes the annotations of one image.
     """
+    categories = [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)]
+    images: list[dict[str, object]] = []
+    numbers = count(1)
+    with replacing(path) as file:
 
-    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
-        """Take the file to write and the name of each class; the file is opened on entry."""
-        self._class_names = tuple(class_names)
-        self._images: list[dict[str, object]] = []
-        self._num_annotations = 0
-        self._life = self._document(path)
-
-    def __enter__(self) -> Self:
-        self._life.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._life.__exit__(kind, error, trace)
-
-    @contextmanager
-    def _document(self, path: Path) -> Iterator[None]:
-        categories = [
-            {"id": class_id, "name": name}
-            for class_id, name in enumerate(self._class_names, start=1)
-        ]
-        with replacing(path) as self._file:
-            self._file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
-            yield
-            self._file.write(f'\n],\n"images": {json.dumps(self._images)}}}\n')
-
-    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-        """Write the annotations of one image."""
-        _check_shapes(mask_chw, probs_chw, self._class_names)
-        _, height, width = mask_chw.shape
-        self._images.append(
-            {
-                "id": len(self._images) + 1,
-                "file_name": image_id,
-                "height": height,
-                "width": width,
-            }
-        )
-        for class_id, (mask, probs) in enumerate(zip(mask_chw, probs_chw, strict=True), start=1):
-            for region in components(mask, probs):
-                self._annotate(region, class_id=class_id, height=height, width=width)
-
-    def _annotate(self, region: Region, *, class_id: int, height: int, width: int) -> None:
-        self._file.write(",\n" if self._num_annotations else "\n")
-        self._num_annotations += 1
-        annotation = {
-            "id": self._num_annotations,
-            "image_id": len(self._images),
-            "category_id": class_id,
-            "segmentation": {
-                "counts": _counts(region.runs, pixels=height * width),
-                "size": [height, width],
-            },
-            "bbox": region.bbox,
-            "area": region.area,
-            "score": region.score,
-            "iscrowd": 0,
-        }
-        self._file.write(json.dumps(annotation))
-
-
-class JsonlWriter:
-    """Writes one line of JSON for each image, with one entry for each class present."""
-
-    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
-        """Take the file to write and the name of each class; the file is opened on entry."""
-        self._class_names = tuple(class_names)
-        self._life = replacing(path)
-
-    def __enter__(self) -> Self:
-        self._file: IO[str] = self._life.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._life.__exit__(kind, error, trace)
-
-    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-        """Write the line of one image."""
-        _check_shapes(mask_chw, probs_chw, self._class_names)
-        _, height, width = mask_chw.shape
-        defects = [
-            _defect(measure(mask, probs), class_id=class_id, class_name=class_name)
-            for class_id, (class_name, mask, probs) in enumerate(
-                zip(self._class_names, mask_chw, probs_chw, strict=True), start=1
+        def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+            _check_shapes(mask_chw, probs_chw, class_names)
+            _, height, width = mask_chw.shape
+            images.append(
+                {"id": len(images) + 1, "file_name": image_id, "height": height, "width": width}
             )
-            if mask.any()
-        ]
-        line = {"image_id": image_id, "height": height, "width": width, "defects": defects}
-        self._file.write(json.dumps(line) + "\n")
+            pairs = zip(mask_chw, probs_chw, strict=True)
+            for class_id, (mask, probs) in enumerate(pairs, start=1):
+                for region in components(mask, probs):
+                    number = next(numbers)
+                    ids = {"id": number, "image_id": len(images), "category_id": class_id}
+                    annotation = ids | _annotation(region, height=height, width=width)
+                    file.write((",\n" if number > 1 else "\n") + json.dumps(annotation))
+
+        file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
+        yield add
+        file.write(f'\n],\n"images": {json.dumps(images)}}}\n')
 
 
-class PngWriter:
-    """Writes one PNG (0 or 255) for each image and class present, named IMAGE_ID_class_K.png.
+def _annotation(region: Region, *, height: int, width: int) -> dict[str, object]:
+    """Describe a component as COCO does."""
+    return {
+        "segmentation": {
+            "counts": _counts(region.runs, pixels=height * width),
+            "size": [height, width],
+        },
+        "bbox": region.bbox,
+        "area": region.area,
+        "score": region.score,
+        "iscrowd": 0,
+    }
+
+
+@contextmanager
+def jsonl_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
+    """Write one line of JSON for each image, with one entry for each class present.
+
+    Args:
+        path: The file.
+        class_names: Name of each class, class 1 first.
+
+    Yields:
+        What writes the line of one image.
+    """
+    with replacing(path) as file:
+
+        def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+            _check_shapes(mask_chw, probs_chw, class_names)
+            _, height, width = mask_chw.shape
+            defects = [
+                _defect(measure(mask, probs), class_id=class_id, class_name=class_name)
+                for class_id, (class_name, mask, probs) in enumerate(
+                    zip(class_names, mask_chw, probs_chw, strict=True), start=1
+                )
+                if mask.any()
+            ]
+            line = {"image_id": image_id, "height": height, "width": width, "defects": defects}
+            file.write(json.dumps(line) + "\n")
+
+        yield add
+
+
+@contextmanager
+def png_writer(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
+    """Write one PNG (0 or 255) for each image and class present, named IMAGE_ID_class_K.png.
 
     A PNG that an earlier run left for an image and class that is now empty is removed.
+
+    Args:
+        folder: Made when missing.
+        class_names: Name of each class, class 1 first.
+
+    Yields:
+        What writes the masks of one image; it raises DataError for an `image_id` that leads out
+        of the folder.
     """
+    folder.mkdir(parents=True, exist_ok=True)
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        """Take the folder to write to, made on entry, and the name of each class."""
-        self._folder = folder
-        self._class_names = tuple(class_names)
-
-    def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Keep what is written: each file is whole."""
-
-    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-        """Write the masks of one image.
-
-        Raises:
-            DataError: if `image_id` leads out of the folder.
-        """
-        _check_shapes(mask_chw, probs_chw, self._class_names)
+    def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
+        _check_shapes(mask_chw, probs_chw, class_names)
         for class_id, mask in enumerate(mask_chw, start=1):
-            path = file_for(image_id, folder=self._folder, suffix=f"_class_{class_id}.png")
+            path = file_for(image_id, folder=folder, suffix=f"_class_{class_id}.png")
             if mask.any():
                 write_bytes(path, to_png(mask.astype(np.uint8) * 255))
             else:
                 path.unlink(missing_ok=True)
+
+    yield add
 
 
 def components(mask: NDArray[np.bool_], probs: NDArray[Any]) -> Iterator[Region]:

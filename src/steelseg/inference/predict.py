@@ -67,8 +67,8 @@ def predict_folder(
             lambda image_id: read_image(folder / image_id, channels=channels),
         )
         for image_id, image_hwc, mask_chw, probs_chw in strips:
-            for writer in writers:
-                writer.add(image_id, mask_chw, probs_chw)
+            for add in writers:
+                add(image_id, mask_chw, probs_chw)
             if drawer is not None:
                 drawer.add(image_id, image_hwc, mask_chw)
     names = [FILE_NAMES[name] for name in chosen] + (["overlays"] if overlays else [])

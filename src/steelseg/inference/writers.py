@@ -1,19 +1,16 @@
 """The output formats of a prediction, by the name a user types.
 
-Every format has one writer with the same `add`, so that predicting does not know the format.
+Every format gives the same kind of function, so that predicting does not know the format.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from steelseg.data.exchange import CocoWriter, JsonlWriter, PngWriter
+from steelseg.data.exchange import Add, coco_writer, jsonl_writer, png_writer
 from steelseg.data.mask_csv import JOINED
-from steelseg.inference.submission import SubmissionWriter
+from steelseg.inference.submission import submission_writer
 
 OutputFormat = Literal["csv", "coco", "png", "jsonl"]
 
@@ -25,35 +22,13 @@ FILE_NAMES: dict[OutputFormat, str] = {
 }
 
 
-class MaskWriter(Protocol):
-    """Writes the masks of one image after the other, inside a `with` block."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    def add(self, image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-        """Write one image.
-
-        Args:
-            image_id: File name of the image.
-            mask_chw: Masks, shape (C, H, W).
-            probs_chw: Probabilities, shape (C, H, W), in [0, 1] or 0..255 as uint8.
-        """
-
-
 def open_writer(
     format: OutputFormat,
     output_dir: Path,
     *,
     class_names: Sequence[str],
     columns: Sequence[str] = JOINED,
-) -> MaskWriter:
+) -> AbstractContextManager[Add]:
     """Make the writer of a format.
 
     Args:
@@ -61,17 +36,14 @@ def open_writer(
         output_dir: Folder that gets the file, or the folder of PNGs, named in `FILE_NAMES`.
         class_names: Name of each class, class 1 first.
         columns: Columns of submission.csv, in order; the other formats have none.
-
-    Raises:
-        ConfigError: if the columns are not those of a submission.
     """
     path = output_dir / FILE_NAMES[format]
     match format:
         case "csv":
-            return SubmissionWriter(path, columns=columns, num_classes=len(class_names))
+            return submission_writer(path, columns=columns, num_classes=len(class_names))
         case "coco":
-            return CocoWriter(path, class_names)
+            return coco_writer(path, class_names)
         case "png":
-            return PngWriter(path, class_names)
+            return png_writer(path, class_names)
         case "jsonl":
-            return JsonlWriter(path, class_names)
+            return jsonl_writer(path, class_names)
