@@ -1,0 +1,9 @@
+"""Make the precropped store: python precrop_images.py."""
+
+import sys
+from pathlib import Path
+
+from steelseg.baseline import precrop_main
+
+if __name__ == "__main__":
+    sys.exit(precrop_main(Path(__file__).with_name("config.py")))

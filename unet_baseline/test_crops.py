@@ -1,0 +1,9 @@
+"""Cut strips into crops and stitch them again: python test_crops.py."""
+
+import sys
+from pathlib import Path
+
+from steelseg.baseline import check_main
+
+if __name__ == "__main__":
+    sys.exit(check_main("crops", Path(__file__).with_name("config.py")))
