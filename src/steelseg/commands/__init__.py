@@ -1,0 +1,1 @@
+"""The commands, a module for each kind of work. They import a stage when it runs."""

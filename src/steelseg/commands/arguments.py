@@ -1,0 +1,55 @@
+"""What several commands take: settings, folds, a run folder."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from steelseg.config import Config
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+CONFIG_HELP = "a settings file such as configs/smoke.yaml, or a run folder"
+OUT_HELP = "the run folder; default outputs/YYYYMMDD_HHMMSS"
+
+
+def add_command(
+    commands: Commands,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    *,
+    takes_settings: bool = True,
+) -> argparse.ArgumentParser:
+    """Add a command; its help is the docstring of the function that runs it."""
+    name = run.__name__.removeprefix("_run_")
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run, takes_settings=takes_settings)
+    return parser
+
+
+def add_fold(parser: argparse.ArgumentParser) -> None:
+    """Add --fold."""
+    parser.add_argument(
+        "--fold", type=int, nargs="+", metavar="K", help="only these folds; default all"
+    )
+
+
+def load(args: argparse.Namespace) -> "Config":
+    """Settings of a YAML file or a run folder, with the command line's laid over them."""
+    from steelseg.config_file import load_config
+    from steelseg.run_folder import RunFolder
+
+    if args.config.is_dir():
+        return RunFolder(args.config).load_config(tuple(args.settings))
+    return load_config(args.config, args.settings)
+
+
+def out(args: argparse.Namespace) -> Path | None:
+    """Where a run goes: --out, else the run folder that was named as the settings."""
+    return args.out or (args.config if args.config.is_dir() else None)

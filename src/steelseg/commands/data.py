@@ -1,0 +1,97 @@
+"""Commands on data sets: check, precrop, synth."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from steelseg.commands.arguments import CONFIG_HELP, Commands, add_command, load
+
+
+def add_check(commands: Commands) -> None:
+    """Add `steelseg check`."""
+    parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
+    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+
+
+def _run_check(args: argparse.Namespace) -> int | None:
+    """List everything that is wrong with a data set, as file:row: reason; exit 1 if anything is.
+
+    Reads  data.root
+    Writes nothing
+
+    Example: steelseg check configs/smoke.yaml data.root=input
+    """
+    from steelseg.api import check
+
+    inspection = check(load(args))
+    for fault in inspection.faults:
+        print(fault)
+    if inspection.faults:
+        print(f"error: {len(inspection.faults)} faults", file=sys.stderr)
+        return 1
+    print(f"ok: {inspection.summary}")
+    return None
+
+
+def add_precrop(commands: Commands) -> None:
+    """Add `steelseg precrop`."""
+    parser = add_command(commands, _run_precrop, "decode every strip once, for mode precropped")
+    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+
+
+def _run_precrop(args: argparse.Namespace) -> int | None:
+    """Decode every training strip once into a memory-mapped store.
+
+    Reads  data.root
+    Writes data.precropped_dir
+
+    Example: steelseg precrop configs/precropped.yaml data.root=input
+    """
+    from steelseg.api import precrop
+
+    print(f"{precrop(load(args))} holds every training strip")
+    return None
+
+
+def add_synth(commands: Commands) -> None:
+    """Add `steelseg synth`."""
+    parser = add_command(
+        commands, _run_synth, "make a small synthetic data set", takes_settings=False
+    )
+    parser.add_argument("root", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
+    parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
+    parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")
+    parser.add_argument("--width", type=int, default=1600, metavar="PX", help="width of a strip")
+    parser.add_argument(
+        "--min-per-class",
+        type=int,
+        default=4,
+        metavar="N",
+        help="training strips of each class at least, where its real share gives fewer",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same strips")
+
+
+def _run_synth(args: argparse.Namespace) -> int | None:
+    """Make a small synthetic data set in Kaggle's layout, to try everything on.
+
+    Writes DIR/train_images/, test_images/, train.csv, sample_submission.csv
+
+    Example: steelseg synth demo/data --num-train 160 --num-test 24
+    """
+    from steelseg.data.synthetic import make_dataset
+    from steelseg.progress import progress
+
+    make_dataset(
+        args.root,
+        num_train=args.num_train,
+        num_test=args.num_test,
+        height=args.height,
+        width=args.width,
+        min_per_class=args.min_per_class,
+        seed=args.seed,
+        progress=progress,
+    )
+    print(f"wrote {args.root}")
+    return None

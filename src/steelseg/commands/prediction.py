@@ -1,0 +1,65 @@
+"""Commands that predict: predict."""
+
+import argparse
+from pathlib import Path
+
+from steelseg.commands.arguments import Commands, add_command, add_fold
+
+
+def add_predict(commands: Commands) -> None:
+    """Add `steelseg predict`."""
+    parser = add_command(commands, _run_predict, "predict images and write submission.csv")
+    parser.add_argument("run_dir", type=Path, nargs="?", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--checkpoints", type=Path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
+    )
+    add_fold(parser)
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="images to predict; default data.root/test_images",
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="where results go; default RUN"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("coco", "png", "jsonl"),
+        action="append",
+        default=[],
+        help="write this beside submission.csv; can be given several times",
+    )
+    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+
+
+def _run_predict(args: argparse.Namespace) -> int | None:
+    """Predict images with the mean of a run's folds, or of any checkpoints.
+
+    Reads  RUN/fold_K/best_model.safetensors or the checkpoints, and the images
+    Writes DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
+
+    Example: steelseg predict outputs/first --images new_strips --output-dir found --overlays
+             steelseg predict --checkpoints a.safetensors b.safetensors --output-dir found
+    """
+    from steelseg.errors import ConfigError
+    from steelseg.inference.predict import predict_folder
+    from steelseg.inference.predictor import Predictor
+
+    if (args.run_dir is None) == (args.checkpoints is None):
+        raise ConfigError("Give either a run folder or --checkpoints.")
+    if args.checkpoints and args.fold:
+        raise ConfigError("--fold chooses among the folds of a run; leave it out here.")
+    if args.checkpoints and args.output_dir is None:
+        raise ConfigError("--checkpoints needs --output-dir DIR.")
+    source = args.checkpoints or args.run_dir
+    written = predict_folder(
+        Predictor(source, args.settings, folds=args.fold),
+        args.output_dir or args.run_dir,
+        images=args.images,
+        formats=args.format,
+        overlays=args.overlays,
+    )
+    for path in written:
+        print(f"wrote {path}")
+    return None

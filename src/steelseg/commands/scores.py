@@ -1,0 +1,103 @@
+"""Commands that judge a run: tune, evaluate, compare, report."""
+
+import argparse
+from pathlib import Path
+
+from steelseg.commands.arguments import Commands, add_command, add_fold
+
+
+def add_tune(commands: Commands) -> None:
+    """Add `steelseg tune`."""
+    parser = add_command(commands, _run_tune, "choose thresholds and sizes on held-out strips")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+
+
+def _run_tune(args: argparse.Namespace) -> int | None:
+    """Choose threshold, top_threshold, min_size and min_area of each class.
+
+    What the settings give is kept. The score that is reported is cross-fitted: every strip is
+    judged with what was chosen on others. `steelseg predict RUN` uses what was chosen on all.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
+    Writes RUN/postprocess.json
+
+    Example: steelseg tune outputs/first
+             steelseg tune outputs/first tune.objective=recall tune.min_recall=0.98
+    """
+    from steelseg.api import tune
+
+    tune(args.run_dir, args.settings)
+    print(f"wrote {args.run_dir / 'postprocess.json'}")
+    return None
+
+
+def add_evaluate(commands: Commands) -> None:
+    """Add `steelseg evaluate`."""
+    parser = add_command(commands, _run_evaluate, "score the held-out strips")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument("--overlays", action="store_true", help="also draw truth and prediction")
+
+
+def _run_evaluate(args: argparse.Namespace) -> int | None:
+    """Score the held-out strips: tables, confidence intervals, what is missed by size.
+
+    Of a tuned run every strip is judged with what was chosen on others.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, RUN/postprocess.json, data.root
+    Writes RUN/metrics.json, RUN/scores.csv; on request RUN/overlays_oof/
+
+    Example: steelseg evaluate outputs/first
+    """
+    from steelseg.api import evaluate
+
+    evaluate(args.run_dir, args.settings, folds=args.fold, overlays=args.overlays)
+    print(f"wrote {args.run_dir / 'metrics.json'}")
+    print(f"wrote {args.run_dir / 'scores.csv'}")
+    return None
+
+
+def add_compare(commands: Commands) -> None:
+    """Add `steelseg compare`."""
+    parser = add_command(
+        commands, _run_compare, "say whether one run is better than another", takes_settings=False
+    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another")
+
+
+def _run_compare(args: argparse.Namespace) -> int | None:
+    """Compare two runs on the strips that both predicted, paired by strip.
+
+    Reads  RUN_A/scores.csv, RUN_B/scores.csv
+    Writes nothing
+
+    Example: steelseg compare outputs/first outputs/second
+    """
+    from steelseg.evaluation.compare import compare_runs, describe
+    from steelseg.run_folder import RunFolder
+
+    run_a, run_b = RunFolder(args.run_a), RunFolder(args.run_b)
+    names = run_a.load_config().data.names
+    print(describe(compare_runs(run_a, run_b), names))
+    return None
+
+
+def add_report(commands: Commands) -> None:
+    """Add `steelseg report`."""
+    parser = add_command(commands, _run_report, "write everything about a run to one page")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+
+
+def _run_report(args: argparse.Namespace) -> int | None:
+    """Write one page that opens offline: curves, tables, landscapes, the worst strips.
+
+    Reads  RUN, data.root
+    Writes RUN/report.html
+
+    Example: steelseg report outputs/first
+    """
+    from steelseg.api import report
+
+    print(f"wrote {report(args.run_dir, args.settings)}")
+    return None

@@ -1,0 +1,101 @@
+"""Commands that train: run, train, oof."""
+
+import argparse
+from pathlib import Path
+
+from steelseg.commands.arguments import (
+    CONFIG_HELP,
+    OUT_HELP,
+    Commands,
+    add_command,
+    add_fold,
+    load,
+    out,
+)
+
+
+def add_run(commands: Commands) -> None:
+    """Add `steelseg run`."""
+    parser = add_command(commands, _run_run, "the whole job, from train.csv to submission.csv")
+    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    add_fold(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was begun")
+    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+
+
+def _run_run(args: argparse.Namespace) -> int | None:
+    """Do the whole job: check, precrop, train, oof, tune, evaluate, predict, report.
+
+    Reads  data.root
+    Writes DIR: checkpoints, OOF predictions, postprocess.json, metrics.json, submission.csv,
+           report.html
+
+    Example: steelseg run configs/smoke.yaml data.root=input --out outputs/first
+    """
+    from steelseg.api import run
+
+    path = run(
+        load(args),
+        out(args),
+        folds=args.fold,
+        resume=args.resume,
+        overlays=args.overlays,
+    )
+    print(f"\ndone: {path}")
+    return None
+
+
+def add_train(commands: Commands) -> None:
+    """Add `steelseg train`."""
+    parser = add_command(commands, _run_train, "train folds, or go on with them")
+    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    add_fold(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--resume", action="store_true", help="go on with folds that were begun")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="go on with one fold from this checkpoint"
+    )
+
+
+def _run_train(args: argparse.Namespace) -> int | None:
+    """Train folds, or go on with them.
+
+    Reads  data.root, and data.precropped_dir in mode precropped
+    Writes DIR/folds.csv, DIR/fold_K/best_model.safetensors, last/, history.csv
+
+    Example: steelseg train configs/full.yaml --fold 0 --out outputs/first
+             steelseg train outputs/first --fold 0 --resume
+    """
+    from steelseg.api import train
+    from steelseg.errors import ConfigError
+
+    if args.checkpoint and len(args.fold or ()) != 1:
+        raise ConfigError("--checkpoint goes on with one fold: name it with --fold K.")
+    path = train(
+        load(args), out(args), folds=args.fold, resume=args.resume, checkpoint=args.checkpoint
+    )
+    print(f"done: {path}")
+    return None
+
+
+def add_oof(commands: Commands) -> None:
+    """Add `steelseg oof`."""
+    parser = add_command(commands, _run_oof, "predict the held-out strips")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument("--npy", action="store_true", help="also write oof_predictions.npy")
+
+
+def _run_oof(args: argparse.Namespace) -> int | None:
+    """Predict every held-out strip with the best model of its fold.
+
+    Reads  RUN/fold_K/best_model.safetensors, data.root
+    Writes RUN/fold_K/oof_predictions.zarr
+
+    Example: steelseg oof outputs/first
+    """
+    from steelseg.api import oof
+
+    oof(args.run_dir, args.settings, folds=args.fold, npy=args.npy)
+    return None
