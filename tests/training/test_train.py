@@ -162,7 +162,7 @@ def test_the_log_tells_of_each_epoch(trained_run):
     text = (trained_run / "training_log.txt").read_text()
 
     assert "fold 0 epoch 1/1: train loss " in text
-    assert "image recall" in text
+    assert "false alarms" in text
     assert f"wrote {trained_run / 'fold_1' / 'best_model.safetensors'}" in text
 
 

@@ -4,40 +4,30 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from steelseg.config import Config
+from steelseg.config import Config, TuneConfig
 from steelseg.data.annotations import Labels
 from steelseg.data.check import load_labels
 from steelseg.data.dataset import (
     EpochBatches,
-    FolderReader,
     ReadWindow,
     SampleDataset,
     balanced_chances,
-    collate,
     list_samples,
 )
 from steelseg.data.folds import assign_folds, read_folds, write_folds
-from steelseg.data.images import read_image
-from steelseg.data.store import Store, open_store
+from steelseg.data.store import Store
 from steelseg.data.transforms import find_augmentation
-from steelseg.errors import CheckpointError, ConfigError, SteelsegError
+from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
-from steelseg.inference.forward import batches
-from steelseg.inference.settings import forward_plan, mask_maker
-from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
-from steelseg.models.losses import Loss, build_loss
-from steelseg.models.model import StripNet, build_model
-from steelseg.models.precision import half_type, pick_device
+from steelseg.models.losses import build_loss
+from steelseg.models.precision import half_type
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.fold import (
@@ -47,16 +37,23 @@ from steelseg.training.fold import (
     newest_good,
     resume,
     run_epochs,
-    seed_epoch,
 )
-from steelseg.training.loop import Learner, make_scaler, train_epoch, validate
-from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.loop import Learner, train_epoch
+from steelseg.training.setup import (
+    batch_loader,
+    build_learner,
+    build_network,
+    plainly,
+    validation_pass,
+    window_source,
+)
 
 # Settings that may differ between a checkpoint and the training that goes on from it.
 _MAY_CHANGE = {
     "data": {"root", "precropped_dir"},
     "train": {"amp", "batch_size_val", "early_stopping", "num_workers", "save_best_only"},
     "inference": {"ensemble", "submission_form"},
+    "tune": set(TuneConfig.model_fields),
 }
 
 
@@ -86,13 +83,16 @@ def train_run(
     folds = choose_folds(folds, config.data.num_folds)
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
     labels = load_labels(config.data)
-    source = _window_source(config, labels)
+    source = window_source(config, labels)
     run = RunFolder(path)
     fold_of = _settle_folds(config, run, labels)
-    if not run.config_yaml.exists():
+    if run.config_yaml.exists():
+        # What may change on the way holds for the later stages too.
+        run.keep_config(config)
+    else:
         # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
         find_augmentation(config.train.augmentation)
-        _network(config)
+        build_network(config)
         create_run(path, config)
     if not run.folds_csv.exists():
         write_folds(run.folds_csv, fold_of, _present(labels))
@@ -152,19 +152,6 @@ def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {image_id: labels.present(image_id) for image_id in labels.sizes}
 
 
-def _window_source(config: Config, labels: Labels) -> ReadWindow | Store:
-    """Where training windows come from in the chosen mode."""
-    data = config.data
-    if data.mode == "precropped":
-        return open_store(
-            data.precropped_dir,
-            root=data.root,
-            image_ids=list(labels.sizes),
-            channels=data.channels,
-        )
-    return FolderReader(data.root / "train_images", data.channels)
-
-
 def _train_fold(
     config: Config,
     run: RunFolder,
@@ -186,7 +173,7 @@ def _train_fold(
     dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
-    learner = _learner(config, fold, num_batches=len(order))
+    learner = build_learner(config, fold, num_batches=len(order))
     done = _pick_up(config, run, learner, files, fold, checkpoint)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
@@ -197,14 +184,14 @@ def _train_fold(
         f"{len(val_ids)} held out; {learner.device.type}, {precision or torch.float32}"
     )
     loss = build_loss(train.loss, pos_weight=config.pos_weight)
-    loader = _loader(config, dataset, order, learner.device)
+    loader = batch_loader(config, dataset, order, learner.device)
     title = f"fold {fold} epoch"
 
     def one_epoch(epoch: int) -> float:
         order.epoch = epoch
         return train_epoch(
             learner,
-            show(_plainly(loader), len(order), f"{title} {epoch}/{train.epochs}"),
+            show(plainly(loader), len(order), f"{title} {epoch}/{train.epochs}"),
             loss,
             num_batches=len(order),
             accumulate=train.accumulate,
@@ -223,73 +210,13 @@ def _train_fold(
         save_best_only=train.save_best_only,
         settings=config.model_dump(mode="json"),
         train=one_epoch,
-        validate=_validation(config, labels, val_ids, learner, loss, f"{title} validation"),
+        validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
         report=partial(_report, config, run, fold),
     )
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
     )
-
-
-def _loader(
-    config: Config, dataset: SampleDataset, order: EpochBatches, device: torch.device
-) -> DataLoader[Any]:
-    """Batches of an epoch; the order decides, whatever the number of workers."""
-    workers = config.train.num_workers
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _plainly(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
-    try:
-        yield from loader
-    except SteelsegError as error:
-        line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        raise type(error)(line) from None
-
-
-def _network(config: Config) -> StripNet:
-    """The untrained network, its encoder with the weights asked for."""
-    return build_model(
-        arch=config.model.arch,
-        encoder=config.model.encoder,
-        encoder_weights=config.model.encoder_weights,
-        channels=config.data.channels,
-        num_classes=config.data.num_classes,
-        mean=config.data.channel_mean,
-        std=config.data.channel_std,
-    )
-
-
-def _learner(config: Config, fold: int, *, num_batches: int) -> Learner:
-    """A fresh network with its optimizer; the seed gives the same one each time."""
-    train, device = config.train, pick_device()
-    if device.type == "cpu":
-        keep_freed_memory()
-    seed_epoch(train.seed, fold, 0)
-    model = _network(config).to(device)
-    optimizer = build_optimizer(
-        model.parameters(),
-        name=train.optimizer,
-        learning_rate=train.learning_rate,
-        weight_decay=train.weight_decay,
-    )
-    schedule = Schedule(
-        optimizer,
-        name=train.scheduler,
-        learning_rate=train.learning_rate,
-        steps=train.epochs * -(-num_batches // train.accumulate),
-        patience=train.patience,
-    )
-    return Learner(model, optimizer, schedule, make_scaler(device, amp=train.amp), device)
 
 
 def _pick_up(
@@ -333,39 +260,6 @@ def _refuse_other_settings(config: Config, checkpoint: Checkpoint, path: Path, f
         )
 
 
-def _validation(
-    config: Config,
-    labels: Labels,
-    image_ids: list[str],
-    learner: Learner,
-    loss: Loss,
-    title: str,
-) -> Callable[[], tuple[float, Scores]]:
-    """A function that scores the network on the held-out strips."""
-    folder, channels = config.data.root / "train_images", config.data.channels
-    # Flips would multiply the time of every epoch; they come in with OOF and prediction.
-    plan = replace(forward_plan(config), tta="none")
-    binarize = mask_maker(config)
-
-    def score_strips() -> tuple[float, Scores]:
-        strips = batches(
-            show(image_ids, len(image_ids), title),
-            lambda image_id: read_image(folder / image_id, channels=channels),
-            batch_size=config.train.batch_size_val,
-        )
-        return validate(
-            learner.model,
-            strips,
-            labels,
-            loss,
-            plan=plan,
-            binarize=binarize,
-            device=learner.device,
-        )
-
-    return score_strips
-
-
 def _report(
     config: Config, run: RunFolder, fold: int, row: dict[str, float], scores: Scores
 ) -> None:
@@ -378,8 +272,7 @@ def _report(
         + table(scores, config.data.names)
     )
     run.event("epoch", {"fold": fold, **row})
-    lost = never_found(scores)
-    if lost and epoch == epochs:
+    if lost := never_found(scores):
         names = ", ".join(config.data.names[class_id - 1] for class_id in lost)
         run.warn(
             f"fold {fold}: no strip with {names} was found. Dice hides this; see image recall."

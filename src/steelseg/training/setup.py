@@ -1,0 +1,133 @@
+"""What a fold is trained with: the settings turned into reader, batches, network, validation."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from steelseg.config import Config
+from steelseg.data.annotations import Labels
+from steelseg.data.dataset import EpochBatches, FolderReader, ReadWindow, SampleDataset, collate
+from steelseg.data.images import read_image
+from steelseg.data.store import Store, open_store
+from steelseg.errors import SteelsegError
+from steelseg.evaluation.metrics import Scores
+from steelseg.evaluation.tuned import mask_maker, mask_settings
+from steelseg.inference.forward import batches
+from steelseg.inference.settings import forward_plan
+from steelseg.models.allocator import keep_freed_memory
+from steelseg.models.losses import Loss
+from steelseg.models.model import StripNet, build_model
+from steelseg.models.precision import pick_device
+from steelseg.progress import progress as show
+from steelseg.training.fold import seed_epoch
+from steelseg.training.loop import Learner, make_scaler, validate
+from steelseg.training.optimizers import Schedule, build_optimizer
+
+
+def window_source(config: Config, labels: Labels) -> ReadWindow | Store:
+    """Where training windows come from in the chosen mode."""
+    data = config.data
+    if data.mode == "precropped":
+        return open_store(
+            data.precropped_dir,
+            root=data.root,
+            image_ids=list(labels.sizes),
+            channels=data.channels,
+        )
+    return FolderReader(data.root / "train_images", data.channels)
+
+
+def batch_loader(
+    config: Config, dataset: SampleDataset, order: EpochBatches, device: torch.device
+) -> DataLoader[Any]:
+    """Batches of an epoch; the order decides, whatever the number of workers."""
+    workers = config.train.num_workers
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def plainly(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
+    try:
+        yield from loader
+    except SteelsegError as error:
+        line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+        raise type(error)(line) from None
+
+
+def build_network(config: Config) -> StripNet:
+    """The untrained network, its encoder with the weights asked for."""
+    return build_model(
+        arch=config.model.arch,
+        encoder=config.model.encoder,
+        encoder_weights=config.model.encoder_weights,
+        channels=config.data.channels,
+        num_classes=config.data.num_classes,
+        mean=config.data.channel_mean,
+        std=config.data.channel_std,
+    )
+
+
+def build_learner(config: Config, fold: int, *, num_batches: int) -> Learner:
+    """A fresh network with its optimizer; the seed gives the same one each time."""
+    train, device = config.train, pick_device()
+    if device.type == "cpu":
+        keep_freed_memory()
+    seed_epoch(train.seed, fold, 0)
+    model = build_network(config).to(device)
+    optimizer = build_optimizer(
+        model.parameters(),
+        name=train.optimizer,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+    )
+    schedule = Schedule(
+        optimizer,
+        name=train.scheduler,
+        learning_rate=train.learning_rate,
+        steps=train.epochs * -(-num_batches // train.accumulate),
+        patience=train.patience,
+    )
+    return Learner(model, optimizer, schedule, make_scaler(device, amp=train.amp), device)
+
+
+def validation_pass(
+    config: Config,
+    labels: Labels,
+    image_ids: list[str],
+    learner: Learner,
+    loss: Loss,
+    title: str,
+) -> Callable[[], tuple[float, Scores]]:
+    """A function that scores the network on the held-out strips."""
+    folder, channels = config.data.root / "train_images", config.data.channels
+    # Flips would multiply the time of every epoch; they come in with OOF and prediction.
+    plan = replace(forward_plan(config), tta="none")
+    binarize = mask_maker(mask_settings(config))
+
+    def score_strips() -> tuple[float, Scores]:
+        strips = batches(
+            show(image_ids, len(image_ids), title),
+            lambda image_id: read_image(folder / image_id, channels=channels),
+            batch_size=config.train.batch_size_val,
+        )
+        return validate(
+            learner.model,
+            strips,
+            labels,
+            loss,
+            plan=plan,
+            binarize=binarize,
+            device=learner.device,
+        )
+
+    return score_strips
