@@ -210,7 +210,7 @@ def test_run_goes_from_labels_to_a_submission(settings, tmp_path, capsys, mode):
     assert out.splitlines()[-1] == f"done: {tmp_path / 'run'}"
     commands = [line.split()[2] for line in out.splitlines() if line.startswith("$ steelseg")]
     precrop = ["precrop"] if mode == "precropped" else []
-    assert commands == ["check", *precrop, "train", "oof", "predict"]
+    assert commands == ["check", *precrop, "train", "oof", "tune", "evaluate", "predict", "report"]
 
 
 def test_the_stages_alone_give_what_run_gives(settings, tmp_path, capsys):
@@ -224,12 +224,15 @@ def test_the_stages_alone_give_what_run_gives(settings, tmp_path, capsys):
             ["train", settings, "--fold", 0, "--out", run],
             ["train", run, "--fold", 0, "--resume"],
             ["oof", run, "--fold", 0],
+            ["tune", run],
+            ["evaluate", run],
             ["predict", run, "--fold", 0],
+            ["report", run],
         )
     ]
 
-    assert codes == [0, 0, 0, 0]
-    for name in ("submission.csv", "metrics.json", "folds.csv"):
+    assert codes == [0] * 7
+    for name in ("submission.csv", "postprocess.json", "metrics.json", "folds.csv"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 

@@ -13,10 +13,14 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.store import build_store, open_store
 from steelseg.errors import DataError
+from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
+from steelseg.evaluation.tune import tune_run
+from steelseg.evaluation.tuned import Tuned
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
+from steelseg.reporting.report import report_run
 from steelseg.run_folder import RunFolder, default_run_path
 from steelseg.training.train import choose_folds, train_run
 
@@ -78,12 +82,35 @@ def oof(
     *,
     folds: Sequence[int] | None = None,
     npy: bool = False,
+) -> None:
+    """Predict the held-out strips of a run; see `steelseg.evaluation.oof.oof_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    oof_run(run_folder.load_config(tuple(overrides)), run_folder, folds=folds, npy=npy)
+
+
+def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> Tuned:
+    """Choose the post-processing of a run; see `steelseg.evaluation.tune.tune_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    return tune_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def evaluate(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    folds: Sequence[int] | None = None,
     overlays: bool = False,
 ) -> dict[str, Any]:
-    """Predict and score the held-out strips of a run; see `steelseg.evaluation.oof.oof_run`."""
+    """Score the held-out strips of a run; see `steelseg.evaluation.evaluate.evaluate_run`."""
     run_folder = RunFolder(Path(run_dir))
     config = run_folder.load_config(tuple(overrides))
-    return oof_run(config, run_folder, folds=folds, npy=npy, overlays=overlays)
+    return evaluate_run(config, run_folder, folds=folds, overlays=overlays)
+
+
+def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:
+    """Write report.html of a run; see `steelseg.reporting.report.report_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    return report_run(run_folder.load_config(tuple(overrides)), run_folder)
 
 
 def run(
@@ -94,7 +121,7 @@ def run(
     resume: bool = False,
     overlays: bool = False,
 ) -> Path:
-    """Do the whole job: check, precrop if the mode asks, train, OOF, predict.
+    """Do the whole job: check, precrop, train, oof, tune, evaluate, predict, report.
 
     Each stage prints its own command, by which it can be run again alone.
 
@@ -123,13 +150,19 @@ def run(
     _announce(f"steelseg train {place}{flags} --resume")
     train(config, path, folds=chosen, resume=resume)
     _announce(f"steelseg oof {place}{flags}")
-    oof(path, folds=chosen, overlays=overlays)
+    oof(path, folds=chosen)
+    _announce(f"steelseg tune {place}")
+    tune(path)
+    _announce(f"steelseg evaluate {place}")
+    evaluate(path, overlays=overlays)
     if (config.data.root / "test_images").is_dir():
         _announce(f"steelseg predict {place}{flags}")
         for written in predict_folder(Predictor(path, folds=chosen), path, overlays=overlays):
             print(f"wrote {written}")
     else:
         print(f"no {config.data.root / 'test_images'}: steelseg predict {place} --images FOLDER")
+    _announce(f"steelseg report {place}")
+    print(f"wrote {report(path)}")
     return path
 
 

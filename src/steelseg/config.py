@@ -1,7 +1,7 @@
 """Every setting: one YAML file, frozen sections, unknown names refused.
 
-A file holds the sections `data`, `model`, `train`, `postprocess` and `inference`; what it
-leaves out keeps the default below. On the command line any setting is `section.name=value`.
+A file holds the sections `data`, `model`, `train`, `postprocess`, `tune` and `inference`; what
+it leaves out keeps the default below. On the command line any setting is `section.name=value`.
 Components never see these classes: stages unpack them into plain arguments.
 """
 
@@ -20,6 +20,7 @@ from pydantic import (
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
+Cost = Annotated[float, Field(ge=0)]
 
 # ImageNet's channel means and deviations, as torchvision publishes them; the grey ones are
 # their averages, for encoders whose first convolution is summed to one channel.
@@ -226,16 +227,49 @@ class TrainConfig(Section):
 
 
 class PostprocessConfig(Section):
-    """From probabilities to masks. One value for all classes, or a list of one a class."""
+    """From probabilities to masks. One value for all classes, or a list of one a class.
 
-    threshold: Probability | tuple[Probability, ...] = 0.5
-    """Probability from which a pixel counts as defect."""
+    What is left null, `steelseg tune` chooses; what is set, it keeps.
+    """
 
-    min_size: Pixels | tuple[Pixels, ...] = 0
-    """Connected components with fewer pixels are dropped; 0 keeps all."""
+    threshold: Probability | tuple[Probability, ...] | None = None
+    """Probability from which a pixel counts as defect. null: tuned, 0.5 before."""
 
-    min_area: Pixels | tuple[Pixels, ...] = 0
-    """A class whose whole mask has fewer pixels is emptied; 0 keeps all."""
+    min_size: Pixels | tuple[Pixels, ...] | None = None
+    """Connected components with fewer pixels are dropped; 0 keeps all. null: tuned, 0 before."""
+
+    min_area: Pixels | tuple[Pixels, ...] | None = None
+    """A class whose mask has fewer pixels is emptied; 0 keeps all. null: tuned, 0 before."""
+
+    top_threshold: Probability | tuple[Probability, ...] | None = None
+    """Only pixels of this probability count for min_area. null: tuned, all before."""
+
+
+class TuneConfig(Section):
+    """How `steelseg tune` chooses what postprocess leaves open."""
+
+    objective: Literal["dice", "dice_positive", "recall", "cost"] = "dice"
+    """dice: the competition's mean. dice_positive: over strips with the class. recall: fewest
+    false alarms at `min_recall`. cost: lowest sum of misses and false alarms at their costs."""
+
+    min_recall: Probability = 0.95
+    """Share of the strips with a class that recall must find."""
+
+    cost_miss: Cost | tuple[Cost, ...] = 10.0
+    """Cost of a strip whose defect of a class is missed; one value, or one a class."""
+
+    cost_false_alarm: Cost | tuple[Cost, ...] = 1.0
+    """Cost of a strip on which a class is found that is not there; one value, or one a class."""
+
+    parts: int = Field(5, ge=2)
+    """Parts that the strips are dealt to; each is scored with what was chosen on the others."""
+
+    thresholds: tuple[Probability, ...] = ()
+    """Tried for threshold and top_threshold. Empty: 0.05, 0.1, ... 0.95."""
+
+    sizes: tuple[Pixels, ...] = ()
+    """Tried for min_size and min_area. Empty: 0 and steps of the square root of 2 from a
+    16,384th to a 16th of the largest image."""
 
 
 class InferenceConfig(Section):
@@ -274,18 +308,21 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     postprocess: PostprocessConfig = PostprocessConfig()
+    tune: TuneConfig = TuneConfig()
     inference: InferenceConfig = InferenceConfig()
 
     @model_validator(mode="after")
     def _one_value_a_class(self) -> Self:
         classes = self.data.num_classes
         _must_be_long("train.pos_weight", self.train.pos_weight, classes, "data.num_classes")
-        for name in ("threshold", "min_size", "min_area"):
-            value = getattr(self.postprocess, name)
+        per_class = {
+            **{f"postprocess.{k}": v for k, v in self.postprocess},
+            "tune.cost_miss": self.tune.cost_miss,
+            "tune.cost_false_alarm": self.tune.cost_false_alarm,
+        }
+        for name, value in per_class.items():
             if isinstance(value, tuple) and len(value) != classes:
-                raise ValueError(
-                    f"postprocess.{name} has {len(value)} values, but data.num_classes={classes}"
-                )
+                raise ValueError(f"{name} has {len(value)} values, but data.num_classes={classes}")
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
     outputs/NAME/
       config.yaml  environment.json  folds.csv  training_log.txt  events.jsonl
       fold_0/  best_model.safetensors  last/  history.csv  oof_predictions.zarr
-      metrics.json  submission.csv
+      postprocess.json  metrics.json  scores.csv  report.html  submission.csv
 
 Stages speak through these files alone, so that each can be run again by itself.
 """
@@ -44,6 +44,9 @@ class RunFolder:
         self.config_yaml = path / "config.yaml"
         self.folds_csv = path / "folds.csv"
         self.metrics_json = path / "metrics.json"
+        self.scores_csv = path / "scores.csv"
+        self.postprocess_json = path / "postprocess.json"
+        self.report_html = path / "report.html"
         self._log = path / "training_log.txt"
         self._events = path / "events.jsonl"
 
@@ -74,6 +77,10 @@ class RunFolder:
             raise CheckpointError(f"{self.path} is not a run folder: it has no config.yaml.")
         return load_config(self.config_yaml, overrides)
 
+    def keep_config(self, config: Config) -> None:
+        """Write the run's settings."""
+        write_text(self.config_yaml, dump_config(config))
+
     def say(self, text: str) -> None:
         """Print a result and keep it in training_log.txt."""
         print(text, flush=True)
@@ -99,7 +106,7 @@ def create_run(path: Path, config: Config) -> RunFolder:
     run = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / "environment.json", json.dumps(_environment(), indent=1) + "\n")
-    write_text(run.config_yaml, dump_config(config))
+    run.keep_config(config)
     return run
 
 

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import cv2
@@ -10,8 +9,8 @@ from steelseg import Predictor
 from steelseg.data.check import load_labels
 from steelseg.data.folds import read_folds
 from steelseg.errors import CheckpointError, DataError
-from steelseg.evaluation.metrics import all_empty, count_pixels, score
-from steelseg.evaluation.oof import oof_run, read_oof
+from steelseg.evaluation.oof import oof_run
+from steelseg.evaluation.oof_store import read_oof
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.run_folder import RunFolder
 from steelseg.training.train import train_run
@@ -25,7 +24,7 @@ def run(trained_run, tmp_path):
 
 
 def make_oof(run, *overrides, **options):
-    return oof_run(run.load_config(overrides), run, **options)
+    oof_run(run.load_config(overrides), run, **options)
 
 
 def held_out(run, fold):
@@ -63,57 +62,17 @@ def test_each_strip_is_a_chunk_of_its_own(run):
     assert array.compressors
 
 
-def test_the_scores_are_those_of_the_stored_masks(run):
-    """What a later search for thresholds starts from must be what was reported."""
-    metrics = make_oof(run, "postprocess.threshold=0.501")
-
-    labels = load_labels(run.load_config().data)
-    counts = [
-        count_pixels(levels_chw >= 128, labels.draw(image_id))
-        for fold in (0, 1)
-        for image_id, levels_chw in read_oof(run.oof(fold))
-    ]
-    scores = score(np.stack(counts))
-    assert metrics["oof"]["dice"] == scores.overall.dice
-    assert metrics["oof"]["iou_2"] == pytest.approx(scores.per_class[1].iou, nan_ok=True)
-    assert metrics["all_empty"]["dice"] == all_empty(np.stack(counts)).overall.dice
-    assert metrics["all_empty"]["dice"] == 6 / 16
-
-
-def test_metrics_are_written_as_json(run):
-    """Overall and per class, for all folds and each, beside what empty masks score."""
-    metrics = make_oof(run)
-
-    def refuse(name):
-        raise AssertionError(f"{name} is no JSON")
-
-    assert json.loads(run.metrics_json.read_text(), parse_constant=refuse) == metrics
-    assert set(metrics) == {"oof", "all_empty", "folds"}
-    assert set(metrics["folds"]) == {"0", "1"}
-    assert {"dice", "dice_positive", "image_recall_1", "false_alarm_rate_2"} < set(metrics["oof"])
-    assert metrics["all_empty"]["precision"] is None
-    assert metrics["oof"]["pairs"] == 16
-
-
-def test_the_table_is_printed_and_kept_in_the_log(run, capsys):
-    """With what an empty submission would score, because Dice alone flatters."""
-    metrics = make_oof(run)
-
-    text = capsys.readouterr().out
-    assert "out-of-fold, 8 strips of folds 0, 1:" in text
-    assert "class 2" in text
-    last = f"Dice {metrics['oof']['dice']:.4f}; all-empty masks would score 0.3750"
-    assert last in text
-    assert last in (run.path / "training_log.txt").read_text()
-
-
 def test_only_the_folds_named_or_trained_are_predicted(run):
     """A run of one fold has out-of-fold strips too."""
-    assert set(make_oof(run, folds=[1])["folds"]) == {"1"}
+    make_oof(run, folds=[1])
     assert not run.oof(0).exists()
+    shutil.rmtree(run.oof(1))
     run.best_model(1).unlink()
 
-    assert set(make_oof(run)["folds"]) == {"0"}
+    make_oof(run)
+
+    assert run.oof(0).exists()
+    assert not run.oof(1).exists()
 
 
 def test_a_second_time_takes_the_place_of_the_first(run):
@@ -149,13 +108,6 @@ def test_the_npy_form_is_the_store_as_floats(run):
     expected = np.stack([levels for _, levels in read_oof(run.oof(0))]) / np.float32(255)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
-
-
-def test_overlays_show_every_held_out_strip(run):
-    """Truth above prediction."""
-    make_oof(run, folds=[0], overlays=True)
-
-    assert len(list((run.path / "overlays_oof").iterdir())) == 4
 
 
 def test_strips_of_many_sizes_come_back_at_their_own(make_strips, make_config, tmp_path):

@@ -107,6 +107,26 @@ def test_min_area_sees_what_min_size_left(min_area, pixels):
     assert filtered(SPECKS, min_size=3, min_area=min_area).sum() == pixels
 
 
+@pytest.mark.parametrize(("top", "pixels"), [(0.5, 4), (0.8, 4), (0.9, 0)])
+def test_only_sure_pixels_count_for_min_area(top, pixels):
+    """The triplet rule: a mask stays whole if enough of it reaches top_threshold."""
+    probs_chw = np.array([[[0.5, 0.8, 0.8, 0.9]]], dtype=np.float32)
+    options = {"threshold": [0.5], "min_size": [0], "min_area": [2], "top_threshold": [top]}
+
+    assert binarize(probs_chw, **options).sum() == pixels
+    assert binarize(to_uint8(probs_chw), **options).sum() == pixels
+
+
+def test_a_top_threshold_below_the_threshold_counts_as_it():
+    """Every pixel that is kept reaches it."""
+    probs_chw = SPECKS[None] * np.float32(0.6)
+    plain = {"threshold": [0.5], "min_size": [2], "min_area": [8]}
+
+    np.testing.assert_array_equal(
+        binarize(probs_chw, **plain, top_threshold=[0.1]), binarize(probs_chw, **plain)
+    )
+
+
 @settings(deadline=None, max_examples=200)
 @given(cases())
 def test_masks_match_a_flood_fill(case):

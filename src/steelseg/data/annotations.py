@@ -148,3 +148,21 @@ def parse_rows(
         except DataError as error:
             faults.append(Fault(str(path), row.line, f"{row.image_id}: {error}"))
     return Labels(num_classes, dict(sorted(sizes.items())), runs), faults
+
+
+def read_labels(path: Path, sizes: Mapping[str, tuple[int, int]], *, num_classes: int) -> Labels:
+    """Read the labels of images whose sizes are known.
+
+    Args:
+        path: train.csv.
+        sizes: Height and width of each image; rows of other images are left out.
+        num_classes: Number of classes C.
+
+    Raises:
+        DataError: with a line for every fault.
+    """
+    rows, bad_rows = read_rows(path, num_classes=num_classes)
+    labels, bad_masks = parse_rows(path, rows, sizes, num_classes=num_classes)
+    if faults := sorted(bad_rows + bad_masks):
+        raise DataError("\n".join(map(str, faults)))
+    return labels

@@ -22,17 +22,30 @@ from numpy.typing import NDArray
 _COLUMNS = (
     "class",
     "dice",
+    "empty",
     "dice+",
     "dice-",
     "IoU",
     "precision",
     "recall",
-    "presence acc",
+    "presence",
     "F1",
-    "image recall",
+    "found",
     "false alarms",
 )
 _NAME_WIDTH = 12
+
+# What every figure is made of, summed over pairs; `dice` over positive ones alone.
+_TERMS = (
+    "dice",
+    "intersection",
+    "predicted",
+    "truth",
+    "pairs",
+    "positives",
+    "found",
+    "false_alarms",
+)
 
 
 @dataclass(frozen=True)
@@ -147,38 +160,75 @@ def score(counts_nc3: NDArray[np.int64]) -> Scores:
     )
 
 
+def pair_terms(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Take each pair apart into what the figures add up.
+
+    Args:
+        counts: Pixels of intersection, prediction and truth, shape (..., 3).
+
+    Returns:
+        Shape (..., 8), in the order of `_TERMS`. Summed over any pairs, they go into `ratios`.
+    """
+    is_predicted, is_positive = counts[..., 1] > 0, counts[..., 2] > 0
+    terms = {
+        "dice": dice(counts) * is_positive,
+        "intersection": counts[..., 0],
+        "predicted": counts[..., 1],
+        "truth": counts[..., 2],
+        "pairs": np.ones(is_positive.shape),
+        "positives": is_positive,
+        "found": is_positive & is_predicted,
+        "false_alarms": is_predicted & ~is_positive,
+    }
+    return np.stack([terms[name] for name in _TERMS], axis=-1).astype(np.float64)
+
+
+def ratios(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Compute the figures that are ratios.
+
+    Args:
+        sums: `pair_terms` summed over some pairs, shape (..., 8).
+
+    Returns:
+        Figures by name, shape (...) each, NaN where there is nothing to divide by.
+    """
+    term = {name: sums[..., place] for place, name in enumerate(_TERMS)}
+    negatives = term["pairs"] - term["positives"]
+    left_empty = negatives - term["false_alarms"]
+    union = term["predicted"] + term["truth"] - term["intersection"]
+    parts = {
+        "dice": (term["dice"] + left_empty, term["pairs"]),
+        "dice_positive": (term["dice"], term["positives"]),
+        "dice_negative": (left_empty, negatives),
+        "iou": (term["intersection"], union),
+        "precision": (term["intersection"], term["predicted"]),
+        "recall": (term["intersection"], term["truth"]),
+        "presence_accuracy": (term["found"] + left_empty, term["pairs"]),
+        "presence_f1": (
+            2 * term["found"],
+            term["positives"] + term["found"] + term["false_alarms"],
+        ),
+        "image_recall": (term["found"], term["positives"]),
+        "false_alarm_rate": (term["false_alarms"], negatives),
+    }
+    return {
+        name: np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+        for name, (part, whole) in parts.items()
+    }
+
+
 def _figures(counts_p3: NDArray[np.int64]) -> Figures:
-    intersection, predicted, truth = (int(count) for count in counts_p3.sum(axis=0))
-    is_predicted, is_positive = counts_p3[:, 1] > 0, counts_p3[:, 2] > 0
-    pairs, positives = len(counts_p3), int(np.count_nonzero(is_positive))
-    found = int(np.count_nonzero(is_positive & is_predicted))
-    false_alarms = int(np.count_nonzero(is_predicted)) - found
-    negatives = pairs - positives
-    dice_p = dice(counts_p3)
+    sums = pair_terms(counts_p3).sum(axis=0)
+    pairs, positives, found, false_alarms = (
+        int(sums[_TERMS.index(name)]) for name in ("pairs", "positives", "found", "false_alarms")
+    )
     return Figures(
-        dice=_mean(dice_p),
-        dice_positive=_mean(dice_p[is_positive]),
-        dice_negative=_mean(dice_p[~is_positive]),
-        iou=_ratio(intersection, predicted + truth - intersection),
-        precision=_ratio(intersection, predicted),
-        recall=_ratio(intersection, truth),
-        presence_accuracy=_ratio(found + negatives - false_alarms, pairs),
-        presence_f1=_ratio(2 * found, positives + found + false_alarms),
-        image_recall=_ratio(found, positives),
-        false_alarm_rate=_ratio(false_alarms, negatives),
+        **{name: float(value) for name, value in ratios(sums).items()},
         pairs=pairs,
         positives=positives,
         misses=positives - found,
         false_alarms=false_alarms,
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else math.nan
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
 
 
 def all_empty(counts_nc3: NDArray[np.int64]) -> Scores:
@@ -231,8 +281,9 @@ def table(scores: Scores, class_names: Sequence[str]) -> str:
         class_names: One name a class; a name of more than 12 characters is cut.
 
     Returns:
-        Aligned lines without a line break at the end, "-" where a figure is undefined. Image
-        recall reads found/positive pairs, false alarms reads predicted/negative pairs.
+        Aligned lines without a line break at the end, "-" where a figure is undefined. "empty"
+        is the Dice of predicting nothing, which a model has to beat. Found reads predicted/positive
+        pairs, false alarms reads predicted/negative pairs; presence is their accuracy.
     """
     named = zip([*class_names, "all"], [*scores.per_class, scores.overall], strict=True)
     rows = [_COLUMNS, *(_row(name, figures) for name, figures in named)]
@@ -245,6 +296,7 @@ def _row(name: str, figures: Figures) -> tuple[str, ...]:
     return (
         name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "...",
         _decimal(figures.dice),
+        _decimal(negatives / figures.pairs if figures.pairs else math.nan),
         _decimal(figures.dice_positive),
         _decimal(figures.dice_negative),
         _decimal(figures.iou),

@@ -1,9 +1,11 @@
 """From probabilities to masks: threshold, then two filters against specks.
 
-Each class has its own three settings. `threshold`: a pixel is kept from this probability on.
+Each class has its own four settings. `threshold`: a pixel is kept from this probability on.
 `min_size`: a connected component with fewer pixels is removed. `min_area`: when what remains
-of the whole mask has fewer pixels, it is emptied. 0 switches either filter off. Pixels that
-touch at a corner belong to one component.
+of the whole mask has fewer pixels that reach `top_threshold`, it is emptied; this is the
+triplet rule (top score, area, bottom score) of the competition's best entries, and with
+`top_threshold` at `threshold` a plain filter on the area. 0 switches either filter off. Pixels
+that touch at a corner belong to one component.
 
 Probabilities are floats in [0, 1] or their uint8 rounding as `to_uint8` makes it, which is
 how out-of-fold predictions are stored. A uint8 q counts as the probability q / 255. So both
@@ -15,6 +17,7 @@ Axes: c classes, h height, w width. No files, no torch, no search for good setti
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cv2
@@ -29,12 +32,30 @@ Number = TypeVar("Number", int, float)
 _LEVEL_NOISE = 1e-4
 
 
+@dataclass(frozen=True)
+class MaskSettings:
+    """The four settings of `binarize`, one value a class each."""
+
+    threshold: tuple[float, ...]
+    """Lowest probability that is kept."""
+
+    min_size: tuple[int, ...]
+    """Pixels of the smallest component that is kept."""
+
+    min_area: tuple[int, ...]
+    """Pixels from `top_threshold` on of the smallest whole mask that is kept."""
+
+    top_threshold: tuple[float, ...]
+    """Lowest probability that counts for `min_area`; below `threshold` it counts as `threshold`."""
+
+
 def binarize(
     probs_chw: NDArray[Any],
     *,
     threshold: Sequence[float],
     min_size: Sequence[int],
     min_area: Sequence[int],
+    top_threshold: Sequence[float] | None = None,
 ) -> NDArray[np.bool_]:
     """Turn the probabilities of one image into masks.
 
@@ -43,23 +64,35 @@ def binarize(
         threshold: Lowest probability that is kept, one a class.
         min_size: Pixels of the smallest component that is kept, one a class.
         min_area: Pixels of the smallest whole mask that is kept, one a class.
+        top_threshold: Lowest probability that counts for `min_area`, one a class; None counts
+            every pixel that is kept.
 
     Returns:
         Masks, shape (C, H, W), row-major in memory.
     """
-    assert len(threshold) == len(min_size) == len(min_area) == len(probs_chw), (
-        f"{threshold}, {min_size}, {min_area} for {probs_chw.shape}"
+    tops = threshold if top_threshold is None else top_threshold
+    assert len(threshold) == len(min_size) == len(min_area) == len(tops) == len(probs_chw), (
+        f"{threshold}, {min_size}, {min_area}, {tops} for {probs_chw.shape}"
     )
     masks_chw = np.empty(probs_chw.shape, dtype=np.bool_)
     for channel, mask_hw in enumerate(masks_chw):
-        cut = _cut(threshold[channel], probs_chw.dtype)
-        np.greater_equal(probs_chw[channel], cut, out=mask_hw)
+        probs_hw = probs_chw[channel]
+        np.greater_equal(probs_hw, level_of(threshold[channel], probs_hw.dtype), out=mask_hw)
         _filter(mask_hw, min_size=min_size[channel], min_area=min_area[channel])
+        if tops[channel] > threshold[channel] and mask_hw.any():
+            is_top_hw = probs_hw >= level_of(tops[channel], probs_hw.dtype)
+            if np.count_nonzero(mask_hw & is_top_hw) < min_area[channel]:
+                mask_hw[:] = False
     return masks_chw
 
 
-def _cut(threshold: float, dtype: np.dtype[Any]) -> float:
-    """Express a threshold in the unit of the array: q / 255 >= t is q >= ceil(255 t)."""
+def level_of(threshold: float, dtype: np.dtype[Any]) -> float:
+    """Express a threshold in the unit of an array: q / 255 >= t is q >= ceil(255 t).
+
+    Args:
+        threshold: A probability.
+        dtype: Type of the array, uint8 or floating.
+    """
     if dtype == np.uint8:
         return math.ceil(float(threshold) * 255 - _LEVEL_NOISE)
     assert np.issubdtype(dtype, np.floating), dtype

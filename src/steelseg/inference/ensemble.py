@@ -71,10 +71,12 @@ class Ensemble:
             return_freed_memory()
         loads = [self._loader(path) for path in paths]
         self.configs: list[Config] = []
+        self.digests: list[str] = []
         models: list[nn.Module] = []
         for path in paths:
             checkpoint = load_checkpoint(path)
             self.configs.append(checkpoint.config)
+            self.digests.append(checkpoint.sha256)
             _refuse_strangers(self.configs, paths)
             if not sequential:
                 models.append(restore_model(checkpoint).to(device))

@@ -9,6 +9,7 @@ The command line, out-of-fold prediction and this class send strips the same way
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,9 +18,11 @@ from steelseg.config import Config
 from steelseg.config_file import build_config
 from steelseg.data.images import read_image
 from steelseg.errors import CheckpointError, DataError
+from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings, read_tuned
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches
-from steelseg.inference.settings import forward_plan, mask_maker
+from steelseg.inference.settings import forward_plan
+from steelseg.models.checkpoint import read_settings
 from steelseg.models.precision import pick_device
 from steelseg.run_folder import RunFolder
 
@@ -27,7 +30,11 @@ Source = str | Path
 
 
 class Predictor:
-    """The mean of a run's folds, or of any checkpoints, with the post-processing of the run."""
+    """The mean of a run's folds, or of any checkpoints, with their post-processing.
+
+    Of a run folder that is what its settings say, else what `steelseg tune` chose for it, else a
+    threshold of 0.5. Bare checkpoints know of no tuning.
+    """
 
     def __init__(
         self,
@@ -48,18 +55,24 @@ class Predictor:
         Raises:
             CheckpointError: if there is no checkpoint, or one cannot be used.
             ConfigError: if an override is wrong.
+            DataError: if postprocess.json is damaged.
         """
+        run = _run_of(source)
         paths = find_checkpoints(source, folds)
-        first = build_config(_settings_of(source, paths), overrides, source=str(paths[0]))
-        self.config: Config = first
+        trained = run.load_config() if run else read_settings(paths[0])
+        config = build_config(trained.model_dump(), overrides, source=str(paths[0]))
+        self.config: Config = config
         self._ensemble = Ensemble(
             paths,
-            sequential=first.inference.ensemble == "sequential",
+            sequential=config.inference.ensemble == "sequential",
             device=torch.device(device) if device else pick_device(),
         )
-        self._ensemble.must_fit(first)
-        self._plan = forward_plan(first)
-        self._to_mask = mask_maker(first)
+        self._ensemble.must_fit(config)
+        self._plan = forward_plan(config)
+        tuned = read_tuned(run.postprocess_json) if run else None
+        if run and tuned:
+            _refuse_outdated(tuned, run, dict(zip(paths, self._ensemble.digests, strict=True)))
+        self._to_mask = mask_maker(mask_settings(config, tuned.settings if tuned else None))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,8 +134,6 @@ class Predictor:
             return image_hwc
         if channels == 3:
             return np.repeat(image_hwc, 3, axis=2)
-        import cv2
-
         return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
 
 
@@ -136,8 +147,7 @@ def find_checkpoints(
     """
     if not isinstance(source, str | Path):
         paths = [Path(path) for path in source]
-    elif Path(source).is_dir():
-        run = RunFolder(Path(source))
+    elif run := _run_of(source):
         trained = folds or run.trained_folds(run.load_config().data.num_folds)
         paths = [run.best_model(fold) for fold in trained]
     else:
@@ -150,10 +160,17 @@ def find_checkpoints(
     return paths
 
 
-def _settings_of(source: Source | Sequence[Source], paths: Sequence[Path]) -> dict[str, object]:
-    """Settings of the run folder, else those inside the first checkpoint."""
-    from steelseg.models.checkpoint import load_checkpoint
+def _run_of(source: Source | Sequence[Source]) -> RunFolder | None:
+    """The run folder that is meant; None where checkpoints are."""
+    is_run = isinstance(source, str | Path) and Path(source).is_dir()
+    return RunFolder(Path(str(source))) if is_run else None
 
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        return RunFolder(Path(source)).load_config().model_dump()
-    return load_checkpoint(paths[0]).config.model_dump()
+
+def _refuse_outdated(tuned: Tuned, run: RunFolder, digests: dict[Path, str]) -> None:
+    """Raise CheckpointError if a fold has been trained on since its predictions were tuned on."""
+    for fold, digest in tuned.models.items():
+        if digests.get(run.best_model(fold), digest) != digest:
+            raise CheckpointError(
+                f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
+                f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
+            )

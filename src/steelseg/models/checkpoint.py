@@ -39,6 +39,9 @@ class Checkpoint:
     state: Mapping[str, Any]
     """What JSON can hold: config, fold, epoch, dice and, in resumable files, progress."""
 
+    sha256: str = ""
+    """Over all of it, as the file bears it; "" before it is saved."""
+
     @property
     def config(self) -> Config:
         """The settings that the model was trained with."""
@@ -62,25 +65,47 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: if the file is missing, no checkpoint of ours, or damaged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
-    if "steelseg" not in header:
-        raise CheckpointError(
-            f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
-        )
+    header, tensors = _open(path, with_tensors=True)
     text = header["steelseg"]
     if header.get("sha256") != _digest(tensors, text):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
     state = json.loads(text)
     if state.pop("format") != FORMAT:
         raise CheckpointError(f"{path} was written by another version of steelseg.")
-    return Checkpoint(_with_prefix(tensors, "model."), _with_prefix(tensors, "optimizer."), state)
+    return Checkpoint(
+        _with_prefix(tensors, "model."),
+        _with_prefix(tensors, "optimizer."),
+        state,
+        header["sha256"],
+    )
+
+
+def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read the header and, if asked, the tensors of a checkpoint, or raise CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+    if "steelseg" not in header:
+        raise CheckpointError(
+            f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
+        )
+    return header, tensors
+
+
+def read_settings(path: Path) -> Config:
+    """Read the settings inside a checkpoint, without its tensors and before its SHA-256 is known.
+
+    Raises:
+        CheckpointError: if the file is missing or no checkpoint of ours.
+    """
+    header, _ = _open(path, with_tensors=False)
+    return build_config(json.loads(header["steelseg"])["config"], source=str(path))
 
 
 def _plain(tensor: Tensor) -> Tensor:

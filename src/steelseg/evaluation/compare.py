@@ -1,0 +1,131 @@
+"""The comparison stage: is one run better than another, or is it chance.
+
+Reads  RUN_A/scores.csv, RUN_B/scores.csv
+Writes nothing
+
+Both runs are judged on the strips that both predicted, draw by draw of the same bootstrap, so
+that what is hard for both cancels out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from steelseg.errors import DataError
+from steelseg.evaluation.intervals import draw_figures, interval
+from steelseg.evaluation.metrics import flatten, score
+from steelseg.evaluation.score_table import ScoreTable, read_scores
+from steelseg.run_folder import RunFolder
+
+_FIGURES = ("dice", "dice_positive", "image_recall", "false_alarm_rate")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of two runs on the same strips."""
+
+    name: str
+    """The figure, as metrics.json names it; of a class with its class_id behind."""
+
+    a: float
+    """In the first run; NaN where it is not defined."""
+
+    b: float
+    """In the second run."""
+
+    bounds: tuple[float, float] | None
+    """95 % interval of b - a; None where it is not defined."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether zero lies outside the interval."""
+        return self.bounds is not None and not self.bounds[0] <= 0 <= self.bounds[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs beside each other."""
+
+    strips: int
+    """Strips that both runs predicted."""
+
+    left_out: int
+    """Strips that only one of them predicted."""
+
+    differences: tuple[Difference, ...]
+    """Overall first, then class by class."""
+
+    @property
+    def sentence(self) -> str:
+        """What to conclude from the mean Dice."""
+        dice = self.differences[0]
+        assert dice.bounds is not None
+        low, high = dice.bounds
+        if not dice.is_real:
+            return (
+                "No difference that this data can show: B - A in Dice is "
+                f"{dice.b - dice.a:+.4f} [{low:+.4f}, {high:+.4f}]."
+            )
+        better, sign = ("B", 1) if dice.b > dice.a else ("A", -1)
+        low, high = sorted((sign * low, sign * high))
+        return f"{better} is better by {abs(dice.b - dice.a):.4f} [{low:.4f}, {high:.4f}] in Dice."
+
+
+def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
+    """Compare two evaluated runs, paired by strip.
+
+    Raises:
+        CheckpointError: if a run has no scores.csv.
+        DataError: if the two have no strip in common, other truths or other classes.
+    """
+    a, b = read_scores(run_a.scores_csv), read_scores(run_b.scores_csv)
+    common = [image_id for image_id in a.fold_of if image_id in b.fold_of]
+    if not common:
+        raise DataError(f"{run_a.path} and {run_b.path} have no strip in common.")
+    counts_a, counts_b = (_pick(table, common) for table in (a, b))
+    if counts_a.shape != counts_b.shape or (counts_a[..., 2] != counts_b[..., 2]).any():
+        raise DataError(
+            f"{run_a.path} and {run_b.path} were scored against other masks. Evaluate both on "
+            "the same train.csv: steelseg evaluate RUN."
+        )
+    draws_a, draws_b = draw_figures(counts_a), draw_figures(counts_b)
+    figures_a, figures_b = (flatten(score(counts), prefix="") for counts in (counts_a, counts_b))
+    tails = ["", *(f"_{class_id}" for class_id in range(1, counts_a.shape[1] + 1))]
+    return Comparison(
+        strips=len(common),
+        left_out=len(a.fold_of.keys() ^ b.fold_of.keys()),
+        differences=tuple(
+            Difference(n, figures_a[n], figures_b[n], interval(draws_b[n] - draws_a[n]))
+            for n in (name + tail for tail in tails for name in _FIGURES)
+        ),
+    )
+
+
+def _pick(table: ScoreTable, image_ids: Sequence[str]) -> np.ndarray:
+    """The counts of some strips, in their order."""
+    place = {image_id: number for number, image_id in enumerate(table.fold_of)}
+    return table.counts_nc3[[place[image_id] for image_id in image_ids]]
+
+
+def describe(comparison: Comparison, class_names: Sequence[str]) -> str:
+    """Draw a comparison as a text table with the conclusion below."""
+    head = f"{'':<14}{'figure':<18}{'A':>8}{'B':>8}{'B - A':>10}  95 % interval"
+    lines = [head]
+    for place, difference in enumerate(comparison.differences):
+        group, figure = divmod(place, len(_FIGURES))
+        name = ("all", *class_names)[group][:12] if figure == 0 else ""
+        lines.append(f"{name:<14}{_FIGURES[figure]:<18}" + _cells(difference))
+    if comparison.left_out:
+        lines.append(f"{comparison.left_out} strips that only one run predicted are left out.")
+    lines.append(f"{comparison.strips} strips, paired; * marks what is hardly chance.")
+    return "\n".join([*lines, comparison.sentence])
+
+
+def _cells(difference: Difference) -> str:
+    """Values, difference and interval of a line."""
+    a, b, bounds = difference.a, difference.b, difference.bounds
+    if bounds is None or np.isnan(b - a):
+        return f"{'-':>8}{'-':>8}{'-':>10}"
+    star = " *" if difference.is_real else ""
+    return f"{a:8.4f}{b:8.4f}{b - a:+10.4f}  [{bounds[0]:+.4f}, {bounds[1]:+.4f}]{star}"

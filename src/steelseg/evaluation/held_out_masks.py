@@ -1,0 +1,47 @@
+"""The masks that held-out strips are scored by.
+
+Of a tuned run every strip is masked with settings that were chosen without it, else with the
+settings of the run. What scores strips and what shows them both ask here, so that a picture is
+of the mask that was scored.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.config import Config
+from steelseg.errors import CheckpointError
+from steelseg.evaluation.oof_store import HeldOut
+from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings
+from steelseg.run_folder import RunFolder
+
+ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
+"""From image_id and probs_chw to mask_chw."""
+
+
+def held_out_masks(
+    config: Config, run: RunFolder, held_out: HeldOut, tuned: Tuned | None
+) -> ToMask:
+    """Make masks by the settings, or by what was tuned without the strip.
+
+    Args:
+        config: The settings; what they fix goes before what was tuned.
+        run: The run, for the message.
+        held_out: The predictions that masks are made of.
+        tuned: What postprocess.json holds; None without it.
+
+    Raises:
+        CheckpointError: if tuning has not seen these predictions.
+    """
+    if tuned is None:
+        plain = mask_maker(mask_settings(config))
+        return lambda _, probs_chw: plain(probs_chw)
+    is_known = held_out.fold_of.keys() <= tuned.part_of.keys()
+    if not is_known or any(tuned.models.get(f) != digest for f, digest in held_out.models.items()):
+        raise CheckpointError(
+            f"{run.postprocess_json} was tuned on other predictions. "
+            f"Tune again: steelseg tune {run.path}."
+        )
+    makers = [mask_maker(mask_settings(config, part)) for part in tuned.parts]
+    return lambda image_id, probs_chw: makers[tuned.part_of[image_id]](probs_chw)

@@ -1,0 +1,188 @@
+"""Where out-of-fold predictions are kept: one zarr array a fold.
+
+Probabilities are uint8 (probability times 255, rounded half up), one compressed chunk a strip,
+written strip by strip: memory does not grow with their number. Images of many sizes share one
+array, padded with zeros to the largest; their own sizes are in its attributes, and so is the
+SHA-256 of the model that predicted them.
+
+No torch: what reads predictions needs none.
+"""
+
+import shutil
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from steelseg.atomic import replacing, sync_folder
+from steelseg.data.annotations import Labels, read_labels
+from steelseg.errors import CheckpointError
+from steelseg.run_folder import RunFolder
+
+
+@contextmanager
+def new_store(
+    path: Path,
+    *,
+    image_ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    num_classes: int,
+    model_sha256: str,
+) -> Iterator[Any]:
+    """Open an array beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: Folder of the zarr array.
+        image_ids: The strips, in the order of the array.
+        sizes: Height and width of each.
+        num_classes: Classes C.
+        model_sha256: Of the model that predicts.
+
+    Yields:
+        The array, shape (N, C, H, W), uint8, zero.
+    """
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield zarr.create_array(
+            store=str(partial),
+            shape=(len(image_ids), num_classes, height, width),
+            chunks=(1, num_classes, height, width),
+            dtype="uint8",
+            attributes={
+                "image_ids": list(image_ids),
+                "sizes": [list(size) for size in sizes],
+                "model_sha256": model_sha256,
+            },
+        )
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_oof(
+    path: Path, *, only: Container[str] | None = None
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Read out-of-fold probabilities, strip by strip.
+
+    Args:
+        path: Folder of the zarr array.
+        only: The image_ids to read; None reads all.
+
+    Yields:
+        image_id and probs_chw, shape (C, H, W), uint8: probability times 255.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    array = _open(path)
+    pairs = zip(array.attrs["image_ids"], array.attrs["sizes"], strict=True)
+    for place, (image_id, (height, width)) in enumerate(pairs):
+        if only is None or image_id in only:
+            yield image_id, np.asarray(array[place])[:, :height, :width]
+
+
+def _open(path: Path) -> Any:
+    """Open the array, or raise CheckpointError."""
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}. Make it: steelseg oof RUN.")
+    return zarr.open_array(str(path), mode="r")
+
+
+def write_npy(path: Path) -> Path:
+    """Write the baseline's oof_predictions.npy beside `path`, strip by strip.
+
+    Returns:
+        The file: float32, shape (N, C, H, W), probabilities in [0, 1]; padding is 0.
+    """
+    array = _open(path)
+    npy = path.with_name("oof_predictions.npy")
+    with replacing(npy, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(array.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for place in range(array.shape[0]):
+            file.write((np.asarray(array[place]) / np.float32(255)).astype("<f4").data)
+    return npy
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The out-of-fold predictions of a run beside the truth; iterate to read them."""
+
+    labels: Labels
+    """The truth of every strip that was predicted."""
+
+    fold_of: Mapping[str, int]
+    """Fold of each strip, in the order of reading."""
+
+    models: Mapping[int, str]
+    """SHA-256 of the model of each fold."""
+
+    paths: tuple[Path, ...]
+    """The arrays."""
+
+    def __len__(self) -> int:
+        return len(self.fold_of)
+
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
+        """Yield image_id, probs_chw (uint8) and truth_chw of each strip."""
+        return self.read()
+
+    def read(
+        self, only: Container[str] | None = None
+    ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
+        """Yield what iterating does, of some image_ids alone; None is all."""
+        for path in self.paths:
+            for image_id, probs_chw in read_oof(path, only=only):
+                yield image_id, probs_chw, self.labels.draw(image_id)
+
+    @property
+    def present(self) -> dict[str, tuple[int, ...]]:
+        """Class ids that each strip shows."""
+        return {image_id: self.labels.present(image_id) for image_id in self.fold_of}
+
+
+def open_held_out(
+    run: RunFolder,
+    *,
+    train_csv: Path,
+    num_classes: int,
+    num_folds: int,
+    folds: Sequence[int] | None = None,
+) -> HeldOut:
+    """Open the predictions of a run.
+
+    Args:
+        run: The run.
+        train_csv: The labels.
+        num_classes: Classes C.
+        num_folds: Folds of the run.
+        folds: Which to open; None opens all that there are.
+
+    Raises:
+        CheckpointError: if there are none.
+        DataError: if train.csv has a fault.
+    """
+    chosen = folds or [fold for fold in range(num_folds) if run.oof(fold).exists()]
+    if not chosen:
+        raise CheckpointError(
+            f"{run.path} has no out-of-fold predictions. Make them: steelseg oof {run.path}."
+        )
+    sizes: dict[str, tuple[int, int]] = {}
+    fold_of: dict[str, int] = {}
+    models: dict[int, str] = {}
+    for fold in chosen:
+        attrs = _open(run.oof(fold)).attrs
+        sizes |= {i: (s[0], s[1]) for i, s in zip(attrs["image_ids"], attrs["sizes"], strict=True)}
+        fold_of |= dict.fromkeys(attrs["image_ids"], fold)
+        models[fold] = attrs["model_sha256"]
+    labels = read_labels(train_csv, sizes, num_classes=num_classes)
+    return HeldOut(labels, fold_of, models, tuple(run.oof(fold) for fold in chosen))

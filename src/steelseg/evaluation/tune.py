@@ -1,0 +1,247 @@
+"""The tuning stage: post-processing chosen on the out-of-fold predictions, and scored honestly.
+
+Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
+Writes RUN/postprocess.json
+
+The score to report is the cross-fitted one: every strip judged with settings that were chosen
+without it. The naive one, chosen and scored on the same strips, stands beside it to show by how
+much it flatters.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.config import Config
+from steelseg.data.folds import assign_folds
+from steelseg.errors import DataError
+from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
+from steelseg.evaluation.metrics import count_pixels, dice
+from steelseg.evaluation.oof_store import HeldOut, open_held_out
+from steelseg.evaluation.postprocess import MaskSettings, per_class
+from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings, write_tuned
+from steelseg.evaluation.tuning import (
+    Ranking,
+    best,
+    between_levels,
+    cross_fit,
+    landscape,
+    operating_points,
+    ranking,
+)
+from steelseg.progress import progress as show
+from steelseg.run_folder import RunFolder
+
+_THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+
+
+def tune_run(config: Config, run: RunFolder) -> Tuned:
+    """Choose threshold, top_threshold, min_size and min_area of each class.
+
+    What the settings fix is not searched.
+
+    Args:
+        config: The settings.
+        run: A run with out-of-fold predictions.
+
+    Returns:
+        What postprocess.json holds.
+
+    Raises:
+        CheckpointError: if there are no predictions.
+        DataError: if train.csv has a fault, or one strip alone was predicted.
+    """
+    held_out = open_held_out(
+        run,
+        train_csv=config.data.root / "train.csv",
+        num_classes=config.data.num_classes,
+        num_folds=config.data.num_folds,
+    )
+    num_parts = min(config.tune.parts, len(held_out))
+    if num_parts < 2:
+        raise DataError(f"{run.path} has predictions of one strip; tuning needs two at least.")
+    part_of = assign_folds(held_out.present, num_folds=num_parts, seed=config.train.seed)
+    tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
+    untuned = _fill(tables, held_out, part_of, mask_settings(config))
+    fits = [
+        _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
+    ]
+    tuned = Tuned(
+        settings=_settings([fit.chosen for fit in fits]),
+        parts=tuple(_settings(choices) for choices in zip(*(f.parts for f in fits), strict=True)),
+        part_of=part_of,
+        models=held_out.models,
+        report=_report(config, fits, untuned),
+    )
+    write_tuned(run.postprocess_json, tuned)
+    run.say(_summary(config, tuned, len(held_out)))
+    return tuned
+
+
+def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
+    """What is tried for each class: what the settings fix, else the lists of `tune`.
+
+    Args:
+        config: The settings.
+        sizes: Height and width of each strip, which the default list of sizes follows.
+    """
+    tune, fixed, classes = config.tune, config.postprocess, config.data.num_classes
+    thresholds = [between_levels(t) for t in tune.thresholds or _THRESHOLDS]
+    steps = tune.sizes or default_sizes(max(height * width for height, width in sizes.values()))
+
+    def tried(name: str, default: Sequence[Any]) -> list[Sequence[Any]]:
+        value = getattr(fixed, name)
+        if value is None:
+            return [default] * classes
+        return [(v,) for v in per_class(value, classes, name=f"postprocess.{name}")]
+
+    return [
+        make_grid(thresholds=threshold, top_thresholds=top, min_sizes=size, min_areas=area)
+        for threshold, top, size, area in zip(
+            tried("threshold", thresholds),
+            tried("top_threshold", thresholds),
+            tried("min_size", steps),
+            tried("min_area", steps),
+            strict=True,
+        )
+    ]
+
+
+def default_sizes(pixels: int) -> tuple[int, ...]:
+    """Sizes to try for images of so many pixels: 0, and 21 steps of the square root of 2."""
+    steps = pixels / 2**14 * np.sqrt(2) ** np.arange(21)
+    return tuple(sorted({0, *(round(float(step)) for step in steps)}))
+
+
+def rankings(config: Config) -> list[Ranking]:
+    """The objective of each class."""
+    tune, classes = config.tune, config.data.num_classes
+    return [
+        ranking(tune.objective, min_recall=tune.min_recall, cost_miss=miss, cost_false_alarm=alarm)
+        for miss, alarm in zip(
+            per_class(tune.cost_miss, classes, name="tune.cost_miss"),
+            per_class(tune.cost_false_alarm, classes, name="tune.cost_false_alarm"),
+            strict=True,
+        )
+    ]
+
+
+class _Fit:
+    """One class, searched: on all strips and for each part on the others."""
+
+    def __init__(self, tables: Tables, num_parts: int, rank: Ranking) -> None:
+        self.sums: Sums = tables.sums(range(num_parts))
+        place = best(self.sums, rank)
+        self.chosen: Choice = self.sums.choice(place)
+        self.naive: Outcome = self.sums.outcome(place)
+        self.parts, self.cross_fitted = cross_fit(tables, num_parts, rank)
+
+
+def _fill(
+    tables: Sequence[Tables], held_out: HeldOut, part_of: Mapping[str, int], plain: MaskSettings
+) -> list[Outcome]:
+    """Count every strip; gives what each class comes to without tuning."""
+    to_mask, counts = mask_maker(plain), []
+    for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "tune"):
+        counts.append(count_pixels(to_mask(probs_chw), truth_chw))
+        for table, probs_hw, truth_hw in zip(tables, probs_chw, truth_chw, strict=True):
+            table.add(part_of[image_id], probs_hw, truth_hw)
+    return [_outcome(counts_n3) for counts_n3 in np.stack(counts, axis=1)]
+
+
+def _outcome(counts_n3: NDArray[np.int64]) -> Outcome:
+    """Sum up the pairs of one class."""
+    is_predicted, is_positive = counts_n3[:, 1] > 0, counts_n3[:, 2] > 0
+    return Outcome(
+        dice_sum=float(dice(counts_n3[is_positive]).sum()),
+        found=int(np.count_nonzero(is_predicted & is_positive)),
+        false_alarms=int(np.count_nonzero(is_predicted & ~is_positive)),
+        positives=int(np.count_nonzero(is_positive)),
+        negatives=int(np.count_nonzero(~is_positive)),
+    )
+
+
+def _settings(choices: Sequence[Choice]) -> MaskSettings:
+    """The choices of all classes as settings."""
+    return MaskSettings(
+        threshold=tuple(choice.threshold for choice in choices),
+        min_size=tuple(choice.min_size for choice in choices),
+        min_area=tuple(choice.min_area for choice in choices),
+        top_threshold=tuple(choice.top_threshold for choice in choices),
+    )
+
+
+def _report(config: Config, fits: Sequence[_Fit], untuned: Sequence[Outcome]) -> dict[str, Any]:
+    """Objective, scores, and what every class could have had instead, for JSON."""
+    return {
+        "tune": config.tune.model_dump(mode="json"),
+        "scores": {
+            "untuned": _scores(untuned),
+            "naive": _scores([fit.naive for fit in fits]),
+            "cross_fitted": _scores([fit.cross_fitted for fit in fits]),
+        },
+        "classes": [_alternatives(fit.sums) for fit in fits],
+    }
+
+
+def _scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Outcomes of all classes together and of each."""
+    return {
+        **_figures(add_up(outcomes)),
+        "classes": [_figures(outcome) for outcome in outcomes],
+    }
+
+
+def _figures(outcome: Outcome) -> dict[str, float | int | None]:
+    """An outcome for JSON; what is not defined is null."""
+    return {
+        "dice": outcome.dice,
+        "dice_positive": outcome.dice_positive if outcome.positives else None,
+        "found": outcome.found,
+        "positives": outcome.positives,
+        "false_alarms": outcome.false_alarms,
+        "negatives": outcome.negatives,
+    }
+
+
+def _alternatives(sums: Sums) -> dict[str, Any]:
+    """Landscape and operating points of a class."""
+    thresholds, dice_ts = landscape(sums)
+    return {
+        "landscape": {
+            "thresholds": thresholds,
+            "min_sizes": list(sums.grid.min_sizes),
+            "dice": dice_ts.round(6).tolist(),
+        },
+        "operating_points": [
+            {**vars(choice), **_figures(outcome)} for choice, outcome in operating_points(sums)
+        ],
+    }
+
+
+def _summary(config: Config, tuned: Tuned, strips: int) -> str:
+    """Say what was chosen and what it is worth."""
+    chosen, scores = tuned.settings, tuned.report["scores"]
+    head = f"{'class':<12}  threshold    top  min_size  min_area  untuned  cross-fitted  naive"
+    lines = [f"tuned on {strips} strips for {config.tune.objective}; Dice:", head]
+    lines += [
+        f"{name[:12]:<12}  {chosen.threshold[c]:9.3f}  {chosen.top_threshold[c]:5.3f}"
+        f"  {chosen.min_size[c]:8d}  {chosen.min_area[c]:8d}"
+        + _columns({kind: values["classes"][c] for kind, values in scores.items()})
+        for c, name in enumerate(config.data.names)
+    ]
+    optimism = scores["naive"]["dice"] - scores["cross_fitted"]["dice"]
+    lines += [
+        f"{'all':<12}{'':38}" + _columns(scores),
+        "cross-fitted: every strip with settings chosen without it; this is the score to report. "
+        f"naive: chosen and scored on the same strips, {optimism:+.4f}",
+    ]
+    return "\n".join(lines)
+
+
+def _columns(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """The three Dice of a line."""
+    untuned, fitted, naive = (scores[k]["dice"] for k in ("untuned", "cross_fitted", "naive"))
+    return f"  {untuned:7.4f}  {fitted:12.4f}  {naive:5.4f}"

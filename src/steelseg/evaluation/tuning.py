@@ -1,0 +1,139 @@
+"""Choosing post-processing settings: exact, by an objective, and without fooling oneself.
+
+The objective of a class does not depend on the other classes, so each is searched alone, and the
+best of its whole grid is found. `cross_fit` chooses for the strips of each part on all the others;
+only its outcome says what to expect of new strips, because settings chosen and scored on the
+same strips flatter themselves.
+
+No files, no torch, no masks: `grid_tables` counts them.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.evaluation.grid_tables import Choice, Outcome, Place, Sums, Tables, add_up
+
+Objective = Literal["dice", "dice_positive", "recall", "cost"]
+
+# Sums of a few thousand Dice values differ by this much when added in another order.
+_SAME = 1e-9
+
+Ranking: TypeAlias = Callable[[Sums], tuple[NDArray[Any], NDArray[Any]]]
+"""Ranks combinations: the highest value of the first array, then of the second."""
+
+
+def ranking(
+    objective: Objective, *, min_recall: float, cost_miss: float, cost_false_alarm: float
+) -> Ranking:
+    """What is best, by the name of the objective.
+
+    Args:
+        objective: dice: highest mean Dice. dice_positive: highest over positive pairs, then
+            fewest false alarms. recall: fewest false alarms among those that find at least
+            `min_recall` of the positive pairs, or come nearest to it. cost: lowest sum of
+            misses and false alarms at their costs. Ties of the last two go to the mean Dice.
+        min_recall: Share of positive pairs that recall asks for.
+        cost_miss: Cost of a positive pair without a mask.
+        cost_false_alarm: Cost of a negative pair with one.
+    """
+
+    def by_recall(sums: Sums) -> tuple[NDArray[Any], NDArray[Any]]:
+        enough = np.minimum(sums.found, np.ceil(min_recall * sums.positives - _SAME))
+        # A miss too many outweighs every false alarm.
+        return enough * (sums.negatives + 1) - sums.false_alarms, sums.mean_dice
+
+    def by_cost(sums: Sums) -> tuple[NDArray[Any], NDArray[Any]]:
+        misses = sums.positives - sums.found
+        return -(cost_miss * misses + cost_false_alarm * sums.false_alarms), sums.mean_dice
+
+    rankings: dict[Objective, Ranking] = {
+        "dice": lambda sums: (sums.mean_dice, -sums.false_alarms),
+        "dice_positive": lambda sums: (sums.dice / max(sums.positives, 1), -sums.false_alarms),
+        "recall": by_recall,
+        "cost": by_cost,
+    }
+    return rankings[objective]
+
+
+def between_levels(threshold: float) -> float:
+    """Move a threshold to the nearest middle between two of the 256 levels; 0.5 is one.
+
+    There the stored probabilities give the same mask as the network's own floats.
+    """
+    return float((np.clip(np.floor(threshold * 255), 0, 254) + 0.5) / 255)
+
+
+def best(sums: Sums, rank: Ranking) -> Place:
+    """Find the best combination; of equal ones the one that changes least.
+
+    Returns:
+        Its place in the tables.
+    """
+    first, second = rank(sums)
+    equal = first >= first.max() - _SAME
+    equal &= second >= second[equal].max() - _SAME
+    places = [(int(k), int(s), int(a)) for k, s, a in np.argwhere(equal)]
+    return min(places, key=lambda place: _change(sums.choice(place)))
+
+
+def _change(choice: Choice) -> tuple[float, ...]:
+    """How far a combination is from a plain threshold of one half."""
+    return (
+        choice.min_size,
+        choice.min_area,
+        choice.top_threshold - choice.threshold,
+        abs(choice.threshold - 0.5),
+        choice.threshold,
+    )
+
+
+def cross_fit(tables: Tables, num_parts: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
+    """Choose for each part on the others, and count what that gives.
+
+    Returns:
+        The choice for each part, and the outcome over all strips, each with a choice that was
+        made without it.
+    """
+    choices, outcomes = [], []
+    for part in range(num_parts):
+        others = tables.sums([p for p in range(num_parts) if p != part])
+        place = best(others, rank)
+        choices.append(others.choice(place))
+        outcomes.append(tables.sums([part]).outcome(place))
+    return choices, add_up(outcomes)
+
+
+def landscape(sums: Sums) -> tuple[list[float], NDArray[np.float64]]:
+    """Mean Dice over threshold and min_size, the other two settings at their best.
+
+    Returns:
+        The thresholds T, and the Dice, shape (T, S).
+    """
+    thresholds = sorted({threshold for threshold, _ in sums.grid.pairs})
+    best_ks = sums.mean_dice.max(axis=2)
+    rows = [
+        best_ks[[k for k, (t, _) in enumerate(sums.grid.pairs) if t == threshold]].max(axis=0)
+        for threshold in thresholds
+    ]
+    return thresholds, np.stack(rows)
+
+
+def operating_points(sums: Sums) -> list[tuple[Choice, Outcome]]:
+    """The combinations that find more than any other with as few false alarms.
+
+    Returns:
+        One combination for each number found, the fewest false alarms first; of equal ones
+        the one with the highest mean Dice.
+    """
+    order = np.lexsort((-sums.mean_dice.ravel(), -sums.found.ravel(), sums.false_alarms.ravel()))
+    found = sums.found.ravel()[order]
+    most_before = np.concatenate([[0], np.maximum.accumulate(found)[:-1]])
+    points = []
+    for flat in order[found > most_before]:
+        pair, size, area = np.unravel_index(flat, sums.found.shape)
+        place = int(pair), int(size), int(area)
+        points.append((sums.choice(place), sums.outcome(place)))
+    return points

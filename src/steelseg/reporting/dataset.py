@@ -1,0 +1,133 @@
+"""What a data set holds: strips, classes, sizes of images and of defects.
+
+Masks stay runs, so nothing is drawn. Images are not decoded; where the settings fix no size,
+each file is walked for its own.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from steelseg.config import DataConfig
+from steelseg.data.annotations import Labels, read_labels
+from steelseg.data.images import list_images, measure
+from steelseg.errors import CheckpointError, DataError
+from steelseg.progress import progress as show
+
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_SIZES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """One class of a data set."""
+
+    name: str
+    channel: int
+    strips: int
+    """Strips that show it."""
+    pixels: int
+    areas: tuple[float, ...] | None
+    """Pixels of its masks, one a strip: smallest, quartiles, largest; None without a mask."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A data set."""
+
+    strips: int
+    clean: int
+    """Strips without any defect."""
+    with_several: int
+    """Strips with more than one class."""
+    pixels: int
+    """Of all strips together."""
+    classes: tuple[ClassStatistics, ...]
+    sizes: tuple[tuple[int, int, int], ...]
+    """The commonest heights and widths with their number of strips."""
+    other_sizes: int
+    """How many more sizes there are."""
+    heights: tuple[int, int]
+    """Lowest and highest."""
+    widths: tuple[int, int]
+
+
+def read_statistics(data: DataConfig, command: str) -> Statistics:
+    """Count a data set.
+
+    Args:
+        data: Where it is.
+        command: What to type where it has moved to, for the message.
+
+    Raises:
+        CheckpointError: if it is not there.
+        DataError: if it has a fault.
+    """
+    must_be_there(data.root, command)
+    sizes = _sizes(data.root / "train_images", data.img_height, data.img_width)
+    labels = read_labels(data.root / "train.csv", sizes, num_classes=data.num_classes)
+    return _count(labels, data.names)
+
+
+def must_be_there(root: Path, command: str) -> None:
+    """Raise CheckpointError if a data set has moved away; arguments as of `read_statistics`."""
+    if not (root / "train.csv").is_file() or not (root / "train_images").is_dir():
+        raise CheckpointError(
+            f"data.root={root} has no train.csv with train_images/. "
+            f"Say where they are: {command} data.root=FOLDER."
+        )
+
+
+def _sizes(folder: Path, height: int | None, width: int | None) -> Mapping[str, tuple[int, int]]:
+    """Height and width of each image, from the settings or from its file."""
+    image_ids = list_images(folder)
+    if not image_ids:
+        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
+    if height is not None and width is not None:
+        return dict.fromkeys(image_ids, (height, width))
+    return {
+        image_id: _measure(folder / image_id)
+        for image_id in show(image_ids, len(image_ids), "measure")
+    }
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """Size of an image by its header."""
+    try:
+        return measure(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _count(labels: Labels, names: Sequence[str]) -> Statistics:
+    """Sum up the labels."""
+    shown = Counter(len(labels.present(image_id)) for image_id in labels.sizes)
+    sizes = Counter(labels.sizes.values()).most_common()
+    heights, widths = zip(*labels.sizes.values(), strict=True)
+    return Statistics(
+        strips=len(labels.sizes),
+        clean=shown[0],
+        with_several=sum(count for classes, count in shown.items() if classes > 1),
+        pixels=sum(height * width for height, width in labels.sizes.values()),
+        classes=tuple(_class(labels, name, c) for c, name in enumerate(names)),
+        sizes=tuple((*size, count) for size, count in sizes[:_SIZES_SHOWN]),
+        other_sizes=len(sizes[_SIZES_SHOWN:]),
+        heights=(min(heights), max(heights)),
+        widths=(min(widths), max(widths)),
+    )
+
+
+def _class(labels: Labels, name: str, channel: int) -> ClassStatistics:
+    """Count the masks of one class."""
+    areas = [
+        int(runs[:, 1].sum())
+        for (_, class_id), runs in labels.runs.items()
+        if class_id == channel + 1
+    ]
+    quantiles = tuple(np.quantile(areas, _QUANTILES).tolist()) if areas else None
+    return ClassStatistics(name, channel, len(areas), sum(areas), quantiles)

@@ -1,0 +1,229 @@
+"""What training and evaluation wrote about a run, as plain records for the page.
+
+A file that is not there raises CheckpointError with the command that makes it; `report` puts that
+line in place of the part. A file that is there and does not hold what it should raises DataError.
+Nothing is computed anew: the figures are those of history.csv and metrics.json.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from steelseg.errors import CheckpointError, DataError
+from steelseg.evaluation.metrics import Figures
+from steelseg.run_folder import RunFolder
+
+Value = float | None
+
+_FIGURES = tuple(field.name for field in fields(Figures))
+
+
+@contextmanager
+def whole(path: Path, command: str) -> Iterator[None]:
+    """Name the file and the command that makes it in whatever goes wrong in the block."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path}. Make it: {command}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
+        raise DataError(
+            f"{path} is damaged, or of an older version. Make it again: {command}."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was made with."""
+
+    time: datetime
+    command: str
+    python: str
+    platform: str
+    packages: Mapping[str, str | None]
+    """Versions; None of what was not installed."""
+
+
+def read_environment(run: RunFolder) -> Environment | None:
+    """Read environment.json; None without the file.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    path = run.path / "environment.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Environment(
+            time=datetime.fromisoformat(content["time"]),
+            command=" ".join(content["command"]),
+            python=str(content["python"]),
+            platform=str(content["platform"]),
+            packages=dict(content["packages"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged. Remove it; the report does without.") from None
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of one fold."""
+
+    fold: int
+    columns: Mapping[str, tuple[Value, ...]]
+    """A value an epoch, by the column names of history.csv."""
+
+    @property
+    def epochs(self) -> list[int]:
+        """Numbers of the epochs."""
+        return [int(epoch or 0) for epoch in self.columns["epoch"]]
+
+    @property
+    def best(self) -> int:
+        """Place of the epoch with the highest validation Dice."""
+        dices = [-1.0 if dice is None else dice for dice in self.columns["val_dice"]]
+        return dices.index(max(dices))
+
+    @property
+    def all_empty(self) -> Value:
+        """Dice of predicting nothing on the held-out strips of the fold."""
+        pairs, positives = self.columns["val_pairs"][-1], self.columns["val_positives"][-1]
+        return None if not pairs or positives is None else 1 - positives / pairs
+
+
+def read_histories(run: RunFolder, num_folds: int) -> list[History]:
+    """Read history.csv of each fold that was begun.
+
+    Raises:
+        CheckpointError: if none was.
+        DataError: if one is damaged.
+    """
+    command = f"steelseg train {run.path} --resume"
+    folds = [k for k in range(num_folds) if (run.fold(k) / "history.csv").exists()]
+    if not folds:
+        raise CheckpointError(f"No fold of {run.path} has a history.csv. Train: {command}.")
+    return [_read_history(run.fold(fold) / "history.csv", fold, command) for fold in folds]
+
+
+def _read_history(path: Path, fold: int, command: str) -> History:
+    """Read one history.csv; an empty cell is a figure that was not defined."""
+    with whole(path, command), path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+        names = list(rows[0])
+        needed = {"epoch", "learning_rate", "train_loss", "val_loss", "val_dice", "val_pairs"}
+        if missing := (needed | {"val_positives", "val_dice_positive"}) - set(names):
+            raise KeyError(missing)
+        return History(
+            fold, {name: tuple(float(r[name]) if r[name] else None for r in rows) for name in names}
+        )
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The figures of a class, of a fold or of everything."""
+
+    name: str
+    channel: int | None
+    """Of a class; None of other rows."""
+    figures: Mapping[str, Value]
+    """By the names of `metrics.Figures`; None where not defined."""
+    bounds: Mapping[str, Sequence[float] | None]
+    """95 % intervals; none of a fold."""
+    empty: Value
+    """Dice of predicting nothing."""
+
+    @property
+    def gain(self) -> Value:
+        """Dice above that of predicting nothing."""
+        dice = self.figures["dice"]
+        return None if dice is None or self.empty is None else dice - self.empty
+
+    @property
+    def found(self) -> int:
+        """Positive pairs with a mask."""
+        return int((self.figures["positives"] or 0) - (self.figures["misses"] or 0))
+
+    @property
+    def negatives(self) -> int:
+        """Pairs without a defect."""
+        return int((self.figures["pairs"] or 0) - (self.figures["positives"] or 0))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What metrics.json holds."""
+
+    strips: int
+    is_cross_fitted: bool
+    overall: ScoreRow
+    classes: tuple[ScoreRow, ...]
+    folds: tuple[ScoreRow, ...]
+    details: tuple[Mapping[str, Any], ...]
+    """Of each class: components, precision_recall, calibration."""
+
+    @property
+    def rows(self) -> tuple[ScoreRow, ...]:
+        """Everything, then each class."""
+        return (self.overall, *self.classes)
+
+    @property
+    def never_found(self) -> list[ScoreRow]:
+        """Classes that are there and of which no strip was found."""
+        return [row for row in self.classes if row.figures["positives"] and not row.found]
+
+
+def read_evaluation(run: RunFolder, names: Sequence[str]) -> Evaluation:
+    """Read metrics.json.
+
+    Raises:
+        CheckpointError: if it is not there.
+        DataError: if it is damaged or of other classes.
+    """
+    path = run.metrics_json
+    with whole(path, f"steelseg evaluate {run.path}"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        overall, *classes = (
+            _score_row(content, tail, name, channel)
+            for tail, name, channel in [
+                ("", "all", None),
+                *((f"_{c + 1}", name, c) for c, name in enumerate(names)),
+            ]
+        )
+        details = tuple(content["classes"])
+        for needed in ("components", "precision_recall", "calibration"):
+            [detail[needed] for detail in details]
+        if len(details) != len(names):
+            raise ValueError("other classes")
+        return Evaluation(
+            strips=int(content["strips"]),
+            is_cross_fitted=content["masks"] == "cross-fitted",
+            overall=overall,
+            classes=tuple(classes),
+            folds=tuple(_fold_row(fold, row) for fold, row in content["folds"].items()),
+            details=details,
+        )
+
+
+def _score_row(content: Any, tail: str, name: str, channel: int | None) -> ScoreRow:
+    """The figures with one ending of metrics.json."""
+    return ScoreRow(
+        name,
+        channel,
+        {figure: content["oof"][f"{figure}{tail}"] for figure in _FIGURES},
+        {figure: content["intervals"].get(f"{figure}{tail}") for figure in _FIGURES},
+        content["all_empty"][f"dice{tail}"],
+    )
+
+
+def _fold_row(fold: str, row: Mapping[str, Any]) -> ScoreRow:
+    """The figures of one fold."""
+    figures = {figure: row[figure] for figure in _FIGURES}
+    empty = 1 - figures["positives"] / figures["pairs"] if figures["pairs"] else None
+    return ScoreRow(f"fold {fold}", None, figures, {}, empty)

@@ -1,0 +1,92 @@
+"""The report stage: one self-contained page about a run.
+
+Reads  RUN, data.root
+Writes RUN/report.html
+
+The page opens offline: pictures, charts and style are inside, and it runs no script. A part whose
+file is missing is one line that says which command makes it. The same run gives the same page.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from steelseg.atomic import write_text
+from steelseg.config import Config
+from steelseg.errors import CheckpointError
+from steelseg.evaluation.held_out_masks import held_out_masks
+from steelseg.evaluation.oof_store import open_held_out
+from steelseg.evaluation.score_table import read_scores
+from steelseg.evaluation.tuned import read_tuned
+from steelseg.reporting.dataset import must_be_there, read_statistics
+from steelseg.reporting.facts import read_environment, read_evaluation, read_histories
+from steelseg.reporting.gallery import Gallery, choose, draw_cases
+from steelseg.reporting.page import Gap, render
+from steelseg.reporting.tuning_facts import read_tuning
+from steelseg.run_folder import RunFolder
+
+T = TypeVar("T")
+
+
+def report_run(config: Config, run: RunFolder) -> Path:
+    """Write report.html of a run.
+
+    Args:
+        config: The settings.
+        run: The run; its config.yaml alone must be there.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: if a file of the run or the data set is damaged.
+    """
+    data, command = config.data, f"steelseg report {run.path}"
+    view = {
+        "name": run.path.resolve().name,
+        "path": str(run.path),
+        "config": config,
+        "names": data.names,
+        "settings": run.config_yaml.read_text(encoding="utf-8"),
+        "environment": read_environment(run),
+        "histories": _part(lambda: read_histories(run, data.num_folds)),
+        "evaluation": _part(lambda: read_evaluation(run, data.names)),
+        "tuning": _part(lambda: read_tuning(run, data.names)),
+        "gallery": _part(lambda: _gallery(config, run, command)),
+        "statistics": _part(lambda: read_statistics(data, command)),
+    }
+    write_text(run.report_html, render(view))
+    return run.report_html
+
+
+def _part(read: Callable[[], T]) -> T | Gap:
+    """A part of the page, or why it cannot be there yet."""
+    try:
+        return read()
+    except CheckpointError as error:
+        return Gap(str(error))
+
+
+def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
+    """The worst strips with the masks that were scored."""
+    data, scores = config.data, read_scores(run.scores_csv)
+    must_be_there(data.root, command)
+    held_out = open_held_out(
+        run,
+        train_csv=data.root / "train.csv",
+        num_classes=data.num_classes,
+        num_folds=data.num_folds,
+        folds=sorted(set(scores.fold_of.values())),
+    )
+    groups = choose(scores)
+    pictures = draw_cases(
+        groups,
+        held_out,
+        held_out_masks(config, run, held_out, read_tuned(run.postprocess_json)),
+        scores,
+        folder=data.root / "train_images",
+        channels=data.channels,
+        class_names=data.names,
+        command=f"steelseg evaluate {run.path}",
+    )
+    return Gallery(groups, pictures)
