@@ -261,6 +261,27 @@ def test_a_kept_epoch_can_be_gone_on_from(root, tmp_path, make_config):
     assert all(torch.equal(found.model[name], expected.model[name]) for name in expected.model)
 
 
+def test_more_epochs_may_be_asked_for(root, tmp_path, make_config):
+    """Where the schedule does not depend on their number; the run folder remembers."""
+    longer = make_config(root, "train.epochs=2")
+    train_run(longer, tmp_path / "straight", folds=[0])
+    train_run(make_config(root), tmp_path / "run", folds=[0])
+
+    train_run(longer, tmp_path / "run", folds=[0], go_on=True)
+
+    assert_same_fold(tmp_path / "run" / "fold_0", tmp_path / "straight" / "fold_0", 2)
+    assert RunFolder(tmp_path / "run").load_config() == longer
+
+
+def test_a_schedule_over_all_epochs_cannot_be_stretched(root, tmp_path, make_config):
+    """Its first half is already history."""
+    cosine = "train.scheduler=cosine"
+    train_run(make_config(root, cosine), tmp_path / "run", folds=[0])
+
+    with pytest.raises(ConfigError, match="holds a run with train.epochs=1, not 2"):
+        train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", go_on=True)
+
+
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(root, tmp_path, make_config, capsys):
     """One epoch is trained again, to the same weights."""
     config = make_config(root, "train.epochs=2")

@@ -118,9 +118,13 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
 def _difference(old: Config, new: Config) -> str:
     """Name the first setting that training cannot change on the way; "" if there is none."""
     before, after = old.model_dump(), new.model_dump()
+    free = {section: set(names) for section, names in _MAY_CHANGE.items()}
+    if new.train.scheduler in ("reduce_on_plateau", "none"):
+        # The other schedules are drawn over all epochs from the first step on.
+        free["train"].add("epochs")
     for section, values in after.items():
         for name, value in values.items():
-            if before[section][name] != value and name not in _MAY_CHANGE.get(section, ()):
+            if before[section][name] != value and name not in free.get(section, ()):
                 return f"{section}.{name}={before[section][name]}, not {value}"
     return ""
 
