@@ -7,15 +7,17 @@ Commands import what they need when they run, so that --help is quick.
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from steelseg import __version__
 from steelseg.commands.data import add_check, add_precrop, add_synth
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.training import add_oof, add_run, add_train
-from steelseg.errors import SteelsegError
+from steelseg.errors import SteelsegError, Stopped
 
 # A setting is recognised wherever it stands, so options may come before or after it.
 _SETTING = re.compile(r"[A-Za-z_]\w*\.\w+=.*", re.DOTALL)
@@ -50,17 +52,26 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
     Returns:
         Exit code.
     """
+    # SIGTERM unwinds as Ctrl-C does, so that no half-written file stays behind.
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         return int(run() or 0)
     except SteelsegError as error:
         print(f"error: {reword(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(reword("interrupted; a run goes on with --resume"), file=sys.stderr)
-        return 130
+        return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    """Raise what a signal asks for."""
+    raise Stopped(signum)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -100,6 +100,9 @@ class DataConfig(Section):
     num_folds: int = Field(5, ge=2)
     """Cross-validation folds, stratified by number of defects per image."""
 
+    group_duplicates: bool = True
+    """true keeps images that look alike (copies, flipped, recompressed) in one fold."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """A name for each class, given or made up."""
@@ -218,6 +221,9 @@ class TrainConfig(Section):
 
     save_best_only: bool = True
     """false also keeps checkpoint_epoch_N of every epoch."""
+
+    save_minutes: float = Field(10.0, ge=0)
+    """Minutes between resumable checkpoints within an epoch; 0 saves at its end alone."""
 
     num_workers: int = Field(2, ge=0)
     """Processes that load training samples; 0 loads in the training process."""

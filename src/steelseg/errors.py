@@ -49,3 +49,12 @@ class Fault:
 
 class TrainingError(SteelsegError):
     """Training cannot go on: a loss or gradient is not a number any more."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Someone asked to stop, by Ctrl-C or SIGTERM."""
+
+    def __init__(self, signum: int) -> None:
+        """Take the number of the signal."""
+        super().__init__(signum)
+        self.signum = signum

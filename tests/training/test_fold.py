@@ -21,6 +21,7 @@ from steelseg.training.fold import (
 )
 from steelseg.training.loop import Learner, make_scaler, train_epoch
 from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.stop import StopNote
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,8 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
     learner, progress = learner or make_learner(), progress or Progress()
     expected = iter(dices)
 
-    def train(epoch):
+    def train(epoch, position, after_step):
+        torch.manual_seed(epoch)
         images = torch.rand(2, 1, 4, 4)
         masks = (images > 0.5).to(torch.uint8)
         second = images * math.nan if epoch in broken else images
@@ -59,19 +61,22 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
             accumulate=1,
             gradient_clip=1,
             amp=False,
+            position=position,
+            before_batch=lambda _: None,
+            after_step=after_step,
         )
 
-    chosen = {"early_stopping": 0, "save_best_only": True} | settings
+    chosen = {"early_stopping": 0, "save_best_only": True, "save_minutes": 0} | settings
     run_epochs(
         learner,
         progress,
         FoldFiles(folder),
         fold=3,
         epochs=progress.epoch + len(dices),
-        seed=7,
         settings={},
         train=train,
-        validate=lambda: (0.5, make_scores(next(expected))),
+        validate=lambda _: (0.5, make_scores(next(expected))),
+        note=StopNote(),
         report=lambda _row, _scores: None,
         **chosen,
     )
@@ -108,6 +113,18 @@ def test_two_generations_are_kept_in_last(tmp_path):
         "last/epoch_0002.safetensors",
         "last/epoch_0003.safetensors",
     ]
+
+
+def test_a_long_epoch_is_saved_in_between(tmp_path):
+    """save_minutes passes at once here; the last one stays beside the end of the epoch."""
+    run(tmp_path, [50], save_minutes=1e-9)
+
+    assert names(tmp_path / "last") == [
+        "epoch_0000_step_000002.safetensors",
+        "epoch_0001.safetensors",
+    ]
+    state = load_checkpoint(tmp_path / "last" / "epoch_0000_step_000002.safetensors").state
+    assert (state["epoch"], state["position"]["step"], state["dice"]) == (0, 2, None)
 
 
 def test_every_epoch_is_kept_on_request(tmp_path):

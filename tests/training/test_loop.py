@@ -11,6 +11,7 @@ from steelseg.inference.forward import ForwardPlan
 from steelseg.models.losses import build_loss
 from steelseg.training.loop import (
     Learner,
+    Position,
     make_scaler,
     optimizer_tensors,
     restore_optimizer,
@@ -55,15 +56,27 @@ def make_batches(sizes, seed=0):
     return batches
 
 
-def train(learner, batches, *, accumulate=1, gradient_clip=0.0, loss=BCE):
+def train(
+    learner,
+    batches,
+    *,
+    accumulate=1,
+    gradient_clip=0.0,
+    loss=BCE,
+    position=None,
+    after_step=lambda: None,
+):
     return train_epoch(
         learner,
         batches,
         loss,
-        num_batches=len(batches),
+        num_batches=len(batches) + (position.step if position else 0),
         accumulate=accumulate,
         gradient_clip=gradient_clip,
         amp=False,
+        position=position or Position(),
+        before_batch=lambda _: None,
+        after_step=after_step,
     )
 
 
@@ -78,6 +91,26 @@ def test_the_loss_falls_over_epochs():
     losses = [train(learner, batches) for _ in range(20)]
 
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_goes_on_from_any_step(accumulate):
+    """The mean loss and the weights are those of an epoch in one go."""
+    batches = make_batches([2, 3, 2, 4, 1])
+    whole, parted, position = make_learner(), make_learner(), Position()
+    expected = train(whole, batches, accumulate=accumulate)
+
+    def stop():
+        if position.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parted, batches, accumulate=accumulate, position=position, after_step=stop)
+    found = train(parted, batches[2:], accumulate=accumulate, position=position)
+
+    assert found == expected
+    assert (position.step, position.samples) == (5, 12)
+    assert torch.equal(weights(parted), weights(whole))
 
 
 def test_two_batches_of_two_step_as_one_of_four():

@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -8,20 +10,29 @@ import torch
 
 from steelseg.data.check import load_labels
 from steelseg.data.store import build_store
-from steelseg.errors import CheckpointError, ConfigError, DataError, TrainingError
+from steelseg.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
+from steelseg.training.fold import FoldFiles
+from steelseg.training.stop import noting_signals
 from steelseg.training.train import choose_folds, train_run
 
 KILLER = '''
 """Flips at random; raises in the middle of an epoch when a test asks for it."""
+import os
+import signal
+
 import numpy as np
 
-calls_left = None
+calls_left = signal_in = None
 
 
 def flip(image, mask):
-    global calls_left
+    global calls_left, signal_in
+    if signal_in is not None:
+        signal_in -= 1
+        if signal_in == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
     if calls_left is not None:
         calls_left -= 1
         if calls_left < 0:
@@ -44,7 +55,7 @@ def killer(tmp_path, monkeypatch):
     import killer_augmentation
 
     yield killer_augmentation
-    killer_augmentation.calls_left = None
+    killer_augmentation.calls_left = killer_augmentation.signal_in = None
 
 
 @pytest.fixture
@@ -96,6 +107,41 @@ def test_a_killed_training_resumes_to_the_same_bits(root, tmp_path, make_config,
     train_run(config, tmp_path / "killed", folds=[1], go_on=True)
 
     assert_same_fold(tmp_path / "straight" / "fold_1", tmp_path / "killed" / "fold_1", 3)
+
+
+@pytest.mark.parametrize("signal_in", [1, 3, 7])
+def test_a_stopped_training_saves_within_the_epoch(root, tmp_path, make_config, killer, signal_in):
+    """SIGTERM after some samples: the step is finished and saved; the end stays the same."""
+    config = make_config(
+        root,
+        "train.scheduler=one_cycle",
+        "train.epochs=2",
+        "train.augmentation=killer_augmentation:flip",
+    )
+    train_run(config, tmp_path / "straight", folds=[1])
+    killer.signal_in = signal_in
+    with pytest.raises(Stopped) as caught:
+        train_run(config, tmp_path / "stopped", folds=[1])
+    assert caught.value.signum == signal.SIGTERM
+    newest = FoldFiles(tmp_path / "stopped" / "fold_1").generations()[0]
+    assert "_step_" in newest.name
+
+    train_run(config, tmp_path / "stopped", folds=[1], go_on=True)
+
+    assert_same_fold(tmp_path / "straight" / "fold_1", tmp_path / "stopped" / "fold_1", 2)
+
+
+def test_a_second_signal_stops_at_once():
+    """Who asks twice does not want to wait; outside the block signals are as before."""
+    before = signal.getsignal(signal.SIGINT)
+
+    with noting_signals() as note:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert note.signum == signal.SIGINT
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("mode", ["full", "crops"])
@@ -278,7 +324,7 @@ def test_a_schedule_over_all_epochs_cannot_be_stretched(root, tmp_path, make_con
     cosine = "train.scheduler=cosine"
     train_run(make_config(root, cosine), tmp_path / "run", folds=[0])
 
-    with pytest.raises(ConfigError, match="holds a run with train.epochs=1, not 2"):
+    with pytest.raises(ConfigError, match=r"holds a run with train.epochs=1, not 2"):
         train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", go_on=True)
 
 

@@ -133,7 +133,7 @@ class EpochBatches(Sampler[list[Key]]):
         seed: int,
         chances: NDArray[np.float64] | None = None,
     ) -> None:
-        """Start at epoch 0.
+        """Start at epoch 0 and its first batch; set `epoch` and `begin` for others.
 
         Args:
             num_samples: Samples an epoch.
@@ -146,13 +146,14 @@ class EpochBatches(Sampler[list[Key]]):
         self._batch_size = batch_size
         self._seed = seed
         self.epoch = 0
+        self.begin = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
         rng = np.random.default_rng([self._seed, self.epoch])
         order = rng.permutation(self._num_samples)
         if self._chances is not None:
             order = rng.choice(self._num_samples, size=self._num_samples, p=self._chances)
-        for batch in range(len(self)):
+        for batch in range(self.begin, len(self)):
             part = order[batch * self._batch_size : (batch + 1) * self._batch_size]
             yield [(self.epoch, int(index)) for index in part]
 

@@ -1,15 +1,16 @@
 """Training one fold: epochs, checkpoints, history, resuming.
 
 After each epoch `last/` gets a resumable checkpoint (two are kept) and `best_model` a new one
-if the validation Dice is the best so far. All randomness of an epoch is seeded by
-(seed, fold, epoch), so a killed fold that resumes makes the same steps as one that was not.
+if the validation Dice is the best so far; within a long epoch, and before stopping on Ctrl-C or
+SIGTERM, `last/` gets one too. All randomness of a batch is seeded by (seed, fold, epoch, batch),
+so a killed fold that resumes makes the same steps as one that was not.
 """
 
 import csv
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 
 from steelseg.atomic import replacing
-from steelseg.errors import CheckpointError, TrainingError
+from steelseg.errors import CheckpointError, Stopped, TrainingError
 from steelseg.evaluation.metrics import Scores, flatten
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from steelseg.training.loop import Learner, optimizer_tensors, restore_optimizer
+from steelseg.training.loop import Learner, Position, optimizer_tensors, restore_optimizer
+from steelseg.training.stop import StopNote
 
 _GENERATIONS = 2
 
@@ -37,6 +39,8 @@ class Progress:
     """Epoch of the best Dice, from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
     """A row an epoch, as history.csv has it."""
+    position: Position = field(default_factory=Position)
+    """How far the next epoch is."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,26 @@ class FoldFiles:
         """A row of scores for each epoch."""
         return self.folder / "history.csv"
 
-    def last(self, epoch: int) -> Path:
-        """The resumable checkpoint of an epoch."""
-        return self.folder / "last" / f"epoch_{epoch:04d}.safetensors"
+    def last(self, epoch: int, step: int = 0) -> Path:
+        """The resumable checkpoint after an epoch, and so many steps of the next."""
+        within = f"_step_{step:06d}" if step else ""
+        return self.folder / "last" / f"epoch_{epoch:04d}{within}.safetensors"
 
     def generations(self) -> list[Path]:
         """The resumable checkpoints, newest first."""
         return sorted((self.folder / "last").glob("epoch_*.safetensors"), reverse=True)
 
 
-def seed_epoch(seed: int, fold: int, epoch: int) -> None:
-    """Seed torch for one epoch: dropout and the like."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, fold, epoch]).generate_state(1)[0]))
+Train = Callable[[int, Position, Callable[[], None]], float]
+"""Trains an epoch from a position on; calls back after each optimizer step; gives the loss."""
+
+Validate = Callable[[Callable[[], None]], tuple[float, Scores]]
+"""Gives validation loss and scores; calls back after each batch."""
+
+
+def seed_batch(seed: int, fold: int, epoch: int, step: int) -> None:
+    """Seed torch for one batch: dropout and the like."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, fold, epoch, step]).generate_state(1)[0]))
 
 
 def run_epochs(
@@ -76,12 +88,13 @@ def run_epochs(
     *,
     fold: int,
     epochs: int,
-    seed: int,
     early_stopping: int,
     save_best_only: bool,
+    save_minutes: float,
     settings: dict[str, Any],
-    train: Callable[[int], float],
-    validate: Callable[[], tuple[float, Scores]],
+    train: Train,
+    validate: Validate,
+    note: StopNote,
     report: Callable[[dict[str, float], Scores], None],
 ) -> None:
     """Train until the last epoch or until nothing gets better.
@@ -92,28 +105,30 @@ def run_epochs(
         files: Where to save.
         fold: Number of the fold.
         epochs: Epochs of the whole training.
-        seed: Seed of the run.
         early_stopping: Epochs without a better Dice to stop after; 0 never stops.
         save_best_only: False keeps a resumable checkpoint_epoch_N of each epoch.
+        save_minutes: Minutes between checkpoints within an epoch; 0 makes none.
         settings: The resolved settings, to be kept in the checkpoints.
-        train: Trains epoch N and gives its loss.
-        validate: Gives validation loss and scores.
+        train: Trains an epoch.
+        validate: Scores the network.
+        note: Says when to save and stop.
         report: Told of each epoch's row and scores.
 
     Raises:
+        Stopped: if `note` says so; training goes on from the checkpoint that was saved.
         TrainingError: if a loss is not a number; it names fold, epoch and step, and what is kept.
     """
+    saver = _Saver(learner, progress, files, fold, settings, note, save_minutes)
     while progress.epoch < epochs and not _is_stale(progress, early_stopping):
         epoch = progress.epoch + 1
-        seed_epoch(seed, fold, epoch)
         begin = time.monotonic()
-        rate = learner.optimizer.param_groups[0]["lr"]
         try:
-            train_loss = train(epoch)
+            train_loss = train(epoch, progress.position, saver.after_step)
             train_seconds = time.monotonic() - begin
-            val_loss, scores = validate()
+            val_loss, scores = validate(saver.stop_if_asked)
         except TrainingError as error:
             raise TrainingError(_what_is_kept(error, files, fold, epoch)) from None
+        rate = learner.optimizer.param_groups[0]["lr"]
         learner.schedule.after_epoch(scores.overall.dice)
         row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
         row |= {"val_loss": val_loss, **flatten(scores)}
@@ -163,7 +178,7 @@ def _record(
     settings: dict[str, Any],
 ) -> None:
     """Write what the epoch brought: best model first, then the point to resume from."""
-    progress.epoch = int(row["epoch"])
+    progress.epoch, progress.position = int(row["epoch"]), Position()
     progress.history.append(row)
     dice = row["val_dice"]
     if dice > progress.best_dice:
@@ -172,8 +187,45 @@ def _record(
         save_checkpoint(files.best_model, Checkpoint(learner.model.state_dict(), {}, state))
     _write_history(files.history, progress.history)
     save_resumable(files.last(progress.epoch), learner, progress, fold=fold, settings=settings)
+    _drop_old(files)
+
+
+def _drop_old(files: FoldFiles) -> None:
+    """Keep the newest generations alone."""
     for old in files.generations()[_GENERATIONS:]:
         old.unlink()
+
+
+@dataclass
+class _Saver:
+    """Saves within an epoch: now and then, and before stopping."""
+
+    learner: Learner
+    progress: Progress
+    files: FoldFiles
+    fold: int
+    settings: dict[str, Any]
+    note: StopNote
+    minutes: float
+    saved: float = field(default_factory=time.monotonic)
+
+    def after_step(self) -> None:
+        """Save if it is time, and stop if someone asked."""
+        self.stop_if_asked()
+        if self.minutes and time.monotonic() - self.saved > 60 * self.minutes:
+            self._save()
+
+    def stop_if_asked(self) -> None:
+        """Save and raise Stopped if someone asked to stop."""
+        if self.note.signum is not None:
+            self._save()
+            raise Stopped(self.note.signum)
+
+    def _save(self) -> None:
+        path = self.files.last(self.progress.epoch, self.progress.position.step)
+        save_resumable(path, self.learner, self.progress, fold=self.fold, settings=self.settings)
+        _drop_old(self.files)
+        self.saved = time.monotonic()
 
 
 def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
@@ -193,10 +245,11 @@ def save_resumable(
         "config": settings,
         "fold": fold,
         "epoch": progress.epoch,
-        "dice": progress.history[-1]["val_dice"],
+        "dice": progress.history[-1]["val_dice"] if progress.history else None,
         "best_dice": progress.best_dice,
         "best_epoch": progress.best_epoch,
         "history": progress.history,
+        "position": asdict(progress.position),
         "groups": learner.optimizer.state_dict()["param_groups"],
         "schedule": learner.schedule.state(),
         "scaler": learner.scaler.state_dict(),
@@ -221,7 +274,13 @@ def resume(learner: Learner, checkpoint: Checkpoint, path: Path) -> Progress:
     restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
     learner.schedule.restore(state["schedule"])
     learner.scaler.load_state_dict(state["scaler"])
-    return Progress(state["epoch"], state["best_dice"], state["best_epoch"], state["history"])
+    return Progress(
+        state["epoch"],
+        state["best_dice"],
+        state["best_epoch"],
+        state["history"],
+        Position(**state["position"]),
+    )
 
 
 def newest_good(

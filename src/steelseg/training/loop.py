@@ -34,6 +34,20 @@ class Learner:
     device: torch.device
 
 
+@dataclass
+class Position:
+    """How far an epoch is; always after a whole optimizer step."""
+
+    step: int = 0
+    """Batches done."""
+
+    loss_sum: float = 0.0
+    """Sum of their losses over the samples."""
+
+    samples: int = 0
+    """Samples seen."""
+
+
 def make_scaler(device: torch.device, *, amp: bool) -> torch.amp.GradScaler:
     """Loss scaling, which only float16 needs."""
     enabled = amp and half_type(device) == torch.float16
@@ -49,27 +63,34 @@ def train_epoch(
     accumulate: int,
     gradient_clip: float,
     amp: bool,
+    position: Position,
+    before_batch: Callable[[int], None],
+    after_step: Callable[[], None],
 ) -> float:
     """Train on every batch once.
 
     Args:
         learner: Network and optimizer, changed in place.
-        loader: Gives images_nchw, masks_nchw and valid_nchw.
+        loader: Gives images_nchw, masks_nchw and valid_nchw of the batches behind `position`.
         loss: What to minimise.
         num_batches: How many batches the loader gives.
         accumulate: Batches an optimizer step.
         gradient_clip: Largest gradient norm; 0 does not clip.
         amp: Mixed precision where the machine has it.
+        position: Where to begin; moved on after each optimizer step.
+        before_batch: Told the number of each batch, from 1; it seeds.
+        after_step: Called after each optimizer step, where training can be saved and stopped.
 
     Returns:
-        Mean loss over the samples.
+        Mean loss over the samples of the whole epoch.
 
     Raises:
         TrainingError: if a loss or a gradient is not finite; it names the step.
     """
     learner.model.train()
-    total = samples = 0.0
-    for step, (images, masks, valid) in enumerate(loader, start=1):
+    total, samples = position.loss_sum, position.samples
+    for step, (images, masks, valid) in enumerate(loader, start=position.step + 1):
+        before_batch(step)
         # The last optimizer step may have fewer batches to average over.
         first_of_group = (step - 1) // accumulate * accumulate
         group = min(accumulate, num_batches - first_of_group)
@@ -80,10 +101,12 @@ def train_epoch(
         if not math.isfinite(amount):
             raise TrainingError(f"step {step} of {num_batches}: the loss is {amount}")
         learner.scaler.scale(value / group).backward()  # type: ignore[no-untyped-call]
-        if step % accumulate == 0 or step == num_batches:
-            _optimize(learner, gradient_clip, step)
         total += amount * len(images)
         samples += len(images)
+        if step % accumulate == 0 or step == num_batches:
+            _optimize(learner, gradient_clip, step)
+            position.step, position.loss_sum, position.samples = step, total, samples
+            after_step()
     return total / samples
 
 
@@ -115,6 +138,7 @@ def validate(
     plan: ForwardPlan,
     binarize: Binarize,
     device: torch.device,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, Scores]:
     """Predict strips as `steelseg predict` does and score them.
 
@@ -126,6 +150,7 @@ def validate(
         plan: How strips go through the network.
         binarize: From probabilities to masks.
         device: Where the network is.
+        after_batch: Called after each batch, where it can be stopped.
 
     Returns:
         Mean loss over the strips, and the scores.
@@ -142,6 +167,7 @@ def validate(
         losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
         for truth_chw, probs_chw in zip(masks_nchw, probs.cpu().numpy(), strict=True):
             counts.append(count_pixels(binarize(probs_chw), truth_chw))
+        after_batch()
     mean = float(np.mean(losses))
     if not math.isfinite(mean):
         raise TrainingError(f"the validation loss is {mean}")

@@ -22,7 +22,7 @@ from steelseg.models.losses import Loss
 from steelseg.models.model import StripNet, build_model
 from steelseg.models.precision import pick_device
 from steelseg.progress import progress as show
-from steelseg.training.fold import seed_epoch
+from steelseg.training.fold import Validate, seed_batch
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
 
@@ -82,7 +82,7 @@ def build_learner(config: Config, fold: int, *, num_batches: int) -> Learner:
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
-    seed_epoch(train.seed, fold, 0)
+    seed_batch(train.seed, fold, 0, 0)
     model = build_network(config).to(device)
     optimizer = build_optimizer(
         model.parameters(),
@@ -107,14 +107,14 @@ def validation_pass(
     learner: Learner,
     loss: Loss,
     title: str,
-) -> Callable[[], tuple[float, Scores]]:
+) -> Validate:
     """A function that scores the network on the held-out strips."""
     folder, channels = config.data.root / "train_images", config.data.channels
     # Flips would multiply the time of every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none")
     binarize = mask_maker(mask_settings(config))
 
-    def score_strips() -> tuple[float, Scores]:
+    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores]:
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
@@ -128,6 +128,7 @@ def validation_pass(
             plan=plan,
             binarize=binarize,
             device=learner.device,
+            after_batch=after_batch,
         )
 
     return score_strips

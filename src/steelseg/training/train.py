@@ -4,7 +4,7 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 
 from steelseg.config import Config, TuneConfig
 from steelseg.data.annotations import Labels
-from steelseg.data.check import load_labels
+from steelseg.data.check import Inspection, inspect_data, refuse_faults
 from steelseg.data.dataset import (
     EpochBatches,
     ReadWindow,
@@ -37,8 +37,9 @@ from steelseg.training.fold import (
     newest_good,
     resume,
     run_epochs,
+    seed_batch,
 )
-from steelseg.training.loop import Learner, train_epoch
+from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.setup import (
     batch_loader,
     build_learner,
@@ -47,11 +48,19 @@ from steelseg.training.setup import (
     validation_pass,
     window_source,
 )
+from steelseg.training.stop import StopNote, noting_signals
 
 # Settings that may differ between a checkpoint and the training that goes on from it.
 _MAY_CHANGE = {
     "data": {"root", "precropped_dir"},
-    "train": {"amp", "batch_size_val", "early_stopping", "num_workers", "save_best_only"},
+    "train": {
+        "amp",
+        "batch_size_val",
+        "early_stopping",
+        "num_workers",
+        "save_best_only",
+        "save_minutes",
+    },
     "inference": {"ensemble", "submission_form"},
     "tune": set(TuneConfig.model_fields),
 }
@@ -79,13 +88,15 @@ def train_run(
         DataError: if the data set has a fault or the store does not fit it.
         CheckpointError: if a checkpoint does not fit the settings.
         TrainingError: if a loss is not a number.
+        Stopped: on Ctrl-C or SIGTERM, once the fold is saved.
     """
     folds = choose_folds(folds, config.data.num_folds)
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
-    labels = load_labels(config.data)
+    inspection = refuse_faults(config.data.root, inspect_data(config.data))
+    labels = inspection.labels
     source = window_source(config, labels)
     run = RunFolder(path)
-    fold_of = _settle_folds(config, run, labels)
+    fold_of = _settle_folds(config, run, inspection)
     if run.config_yaml.exists():
         # What may change on the way holds for the later stages too.
         run.keep_config(config)
@@ -95,11 +106,14 @@ def train_run(
         build_network(config)
         create_run(path, config)
     if not run.folds_csv.exists():
-        write_folds(run.folds_csv, fold_of, _present(labels))
+        write_folds(run.folds_csv, fold_of, _present(labels), inspection.groups)
     if config.model.encoder.startswith("mit_"):
         run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
-    for fold in folds:
-        _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
+    with noting_signals() as note:
+        for fold in folds:
+            _train_fold(
+                config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint, note=note
+            )
 
 
 def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
@@ -143,12 +157,14 @@ def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
     return sorted(set(folds)) if folds else list(range(num_folds))
 
 
-def _settle_folds(config: Config, run: RunFolder, labels: Labels) -> dict[str, int]:
+def _settle_folds(config: Config, run: RunFolder, inspection: Inspection) -> dict[str, int]:
     """Read folds.csv, or deal the folds."""
-    num_folds = config.data.num_folds
+    num_folds, labels = config.data.num_folds, inspection.labels
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
-    return assign_folds(_present(labels), num_folds=num_folds, seed=config.train.seed)
+    return assign_folds(
+        _present(labels), num_folds=num_folds, seed=config.train.seed, groups=inspection.groups
+    )
 
 
 def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
@@ -165,6 +181,7 @@ def _train_fold(
     *,
     source: ReadWindow | Store,
     checkpoint: Path | None,
+    note: StopNote,
 ) -> None:
     """Train one fold from where it stands."""
     train, files = config.train, FoldFiles(run.fold(fold))
@@ -191,16 +208,20 @@ def _train_fold(
     loader = batch_loader(config, dataset, order, learner.device)
     title = f"fold {fold} epoch"
 
-    def one_epoch(epoch: int) -> float:
-        order.epoch = epoch
+    def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
+        order.epoch, order.begin = epoch, position.step
+        left = len(order) - position.step
         return train_epoch(
             learner,
-            show(plainly(loader), len(order), f"{title} {epoch}/{train.epochs}"),
+            show(plainly(loader), left, f"{title} {epoch}/{train.epochs}"),
             loss,
             num_batches=len(order),
             accumulate=train.accumulate,
             gradient_clip=train.gradient_clip,
             amp=train.amp,
+            position=position,
+            before_batch=partial(seed_batch, train.seed, fold, epoch),
+            after_step=after_step,
         )
 
     run_epochs(
@@ -209,12 +230,13 @@ def _train_fold(
         files,
         fold=fold,
         epochs=train.epochs,
-        seed=train.seed,
         early_stopping=train.early_stopping,
         save_best_only=train.save_best_only,
+        save_minutes=train.save_minutes,
         settings=config.model_dump(mode="json"),
         train=one_epoch,
         validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
+        note=note,
         report=partial(_report, config, run, fold),
     )
     run.say(
@@ -250,7 +272,8 @@ def _pick_up(
     path, checkpoint = found
     _refuse_other_settings(config, checkpoint, path, fold)
     done = resume(learner, checkpoint, path)
-    run.say(f"fold {fold}: resumes from {path}, {done.epoch} epochs done")
+    within = f" and {done.position.step} batches" if done.position.step else ""
+    run.say(f"fold {fold}: resumes from {path}, {done.epoch} epochs{within} done")
     return done
 
 
