@@ -120,3 +120,21 @@ def test_the_file_is_as_open_to_others_as_any(tmp_path):
         os.umask(mask)
 
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """The device that is always full shows it: nothing is written, and the error names the file."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with replacing(path) as file:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+            file.write("new" * 10_000)
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 import steelseg
-from steelseg.cli import main
+from steelseg.cli import guard, main
 from steelseg.data.mask_csv import SEPARATE
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "timm", "zarr")
@@ -128,6 +130,27 @@ def test_a_mistake_is_one_line_and_exits_with_1(words, line, tmp_path, monkeypat
 
     assert call(*words, capsys=capsys) == (1, "", f"error: {line}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_a_disk_refuses_is_one_line(number, tmp_path, capsys):
+    """It names the file and the reason; any other error of the system keeps its traceback."""
+
+    def fail():
+        raise OSError(number, os.strerror(number), str(tmp_path / "a"))
+
+    assert guard(fail) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'a'}: {os.strerror(number)}.\n"
+
+
+def test_a_run_folder_in_a_file_is_refused(settings, tmp_path, capsys):
+    """The way out is another --out."""
+    (tmp_path / "file").write_text("")
+
+    code, _, err = call("train", settings, "--out", tmp_path / "file" / "run", capsys=capsys)
+
+    assert code == 1
+    assert err.splitlines()[-1] == f"error: {tmp_path / 'file' / 'run'}: Not a directory."
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(settings, capsys):

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that --help is quick.
 """
 
 import argparse
+import errno
 import re
 import signal
 import sys
@@ -18,6 +19,22 @@ from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.training import add_oof, add_run, add_train
 from steelseg.errors import SteelsegError, Stopped
+
+# What a disk or its rights refuse is no bug of ours.
+_FOR_THE_USER = frozenset(
+    (
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    )
+)
 
 # A setting is recognised wherever it stands, so options may come before or after it.
 _SETTING = re.compile(r"[A-Za-z_]\w*\.\w+=.*", re.DOTALL)
@@ -59,12 +76,18 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
     except SteelsegError as error:
         print(f"error: {reword(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as error:
-        print(reword("interrupted; a run goes on with --resume"), file=sys.stderr)
-        return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         return 1
+    except OSError as error:
+        if error.errno not in _FOR_THE_USER:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(reword("interrupted; a run goes on with --resume"), file=sys.stderr)
+        return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
 
