@@ -70,7 +70,7 @@ def main():
 
 
 def one_round(texts, decode, encode):
-    """Processor seconds of decoding and of encoding; a mask is encoded right after it was decoded."""
+    """Processor seconds of decoding and of encoding; each mask is encoded once it is decoded."""
     decoding = encoding = 0.0
     for text in texts:
         start = time.process_time()

@@ -173,6 +173,22 @@ def test_check_counts_what_is_there(settings, capsys):
     )
 
 
+def test_check_remarks_on_strips_that_look_alike(settings, root, capsys):
+    """They are no fault: real sets hold some, and training keeps them in one fold."""
+    folder = root / "train_images"
+    shutil.copy(folder / "train_001.jpg", folder / "copy.jpg")
+
+    code, out, err = call("check", settings, capsys=capsys)
+
+    assert (code, err) == (0, "")
+    remark, ok = out.splitlines()
+    assert remark.startswith(
+        "remark: copy.jpg and train_001.jpg look alike, but class 1 differs: 0"
+    )
+    assert ok.endswith("; 2 look alike, in 1 group")
+    assert call("check", settings, "data.group_duplicates=false", capsys=capsys)[1].count("\n") == 1
+
+
 def test_check_lists_every_fault_and_writes_nothing(settings, root, capsys):
     """As file:row: reason, on stdout, so that it can be piped."""
     with (root / "train.csv").open("a") as file:

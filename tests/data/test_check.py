@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from steelseg.config import DataConfig
+from steelseg.data import rle
 from steelseg.data.check import inspect, load_labels
 from steelseg.data.mask_csv import JOINED, SEPARATE
 from steelseg.errors import DataError
@@ -222,6 +223,82 @@ def test_an_interruption_does_not_wait_for_every_image(make_strips, tmp_path, mo
         inspect(tmp_path, **SETTINGS, progress=progress)
 
     assert len(decoded) < 100
+
+
+def plant_copy(root, original, copy, *, masks):
+    """Add a training strip flipped left-right, with masks by class_id."""
+    image = cv2.imread(str(root / "train_images" / original), cv2.IMREAD_GRAYSCALE)
+    assert cv2.imwrite(str(root / "train_images" / copy), image[:, ::-1])
+    rows = [f"{copy},{class_id},{rle.encode(mask)}" for class_id, mask in masks.items()]
+    append(root / "train.csv", "".join(f"{row}\r\n" for row in rows))
+
+
+def test_images_that_look_alike_are_remarks_and_no_faults(make_strips, tmp_path):
+    """Their masks are compared as the images lie; those that differ come first."""
+    masks = make_strips(tmp_path, suffix=".png")
+    first, second = masks["train_001.png"][..., ::-1], masks["train_002.png"][..., ::-1]
+    shown = {1: first[0], 2: first[1]}
+    same = {k: mask for k, mask in shown.items() if mask.any()}
+    plant_copy(tmp_path, "train_001.png", "twin.png", masks=same)
+    plant_copy(tmp_path, "train_002.png", "wrong.png", masks={1: second[0] | second[1]})
+
+    inspection = inspect(tmp_path, **SETTINGS)
+
+    assert inspection.faults == ()
+    assert inspection.groups == {
+        "train_001.png": "train_001.png",
+        "train_002.png": "train_002.png",
+        "twin.png": "train_001.png",
+        "wrong.png": "train_002.png",
+    }
+    differ, agree = inspection.remarks
+    assert differ.startswith(
+        "train_002.png and wrong.png look alike (flipped left-right), but class 1 differs: "
+    )
+    assert agree == (
+        "train_001.png and twin.png look alike (flipped left-right), with the same masks."
+    )
+    assert inspection.summary.endswith("2 test images; 4 look alike, in 2 groups")
+
+
+def test_remarks_on_equal_masks_end_after_twenty(make_strips, tmp_path):
+    """A set that was augmented on disk would fill the screen; conflicts are all named."""
+    make_strips(tmp_path, num_train=1, suffix=".png")
+    image = tmp_path / "train_images" / "train_000.png"
+    for number in range(30):
+        shutil.copy(image, image.with_name(f"copy_{number:02d}.png"))
+
+    remarks = inspect(tmp_path, **SETTINGS).remarks
+
+    assert len(remarks) == 21
+    assert remarks[0] == "copy_00.png and copy_01.png look alike, with the same masks."
+    assert remarks[-1] == "10 more pairs look alike, with the same masks."
+
+
+def test_images_that_look_alike_are_looked_for_if_the_settings_say_so(make_strips, tmp_path):
+    """`load_labels` never does, nor are test images compared."""
+    make_strips(tmp_path)
+    train, test = tmp_path / "train_images", tmp_path / "test_images"
+    shutil.copy(train / "train_000.jpg", test / "test_000.jpg")
+    assert inspect(tmp_path, **SETTINGS).matches == ()
+    shutil.copy(train / "train_000.jpg", train / "copy.jpg")
+
+    assert len(inspect(tmp_path, **SETTINGS).matches) == 1
+    assert inspect(tmp_path, **SETTINGS, group_duplicates=False).matches == ()
+
+
+def test_a_bad_image_is_compared_with_none(make_strips, tmp_path):
+    """It is a fault, and not one of the images of the set."""
+    make_strips(tmp_path, suffix=".png")
+    folder = tmp_path / "train_images"
+    content = (folder / "train_000.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[:-20])
+    cv2.imwrite(str(folder / "wide.png"), np.zeros((32, 97), np.uint8))
+
+    inspection = inspect(tmp_path, **SETTINGS)
+
+    assert len(inspection.faults) == 2
+    assert inspection.matches == ()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,20 @@ def test_every_strip_is_in_one_part(run):
     assert len(tuned.parts) == 3
 
 
+def test_strips_that_look_alike_stay_in_one_part(run):
+    """Else one of them would choose what the other is judged by."""
+    header, *rows = run.folds_csv.read_text().splitlines()
+    group = {row.partition(",")[0] for row in rows if ",0," in row}
+    first = min(group)
+    rows = [row + first if row.partition(",")[0] in group else row for row in rows]
+    run.folds_csv.write_text("\n".join([header, *rows]) + "\n")
+
+    tuned = tune(run)
+
+    assert len({tuned.part_of[image_id] for image_id in group}) == 1
+    assert len(tuned.parts) == 5
+
+
 def test_what_the_settings_give_is_kept(run):
     """Only what is left null is searched."""
     tuned = tune(run, "postprocess.threshold=[0.31, 0.62]", "postprocess.min_size=3")

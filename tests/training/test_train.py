@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from steelseg.data.check import load_labels
+from steelseg.data.folds import assign_folds, read_folds, read_groups
 from steelseg.data.store import build_store
 from steelseg.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from steelseg.models.checkpoint import load_checkpoint
@@ -238,6 +239,30 @@ def test_a_trained_fold_is_not_overwritten(trained_run, make_config):
 
     with pytest.raises(ConfigError, match=r"fold_0 holds a fold already. Pass --resume"):
         train_run(config, trained_run)
+
+
+def test_copies_of_a_strip_are_held_out_together(root, tmp_path, make_config):
+    """Unless the settings say otherwise; folds.csv keeps the groups."""
+    for number in range(4):
+        shutil.copy(
+            root / "train_images" / "train_000.jpg", root / "train_images" / f"copy_{number}.jpg"
+        )
+    copies = ["copy_0.jpg", "copy_1.jpg", "copy_2.jpg", "copy_3.jpg", "train_000.jpg"]
+
+    train_run(make_config(root), tmp_path / "grouped", folds=[0])
+    train_run(make_config(root, "data.group_duplicates=false"), tmp_path / "plain", folds=[0])
+
+    grouped, plain = (tmp_path / name / "folds.csv" for name in ("grouped", "plain"))
+    assert read_groups(grouped) == dict.fromkeys(copies, "copy_0.jpg")
+    assert read_groups(plain) == {}
+    labels = load_labels(make_config(root).data)
+    image_ids = list(labels.sizes)
+    fold_of = read_folds(grouped, image_ids=image_ids, num_folds=2)
+    assert len({fold_of[image_id] for image_id in copies}) == 1
+    present = {image_id: labels.present(image_id) for image_id in image_ids}
+    assert read_folds(plain, image_ids=image_ids, num_folds=2) == assign_folds(
+        present, num_folds=2, seed=42
+    )
 
 
 def test_other_folds_can_be_added_to_a_run(root, tmp_path, make_config):

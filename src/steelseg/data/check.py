@@ -1,8 +1,9 @@
 """Holding a data set against the rules, every fault at once.
 
 `inspect` decodes every image and parses every row; what it finds wrong comes back as a list.
-`load_labels` is what training calls: the same inspection, refused on any fault. Nothing is
-written and nothing is repaired.
+Strips that look alike are no fault: they come back as matches, and as remarks for a reader.
+`load_labels` is the same inspection, refused on any fault. Nothing is written and nothing is
+repaired.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,22 @@ from pathlib import Path
 
 from steelseg.config import DataConfig
 from steelseg.data.annotations import Labels, Row, parse_rows, read_rows
+from steelseg.data.duplicates import (
+    Match,
+    Thumbnail,
+    describe_conflicts,
+    find_matches,
+    group_matches,
+    make_thumbnail,
+)
 from steelseg.data.images import list_images, read_image
 from steelseg.data.sample_submission import inspect_sample
 from steelseg.errors import DataError, Fault
 from steelseg.progress import Progress
 from steelseg.progress import progress as show
+
+# Pairs with equal masks that remarks name; those that differ are all named.
+_MOST_REMARKS = 20
 
 
 @dataclass(frozen=True)
@@ -32,16 +44,32 @@ class Inspection:
     faults: tuple[Fault, ...]
     """Everything that is wrong, by file and row."""
 
+    matches: tuple[Match, ...] = ()
+    """Training images that look alike, where they were looked for."""
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The first image of its group for every training image that looks like another."""
+        return group_matches(self.matches)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader may want to look at, a sentence each: images that look alike."""
+        return _remarks(self.labels, self.matches)
+
     @property
     def summary(self) -> str:
         """What the data set holds, in a line."""
         labels = self.labels
         clean = sum(not labels.present(image_id) for image_id in labels.sizes)
         masks = [sum(key[1] == k for key in labels.runs) for k in range(1, labels.num_classes + 1)]
+        num_groups = len(set(self.groups.values()))
+        groups = f"{num_groups} group{'s' if num_groups > 1 else ''}"
+        alike = f"; {len(self.groups)} look alike, in {groups}" if num_groups else ""
         return (
             f"{len(labels.sizes)} training images, {clean} of them clean; "
             f"masks of class 1 to {labels.num_classes}: {', '.join(map(str, masks))}; "
-            f"{self.num_test_images} test images"
+            f"{self.num_test_images} test images{alike}"
         )
 
 
@@ -52,6 +80,7 @@ def inspect(
     img_height: int | None,
     img_width: int | None,
     channels: int,
+    group_duplicates: bool = True,
     progress: Progress = lambda loop, _length, _title: loop,
 ) -> Inspection:
     """Decode every image, parse every row and collect what is wrong.
@@ -63,6 +92,7 @@ def inspect(
         img_height: Height that every image must have, in pixels; None allows any.
         img_width: Width that every image must have, in pixels; None allows any.
         channels: 1 for grey, 3 for RGB.
+        group_duplicates: Whether to look for training images that look alike.
         progress: Shows how far the decoding is.
     """
     train_csv, train_images, test_images = (
@@ -73,8 +103,14 @@ def inspect(
     test_ids = _names(test_images, faults) if test_images.exists() else []
     paths = [train_images / name for name in train_ids] + [test_images / n for n in test_ids]
     expected = img_height, img_width
-    sizes = _measure_all(paths, expected, channels=channels, faults=faults, progress=progress)
-
+    sizes, thumbnails = _measure_all(
+        paths,
+        expected,
+        channels=channels,
+        num_thumbnails=len(train_ids) if group_duplicates else 0,
+        faults=faults,
+        progress=progress,
+    )
     rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
     train_sizes = {
         name: sizes[train_images / name] for name in train_ids if train_images / name in sizes
@@ -82,7 +118,12 @@ def inspect(
     labels, bad_masks = parse_rows(train_csv, rows, train_sizes, num_classes=num_classes)
     faults += bad_rows + bad_masks + _absent(train_csv, train_images, rows, train_ids)
     faults += _sample_faults(root / "sample_submission.csv", test_images, test_ids)
-    return Inspection(labels, len(test_ids), tuple(sorted(faults)))
+    matches = find_matches(
+        {path.name: thumbnail for path, thumbnail in thumbnails.items()},
+        train_sizes,
+        lambda image_id: read_image(train_images / image_id, channels=channels),
+    )
+    return Inspection(labels, len(test_ids), tuple(sorted(faults)), tuple(matches))
 
 
 def inspect_data(data: DataConfig) -> Inspection:
@@ -93,6 +134,7 @@ def inspect_data(data: DataConfig) -> Inspection:
         img_height=data.img_height,
         img_width=data.img_width,
         channels=data.channels,
+        group_duplicates=data.group_duplicates,
         progress=show,
     )
 
@@ -100,10 +142,13 @@ def inspect_data(data: DataConfig) -> Inspection:
 def load_labels(data: DataConfig) -> Labels:
     """Read the labels of the data set that the settings name, or refuse it.
 
+    Images that look alike are not looked for; `inspect_data` does that.
+
     Raises:
         DataError: with a line for every fault.
     """
-    return refuse_faults(data.root, inspect_data(data)).labels
+    plain = data.model_copy(update={"group_duplicates": False})
+    return refuse_faults(data.root, inspect_data(plain)).labels
 
 
 def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
@@ -131,35 +176,47 @@ def _measure_all(
     expected: tuple[int | None, int | None],
     *,
     channels: int,
+    num_thumbnails: int,
     faults: list[Fault],
     progress: Progress,
-) -> dict[Path, tuple[int, int]]:
-    """Decode every image; give the sizes of the good ones, append a Fault for the others."""
-    sizes: dict[Path, tuple[int, int]] = {}
+) -> tuple[dict[Path, tuple[int, int]], dict[Path, Thumbnail]]:
+    """Decode every image and append a Fault for each bad one.
 
-    def measure(index: int) -> tuple[int, int] | Fault:
+    Returns:
+        The sizes of the good images, and the thumbnails of those among the first
+        `num_thumbnails`.
+    """
+    sizes: dict[Path, tuple[int, int]] = {}
+    thumbnails: dict[Path, Thumbnail] = {}
+
+    def measure(index: int) -> tuple[tuple[int, int], Thumbnail | None] | Fault:
         try:
-            height, width, _ = read_image(paths[index], channels=channels).shape
+            image_hwc = read_image(paths[index], channels=channels)
         except DataError as error:
             return Fault(str(paths[index]), 0, str(error).removeprefix(f"{paths[index]}: "))
-        return height, width
+        height, width, _ = image_hwc.shape
+        wanted = index < num_thumbnails
+        return (height, width), make_thumbnail(image_hwc) if wanted else None
 
     # Decoding leaves the interpreter lock, so threads use every core.
     pool = ThreadPoolExecutor()
     try:
         results = pool.map(measure, range(len(paths)))
         for index in progress(range(len(paths)), len(paths), "check"):
+            path = paths[index]
             match next(results):
                 case Fault() as fault:
                     faults.append(fault)
-                case size if _differs(size, expected):
-                    faults.append(Fault(str(paths[index]), 0, _size_fault(size, expected)))
-                case size:
-                    sizes[paths[index]] = size
+                case size, _ if _differs(size, expected):
+                    faults.append(Fault(str(path), 0, _size_fault(size, expected)))
+                case size, thumbnail:
+                    sizes[path] = size
+                    if thumbnail is not None:
+                        thumbnails[path] = thumbnail
     finally:
         # Ctrl-C need not wait for thousands of images.
         pool.shutdown(cancel_futures=True)
-    return sizes
+    return sizes, thumbnails
 
 
 def _differs(size: tuple[int, int], expected: tuple[int | None, int | None]) -> bool:
@@ -207,3 +264,17 @@ def _sample_faults(path: Path, folder: Path, image_ids: Sequence[str]) -> list[F
         for image_id, line in sample.lines.items()
         if image_id not in there
     ]
+
+
+def _remarks(labels: Labels, matches: Sequence[Match]) -> list[str]:
+    """Name the images that look alike: all whose masks differ, some of the others."""
+    differ, agree = [], []
+    for match in matches:
+        masks = labels.draw(match.first), labels.draw(match.second)
+        if conflicts := describe_conflicts(match, *masks):
+            differ.append(f"{match}, but {'; '.join(conflicts)}.")
+        else:
+            agree.append(f"{match}, with the same masks.")
+    more = len(agree) - _MOST_REMARKS
+    rest = [f"{more} more pairs look alike, with the same masks."] if more > 0 else []
+    return differ + agree[:_MOST_REMARKS] + rest

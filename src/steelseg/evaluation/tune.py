@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config import Config
-from steelseg.data.folds import assign_folds
+from steelseg.data.folds import assign_folds, read_groups
 from steelseg.errors import DataError
 from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
 from steelseg.evaluation.metrics import count_pixels, dice
@@ -59,10 +59,8 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
     )
-    num_parts = min(config.tune.parts, len(held_out))
-    if num_parts < 2:
-        raise DataError(f"{run.path} has predictions of one strip; tuning needs two at least.")
-    part_of = assign_folds(held_out.present, num_folds=num_parts, seed=config.train.seed)
+    part_of = _deal(config, run, held_out)
+    num_parts = len(set(part_of.values()))
     tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
     untuned = _fill(tables, held_out, part_of, mask_settings(config))
     fits = [
@@ -78,6 +76,20 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
     write_tuned(run.postprocess_json, tuned)
     run.say(_summary(config, tuned, len(held_out)))
     return tuned
+
+
+def _deal(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, int]:
+    """Deal the strips to parts; those that look alike stay together, as in the folds."""
+    groups = read_groups(run.folds_csv)
+    alone = len({groups.get(image_id, image_id) for image_id in held_out.fold_of})
+    if alone < 2:
+        raise DataError(f"{run.path} has predictions of one strip; tuning needs two at least.")
+    return assign_folds(
+        held_out.present,
+        num_folds=min(config.tune.parts, alone),
+        seed=config.train.seed,
+        groups=groups,
+    )
 
 
 def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
