@@ -16,7 +16,7 @@ from steelseg.errors import DataError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
-from steelseg.evaluation.tuned import Tuned
+from steelseg.evaluation.tuned import Tuned, is_open
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
@@ -151,8 +151,9 @@ def run(
     train(config, path, folds=chosen, resume=resume)
     _announce(f"steelseg oof {place}{flags}")
     oof(path, folds=chosen)
-    _announce(f"steelseg tune {place}")
-    tune(path)
+    if is_open(config):
+        _announce(f"steelseg tune {place}")
+        tune(path)
     _announce(f"steelseg evaluate {place}")
     evaluate(path, overlays=overlays)
     if (config.data.root / "test_images").is_dir():

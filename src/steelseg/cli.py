@@ -86,7 +86,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         print(f"error: {place}{error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(reword("interrupted; a run goes on with --resume"), file=sys.stderr)
+        print(reword("interrupted; a run that was begun goes on with --resume"), file=sys.stderr)
         return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)

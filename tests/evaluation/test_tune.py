@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from steelseg.errors import CheckpointError, DataError
+from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.metrics import count_pixels, score
 from steelseg.evaluation.oof import oof_run
@@ -96,7 +96,7 @@ def test_strips_that_look_alike_stay_in_one_part(run):
     tuned = tune(run)
 
     assert len({tuned.part_of[image_id] for image_id in group}) == 1
-    assert len(tuned.parts) == 5
+    assert set(tuned.part_of.values()) == set(range(len(tuned.parts)))
 
 
 def test_what_the_settings_give_is_kept(run):
@@ -114,6 +114,23 @@ def test_the_lists_to_try_can_be_given(run):
 
     assert tuned.settings.threshold == tuned.settings.top_threshold == (0.5, 0.5)
     assert set(tuned.settings.min_size + tuned.settings.min_area) <= {0, 7}
+
+
+def test_nothing_left_to_choose_is_said(run):
+    """Else a table of equal scores would look like a result."""
+    given = [f"postprocess.{name}=0" for name in ("min_size", "min_area", "top_threshold")]
+
+    with pytest.raises(ConfigError, match=r"nothing to choose. Leave one open"):
+        tune(run, "postprocess.threshold=0.5", *given)
+
+
+def test_what_tuning_was_told_holds_for_later_stages(run):
+    """The stages behind it read the same settings from the run folder."""
+    tuned = tune(run, "postprocess.threshold=[0.31, 0.62]")
+
+    assert run.load_config().postprocess.threshold == (0.31, 0.62)
+    metrics = evaluate_run(run.load_config(), run)
+    assert metrics["oof"]["dice"] == pytest.approx(tuned.report["scores"]["cross_fitted"]["dice"])
 
 
 def test_costs_are_one_a_class(run):

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from steelseg.data.folds import write_folds
 from steelseg.evaluation.oof_store import new_store
 from steelseg.run_folder import create_run
 
@@ -22,6 +23,8 @@ def predicted_run(tmp_path, make_config, make_strips):
         quick = ["tune.thresholds=[0.3, 0.5, 0.7]", "tune.sizes=[0, 4, 400]"]
         config = make_config(root, f"data.num_classes={num_classes}", *quick, *overrides)
         run = create_run(tmp_path / "run", config)
+        fold_of = {image_id: place % 2 for place, image_id in enumerate(sorted(truth))}
+        write_folds(run.folds_csv, fold_of, dict.fromkeys(truth, ()))
         for fold in range(folds):
             write_history(run.fold(fold))
             predict(run.oof(fold), {k: truth[k] for k in sorted(truth)[fold::2]})

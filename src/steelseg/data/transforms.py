@@ -41,7 +41,10 @@ def find_augmentation(name: str) -> Augmentation:
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"train.augmentation={name} cannot be imported: {error}.") from None
+        raise ConfigError(
+            f"train.augmentation={name} cannot be imported: {error}. A module in this folder "
+            "is found with PYTHONPATH=. in front of the command."
+        ) from None
     return _Foreign(name, function)
 
 

@@ -33,7 +33,7 @@ from steelseg.evaluation.metrics import (
 )
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
 from steelseg.evaluation.score_table import ScoreTable, write_scores
-from steelseg.evaluation.tuned import read_tuned
+from steelseg.evaluation.tuned import is_open, read_tuned
 from steelseg.inference.overlays import OverlayWriter
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder
@@ -74,7 +74,7 @@ def evaluate_run(
     to_mask = held_out_masks(config, run, held_out, tuned)
     counted = _count(config, run, held_out, to_mask, overlays=overlays)
     write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counted.counts_nc3))
-    metrics = _metrics(held_out, counted, is_tuned=tuned is not None)
+    metrics = _metrics(held_out, counted, is_tuned=tuned is not None and is_open(config))
     write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
     _tell(config, run, metrics, score(counted.counts_nc3))
     return metrics

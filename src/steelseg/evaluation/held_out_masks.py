@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from steelseg.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.oof_store import HeldOut
-from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings
+from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings
 from steelseg.run_folder import RunFolder
 
 ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
@@ -34,7 +34,7 @@ def held_out_masks(
     Raises:
         CheckpointError: if tuning has not seen these predictions.
     """
-    if tuned is None:
+    if tuned is None or not is_open(config):
         plain = mask_maker(mask_settings(config))
         return lambda _, probs_chw: plain(probs_chw)
     is_known = held_out.fold_of.keys() <= tuned.part_of.keys()

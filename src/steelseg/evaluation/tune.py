@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from steelseg.config import Config
 from steelseg.data.folds import assign_folds, read_groups
-from steelseg.errors import DataError
+from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
 from steelseg.evaluation.metrics import count_pixels, dice
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
 from steelseg.evaluation.postprocess import MaskSettings, per_class
-from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings, write_tuned
+from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings, write_tuned
 from steelseg.evaluation.tuning import (
     Ranking,
     best,
@@ -51,8 +51,14 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
 
     Raises:
         CheckpointError: if there are no predictions.
+        ConfigError: if the settings leave nothing to choose.
         DataError: if train.csv has a fault, or one strip alone was predicted.
     """
+    if not is_open(config):
+        raise ConfigError(
+            "Every postprocess setting is given, so there is nothing to choose. Leave one open, "
+            "such as postprocess.threshold=null."
+        )
     held_out = open_held_out(
         run,
         train_csv=config.data.root / "train.csv",
@@ -73,6 +79,8 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         models=held_out.models,
         report=_report(config, fits, untuned),
     )
+    # What was given or left open here holds for the later stages too.
+    run.keep_config(config)
     write_tuned(run.postprocess_json, tuned)
     run.say(_summary(config, tuned, len(held_out)))
     return tuned
@@ -84,12 +92,15 @@ def _deal(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, int]:
     alone = len({groups.get(image_id, image_id) for image_id in held_out.fold_of})
     if alone < 2:
         raise DataError(f"{run.path} has predictions of one strip; tuning needs two at least.")
-    return assign_folds(
+    part_of = assign_folds(
         held_out.present,
         num_folds=min(config.tune.parts, alone),
         seed=config.train.seed,
         groups=groups,
     )
+    # Of few strips in large groups a part may have got none.
+    number = {part: place for place, part in enumerate(sorted(set(part_of.values())))}
+    return {image_id: number[part] for image_id, part in part_of.items()}
 
 
 def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:

@@ -98,6 +98,11 @@ def _settings(content: Mapping[str, Any]) -> MaskSettings:
     )
 
 
+def is_open(config: Config) -> bool:
+    """Whether the settings leave something for tuning to choose."""
+    return any(value is None for _, value in config.postprocess)
+
+
 def mask_settings(config: Config, tuned: MaskSettings | None = None) -> MaskSettings:
     """Settle each setting: the user's own, else the tuned one, else the default.
 

@@ -143,7 +143,7 @@ def _build_network(
 def _first_line(error: Exception) -> str:
     """The first line of an error, cut to fit into ours."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:120].rstrip(".")
+    return lines[0][:120].rstrip(". ")
 
 
 def _refuse_unknown(encoder: str) -> None:

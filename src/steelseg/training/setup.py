@@ -64,12 +64,12 @@ def plainly(loader: DataLoader[Any]) -> Iterator[Any]:
         raise type(error)(line) from None
 
 
-def build_network(config: Config) -> StripNet:
-    """The untrained network, its encoder with the weights asked for."""
+def build_network(config: Config, *, is_new: bool = True) -> StripNet:
+    """The untrained network, its encoder with the weights asked for if it is new."""
     return build_model(
         arch=config.model.arch,
         encoder=config.model.encoder,
-        encoder_weights=config.model.encoder_weights,
+        encoder_weights=config.model.encoder_weights if is_new else None,
         channels=config.data.channels,
         num_classes=config.data.num_classes,
         mean=config.data.channel_mean,
@@ -77,13 +77,14 @@ def build_network(config: Config) -> StripNet:
     )
 
 
-def build_learner(config: Config, fold: int, *, num_batches: int) -> Learner:
+def build_learner(config: Config, fold: int, *, num_batches: int, is_new: bool) -> Learner:
     """A fresh network with its optimizer; the seed gives the same one each time."""
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
     seed_batch(train.seed, fold, 0, 0)
-    model = build_network(config).to(device)
+    # A checkpoint brings its own weights, so nobody is asked for the encoder's.
+    model = build_network(config, is_new=is_new).to(device)
     optimizer = build_optimizer(
         model.parameters(),
         name=train.optimizer,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from steelseg.config import Config, TuneConfig
+from steelseg.atomic import write_bytes
+from steelseg.config import Config, PostprocessConfig, TuneConfig
 from steelseg.data.annotations import Labels
 from steelseg.data.check import Inspection, inspect_data, refuse_faults
 from steelseg.data.dataset import (
@@ -61,7 +62,8 @@ _MAY_CHANGE = {
         "save_best_only",
         "save_minutes",
     },
-    "inference": {"ensemble", "submission_form"},
+    "postprocess": set(PostprocessConfig.model_fields),
+    "inference": {"ensemble", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
 }
 
@@ -162,9 +164,15 @@ def _settle_folds(config: Config, run: RunFolder, inspection: Inspection) -> dic
     num_folds, labels = config.data.num_folds, inspection.labels
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
-    return assign_folds(
+    fold_of = assign_folds(
         _present(labels), num_folds=num_folds, seed=config.train.seed, groups=inspection.groups
     )
+    if len(set(fold_of.values())) < num_folds:
+        raise ConfigError(
+            f"data.num_folds={num_folds} leaves a fold empty, because strips that look alike stay "
+            "together. Use fewer folds, or data.group_duplicates=false."
+        )
+    return fold_of
 
 
 def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
@@ -194,8 +202,9 @@ def _train_fold(
     dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
-    learner = build_learner(config, fold, num_batches=len(order))
-    done = _pick_up(config, run, learner, files, fold, checkpoint)
+    found = _find_checkpoint(config, run, files, fold, checkpoint)
+    learner = build_learner(config, fold, num_batches=len(order), is_new=found is None)
+    done = _pick_up(run, learner, files, fold, found) if found else Progress()
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         return
@@ -245,15 +254,10 @@ def _train_fold(
     )
 
 
-def _pick_up(
-    config: Config,
-    run: RunFolder,
-    learner: Learner,
-    files: FoldFiles,
-    fold: int,
-    chosen: Path | None,
-) -> Progress:
-    """Put the learner back to the last checkpoint, or to the chosen one; none is a new fold.
+def _find_checkpoint(
+    config: Config, run: RunFolder, files: FoldFiles, fold: int, chosen: Path | None
+) -> tuple[Path, Checkpoint] | None:
+    """The chosen checkpoint, else the last one; None for a new fold.
 
     Raises:
         CheckpointError: if the fold was begun and no checkpoint of it can be used.
@@ -267,14 +271,37 @@ def _pick_up(
                 f"{files.folder} was trained, but its last/ holds no checkpoint to go on from. "
                 "Remove the folder to train this fold anew."
             )
-    if found is None:
-        return Progress()
+    if found is not None:
+        _refuse_other_settings(config, found[1], found[0], fold)
+    return found
+
+
+def _pick_up(
+    run: RunFolder,
+    learner: Learner,
+    files: FoldFiles,
+    fold: int,
+    found: tuple[Path, Checkpoint],
+) -> Progress:
+    """Put the learner back to a checkpoint."""
     path, checkpoint = found
-    _refuse_other_settings(config, checkpoint, path, fold)
     done = resume(learner, checkpoint, path)
+    if done.best_epoch and not files.best_model.exists():
+        _bring_best(run, files, path, done)
     within = f" and {done.position.step} batches" if done.position.step else ""
     run.say(f"fold {fold}: resumes from {path}, {done.epoch} epochs{within} done")
     return done
+
+
+def _bring_best(run: RunFolder, files: FoldFiles, path: Path, done: Progress) -> None:
+    """Bring the best model so far from where the checkpoint lies, or start anew without it."""
+    for folder in (path.parent, path.parent.parent):
+        best = FoldFiles(folder).best_model
+        if best.exists() and load_checkpoint(best).state["epoch"] == done.best_epoch:
+            write_bytes(files.best_model, best.read_bytes())
+            return
+    run.warn(f"the best model so far does not lie beside {path}; the best epoch is sought anew.")
+    done.best_dice, done.best_epoch = -1.0, done.epoch
 
 
 def _refuse_other_settings(config: Config, checkpoint: Checkpoint, path: Path, fold: int) -> None:
