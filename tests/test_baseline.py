@@ -488,4 +488,5 @@ def test_ctrl_c_says_how_to_go_on(place, call):
 
     code, _, err = call("train.py", "--fold", 0)
 
-    assert (code, err) == (130, "interrupted; a run that was begun goes on with --checkpoint FILE\n")
+    assert code == 130
+    assert err == "interrupted; a run that was begun goes on with --checkpoint FILE\n"
