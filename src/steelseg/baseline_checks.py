@@ -13,21 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from steelseg.config import Config, DataConfig, TrainConfig
 from steelseg.data.annotations import Labels, read_labels
 from steelseg.data.check import inspect_data, refuse_faults
 from steelseg.data.crops import Box, crop_boxes
-from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, collate, list_samples
+from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
 from steelseg.data.images import list_images, read_image
 from steelseg.data.store import Store, open_store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import DataError, SteelsegError
 from steelseg.inference.stitching import predict_crops
 from steelseg.models.losses import build_loss
-from steelseg.models.model import build_model
 from steelseg.models.precision import pick_device
+from steelseg.training.setup import batch_loader, build_network
 
 # Enough to meet every kind of strip, few enough for seconds.
 _SAMPLE = 100
@@ -74,15 +73,7 @@ def _try_model(config: Config) -> str:
     """Build the network and send one empty image through it."""
     data, model = config.data, config.model
     device = pick_device()
-    network = build_model(
-        arch=model.arch,
-        encoder=model.encoder,
-        encoder_weights=model.encoder_weights,
-        channels=data.channels,
-        num_classes=data.num_classes,
-        mean=data.channel_mean,
-        std=data.channel_std,
-    )
+    network = build_network(config)
     whole = data.mode == "full"
     height = (whole and data.img_height) or data.crop_height
     width = (whole and data.img_width) or data.crop_width
@@ -100,7 +91,7 @@ def _try_loading(config: Config) -> str:
     """Load one batch as training does."""
     data, train = config.data, config.train
     labels = _sample_labels(data)
-    crop = None if data.mode == "full" else _crop(data)
+    crop = None if data.mode == "full" else data.crop
     samples = list_samples(labels, list(labels.sizes), crop=crop)
     dataset = SampleDataset(
         labels,
@@ -110,9 +101,7 @@ def _try_loading(config: Config) -> str:
         seed=train.seed,
     )
     order = EpochBatches(len(samples), train.batch_size_train, seed=train.seed)
-    loader = DataLoader(
-        dataset, batch_sampler=order, collate_fn=collate, num_workers=train.num_workers
-    )
+    loader = batch_loader(config, dataset, order, pick_device())
     images_nchw, masks_nchw, _ = next(iter(loader))
     return (
         f"mode {data.mode} makes {len(samples)} samples of {len(labels.sizes)} strips; a batch "
@@ -146,9 +135,9 @@ def _try_crops(config: Config) -> str:
     for image_id, (height, width) in labels.sizes.items():
         for cut in (cut_image, labels.draw):
             whole_chw = _tensor(cut(image_id, Box(0, 0, height, width)))
-            if not torch.equal(_stitch(cut, image_id, whole_chw, _crop(data)), whole_chw):
+            if not torch.equal(_stitch(cut, image_id, whole_chw, data.crop), whole_chw):
                 raise SteelsegError(f"the crops of {image_id}, stitched, are not the strip.")
-    count = len(list_samples(labels, list(labels.sizes), crop=_crop(data)))
+    count = len(list_samples(labels, list(labels.sizes), crop=data.crop))
     return f"{count} crops of {len(labels.sizes)} strips and their masks, stitched, are the strips"
 
 
@@ -174,7 +163,7 @@ def _try_store(config: Config) -> str:
     """Hold the crops of the store against those cut from the files."""
     data = config.data
     store, read, labels = _open_store(data), _reader(data), _sample_labels(data)
-    samples = list_samples(labels, list(labels.sizes), crop=_crop(data))
+    samples = list_samples(labels, list(labels.sizes), crop=data.crop)
     for image_id, box in samples:
         if not np.array_equal(store.read(image_id, box), read(image_id, box)):
             raise DataError(
@@ -198,11 +187,6 @@ def _sample_labels(data: DataConfig) -> Labels:
         height, width, _ = read_image(folder / image_id, channels=data.channels).shape
         sizes[image_id] = height, width
     return read_labels(data.root / "train.csv", sizes, num_classes=data.num_classes)
-
-
-def _crop(data: DataConfig) -> tuple[int, int, int]:
-    """Height, width and stride of a crop."""
-    return data.crop_height, data.crop_width, data.crop_stride
 
 
 def _reader(data: DataConfig) -> FolderReader:

@@ -109,6 +109,11 @@ class DataConfig(Section):
         return self.class_names or tuple(f"class {k}" for k in range(1, self.num_classes + 1))
 
     @property
+    def crop(self) -> tuple[int, int, int]:
+        """Height, width and stride of a crop, in pixels."""
+        return self.crop_height, self.crop_width, self.crop_stride
+
+    @property
     def channel_mean(self) -> tuple[float, ...]:
         """Mean of each channel, length `channels`."""
         return self.mean or IMAGENET_MEAN[self.channels]

@@ -123,6 +123,13 @@ class Tables:
         self._tops = np.array(sorted({top for _, top in grid.pairs}))
         levels = [level_of(top, np.dtype(np.uint8)) for top in self._tops]
         self._steps = np.searchsorted(levels, np.arange(256), side="right")
+        self._by_threshold = [self._pairs_of(t) for t in sorted({t for t, _ in grid.pairs})]
+
+    def _pairs_of(self, threshold: float) -> tuple[float, NDArray[np.intp], NDArray[np.intp]]:
+        """Level of a threshold, places of its pairs, and places of their top thresholds."""
+        pairs = np.array([k for k, (t, _) in enumerate(self.grid.pairs) if t == threshold])
+        tops = np.searchsorted(self._tops, [self.grid.pairs[k][1] for k in pairs])
+        return level_of(threshold, np.dtype(np.uint8)), pairs, tops
 
     def add(self, part: int, probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]) -> None:
         """Count one strip.
@@ -134,20 +141,16 @@ class Tables:
         """
         truth_area = int(np.count_nonzero(truth_hw))
         (self._positives if truth_area else self._negatives)[part] += 1
-        lowest = level_of(self.grid.pairs[0][0], probs_hw.dtype)
+        lowest = self._by_threshold[0][0]
         left, top, width, height = cv2.boundingRect((probs_hw >= lowest).view(np.uint8))
         window = np.s_[top : top + height, left : left + width]
         probs_hw, truth_hw = np.ascontiguousarray(probs_hw[window]), truth_hw[window]
-        begin = 0
-        while width and begin < len(self.grid.pairs):
-            threshold = self.grid.pairs[begin][0]
-            end = begin + sum(t == threshold for t, _ in self.grid.pairs[begin:])
-            mask_hw = probs_hw >= level_of(threshold, probs_hw.dtype)
+        for level, pairs, tops in self._by_threshold:
+            mask_hw = probs_hw >= level
             if not mask_hw.any():
                 break
             kept = self._keep(mask_hw, probs_hw, truth_hw)
-            self._count(part, slice(begin, end), kept, truth_area)
-            begin = end
+            self._count(part, pairs, kept[:2], kept[2 + tops], truth_area)
 
     def _keep(
         self, mask_hw: NDArray[np.bool_], probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]
@@ -174,13 +177,19 @@ class Tables:
         sums[:-1] = pixels[order[::-1]].cumsum(axis=0)[::-1]
         return sums[fewer].T
 
-    def _count(self, part: int, pairs: slice, kept: NDArray[np.int64], truth_area: int) -> None:
+    def _count(
+        self,
+        part: int,
+        pairs: NDArray[np.intp],
+        kept: NDArray[np.int64],
+        kept_tops: NDArray[np.int64],
+        truth_area: int,
+    ) -> None:
         """Add what the pairs of one threshold keep of one strip."""
-        areas, hits = kept[:2]
-        tops = np.searchsorted(self._tops, [top for _, top in self.grid.pairs[pairs]])
-        passes = np.searchsorted(self.grid.min_areas, kept[2 + tops], side="right")
+        areas, hits = kept
+        passes = np.searchsorted(self.grid.min_areas, kept_tops, side="right")
         passes[:, areas == 0] = 0
-        cells = part, np.arange(pairs.start, pairs.stop)[:, None], np.arange(len(areas)), passes
+        cells = part, pairs[:, None], np.arange(len(areas)), passes
         if truth_area:
             self._dice[cells] += 2 * hits / (areas + truth_area)
             self._found[cells] += 1

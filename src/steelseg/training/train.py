@@ -13,7 +13,7 @@ import torch
 from steelseg.atomic import write_bytes
 from steelseg.config import Config, PostprocessConfig, TuneConfig
 from steelseg.data.annotations import Labels
-from steelseg.data.check import Inspection, inspect_data, refuse_faults
+from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
     EpochBatches,
     ReadWindow,
@@ -94,11 +94,16 @@ def train_run(
     """
     folds = choose_folds(folds, config.data.num_folds)
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
-    inspection = refuse_faults(config.data.root, inspect_data(config.data))
-    labels = inspection.labels
-    source = window_source(config, labels)
     run = RunFolder(path)
-    fold_of = _settle_folds(config, run, inspection)
+    groups: dict[str, str] = {}
+    if run.folds_csv.exists():
+        # Folds that are dealt need no search for strips that look alike.
+        labels = load_labels(config.data)
+    else:
+        inspection = refuse_faults(config.data.root, inspect_data(config.data))
+        labels, groups = inspection.labels, inspection.groups
+    source = window_source(config, labels)
+    fold_of = _settle_folds(config, run, labels, groups)
     if run.config_yaml.exists():
         # What may change on the way holds for the later stages too.
         run.keep_config(config)
@@ -108,7 +113,7 @@ def train_run(
         build_network(config)
         create_run(path, config)
     if not run.folds_csv.exists():
-        write_folds(run.folds_csv, fold_of, _present(labels), inspection.groups)
+        write_folds(run.folds_csv, fold_of, _present(labels), groups)
     if config.model.encoder.startswith("mit_"):
         run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
     with noting_signals() as note:
@@ -159,13 +164,15 @@ def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
     return sorted(set(folds)) if folds else list(range(num_folds))
 
 
-def _settle_folds(config: Config, run: RunFolder, inspection: Inspection) -> dict[str, int]:
+def _settle_folds(
+    config: Config, run: RunFolder, labels: Labels, groups: dict[str, str]
+) -> dict[str, int]:
     """Read folds.csv, or deal the folds."""
-    num_folds, labels = config.data.num_folds, inspection.labels
+    num_folds = config.data.num_folds
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
     fold_of = assign_folds(
-        _present(labels), num_folds=num_folds, seed=config.train.seed, groups=inspection.groups
+        _present(labels), num_folds=num_folds, seed=config.train.seed, groups=groups
     )
     if len(set(fold_of.values())) < num_folds:
         raise ConfigError(
@@ -196,8 +203,7 @@ def _train_fold(
     train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
     val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
     data, seed = config.data, train.seed + fold
-    crop = None if data.mode == "full" else (data.crop_height, data.crop_width, data.crop_stride)
-    samples = list_samples(labels, train_ids, crop=crop)
+    samples = list_samples(labels, train_ids, crop=None if data.mode == "full" else data.crop)
     augmentation = find_augmentation(train.augmentation)
     dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
