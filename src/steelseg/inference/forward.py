@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from steelseg.inference.stitching import predict_crops
 from steelseg.inference.tta import average_views
-from steelseg.models.precision import autocast
+from steelseg.models.precision import autocast, half_type
 
 Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 """image_ids and images_nhwc, shape (N, H, W, channels)."""
@@ -60,7 +60,8 @@ def predict_batch(
         return logits.sigmoid()
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
-    with torch.inference_mode(), autocast(device, amp=plan.amp):
+    half = half_type(device) if plan.amp else None
+    with torch.inference_mode(), autocast(device, half):
         return average_views(stitched, images_nchw, tta=plan.tta)
 
 

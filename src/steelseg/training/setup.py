@@ -18,9 +18,10 @@ from steelseg.evaluation.tuned import mask_maker, mask_settings
 from steelseg.inference.forward import batches
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
+from steelseg.models.checkpoint import Checkpoint
 from steelseg.models.losses import Loss
 from steelseg.models.model import StripNet, build_model
-from steelseg.models.precision import pick_device
+from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.training.fold import Validate, seed_batch
 from steelseg.training.loop import Learner, make_scaler, validate
@@ -77,19 +78,32 @@ def build_network(config: Config, *, is_new: bool = True) -> StripNet:
     )
 
 
-def build_learner(config: Config, fold: int, *, num_batches: int, is_new: bool) -> Learner:
-    """A fresh network with its optimizer; the seed gives the same one each time."""
+def build_learner(
+    config: Config, fold: int, *, num_batches: int, before: Checkpoint | None
+) -> Learner:
+    """A fresh network with its optimizer; the seed gives the same one each time.
+
+    Args:
+        config: The settings.
+        fold: Number of the fold.
+        num_batches: Batches an epoch.
+        before: The checkpoint that training goes on from, in the precision that it began in.
+    """
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
     seed_batch(train.seed, fold, 0, 0)
     # A checkpoint brings its own weights, so nobody is asked for the encoder's.
-    model = build_network(config, is_new=is_new).to(device)
+    model = build_network(config, is_new=before is None).to(device)
+    if train.compile:
+        # In place, so the names of the weights stay; its CUDA graphs spare the launches.
+        model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = build_optimizer(
         model.parameters(),
         name=train.optimizer,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
+        fused=device.type == "cuda",
     )
     schedule = Schedule(
         optimizer,
@@ -98,7 +112,16 @@ def build_learner(config: Config, fold: int, *, num_batches: int, is_new: bool) 
         steps=train.epochs * -(-num_batches // train.accumulate),
         patience=train.patience,
     )
-    return Learner(model, optimizer, schedule, make_scaler(device, amp=train.amp), device)
+    half = _half_type(device, before) if train.amp else None
+    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half)
+
+
+def _half_type(device: torch.device, before: Checkpoint | None) -> torch.dtype | None:
+    """The half precision of a fold, as it was where it began on such a device."""
+    begun_on, _, name = (before.state.get("precision", "") if before else "").partition(" ")
+    if begun_on != device.type:
+        return half_type(device)
+    return None if name == "float32" else getattr(torch, name)
 
 
 def validation_pass(

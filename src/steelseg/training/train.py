@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from steelseg.atomic import write_bytes
 from steelseg.config import Config, PostprocessConfig, TuneConfig
 from steelseg.data.annotations import Labels
@@ -28,7 +26,6 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import build_loss
-from steelseg.models.precision import half_type
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.fold import (
@@ -57,6 +54,7 @@ _MAY_CHANGE = {
     "train": {
         "amp",
         "batch_size_val",
+        "compile",
         "early_stopping",
         "num_workers",
         "save_best_only",
@@ -209,15 +207,15 @@ def _train_fold(
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
     found = _find_checkpoint(config, run, files, fold, checkpoint)
-    learner = build_learner(config, fold, num_batches=len(order), is_new=found is None)
+    before = found[1] if found else None
+    learner = build_learner(config, fold, num_batches=len(order), before=before)
     done = _pick_up(run, learner, files, fold, found) if found else Progress()
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         return
-    precision = half_type(learner.device) if train.amp else None
     run.say(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
-        f"{len(val_ids)} held out; {learner.device.type}, {precision or torch.float32}"
+        f"{len(val_ids)} held out; {learner.precision}"
     )
     loss = build_loss(train.loss, pos_weight=config.pos_weight)
     loader = batch_loader(config, dataset, order, learner.device)
@@ -233,7 +231,6 @@ def _train_fold(
             num_batches=len(order),
             accumulate=train.accumulate,
             gradient_clip=train.gradient_clip,
-            amp=train.amp,
             position=position,
             before_batch=partial(seed_batch, train.seed, fold, epoch),
             after_step=after_step,
