@@ -24,9 +24,10 @@ from steelseg.data.store import Store, open_store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import DataError, SteelsegError
 from steelseg.inference.stitching import predict_crops
+from steelseg.models.build import build_network
 from steelseg.models.losses import build_loss
 from steelseg.models.precision import pick_device
-from steelseg.training.setup import batch_loader, build_network
+from steelseg.training.setup import batch_loader
 
 # Enough to meet every kind of strip, few enough for seconds.
 _SAMPLE = 100

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from steelseg.errors import CheckpointError
-from steelseg.inference.ensemble import Ensemble, restore_model
+from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import ForwardPlan, predict_batch
+from steelseg.inference.members import checkpoint_member
+from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.models.model import build_model
 
@@ -51,8 +53,13 @@ def make_batches(count, size=2):
     ]
 
 
+def open_ensemble(paths, *, sequential=False):
+    members = [checkpoint_member(path) for path in paths]
+    return Ensemble(members, sequential=sequential, device=CPU)
+
+
 def predict(paths, batches, *, sequential=False, plan=None):
-    ensemble = Ensemble(paths, sequential=sequential, device=CPU)
+    ensemble = open_ensemble(paths, sequential=sequential)
     return list(ensemble.predict(batches, plan or ForwardPlan()))
 
 
@@ -112,7 +119,7 @@ def test_predicting_reads_batch_by_batch(paths):
             taken.append(batch[0])
             yield batch
 
-    results = Ensemble(paths[:1], sequential=True, device=CPU).predict(source(), ForwardPlan())
+    results = open_ensemble(paths[:1], sequential=True).predict(source(), ForwardPlan())
     next(results)
 
     assert len(taken) <= 4
@@ -128,7 +135,7 @@ def test_strangers_are_no_ensemble(paths, tmp_path, make_config, override, seque
     setting = override.partition("=")[0]
 
     with pytest.raises(CheckpointError, match=f"{other} has {setting}=.*needs the same classes"):
-        Ensemble([paths[0], other], sequential=sequential, device=CPU)
+        open_ensemble([paths[0], other], sequential=sequential)
 
 
 def test_weights_that_do_not_fit_their_settings_are_refused(paths, make_config, tmp_path):
@@ -139,3 +146,23 @@ def test_weights_that_do_not_fit_their_settings_are_refused(paths, make_config, 
 
     with pytest.raises(CheckpointError, match="The weights do not fit the settings beside them"):
         restore_model(replace(checkpoint, state=state))
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_damaged_member_is_refused_before_the_first_strip(paths, sequential):
+    """Its header is whole, so that only its weights can tell."""
+    content = bytearray(paths[1].read_bytes())
+    content[-100] ^= 1
+    paths[1].write_bytes(content)
+
+    with pytest.raises(CheckpointError, match=f"{paths[1]} is damaged"):
+        open_ensemble(paths, sequential=sequential)
+
+
+def test_a_checkpoint_replaced_while_in_use_is_refused(paths):
+    """One at a time, a network is read again for every few batches."""
+    ensemble = open_ensemble(paths[:1], sequential=True)
+    paths[0].write_bytes(paths[1].read_bytes())
+
+    with pytest.raises(CheckpointError, match="was replaced while it was in use"):
+        next(ensemble.predict(make_batches(1), ForwardPlan()))

@@ -6,7 +6,6 @@ import torch
 from steelseg import Predictor
 from steelseg.data.images import list_images, read_image
 from steelseg.errors import CheckpointError, ConfigError, DataError
-from steelseg.inference.predictor import find_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +179,10 @@ def test_another_number_of_classes_is_refused(trained_run):
         Predictor(trained_run, ["data.num_classes=3"])
 
 
-def test_checkpoints_are_in_the_order_given(trained_run):
-    """Sums of floats depend on it."""
-    files = [str(trained_run / f"fold_{fold}" / "best_model.safetensors") for fold in (1, 0)]
-
-    assert [str(path) for path in find_checkpoints(files)] == files
-    assert [path.parent.name for path in find_checkpoints(trained_run)] == ["fold_0", "fold_1"]
+@pytest.mark.parametrize(
+    "override", ["model.arch=fpn", "model.encoder=resnet18", "data.channels=3", "data.mean=[0.1]"]
+)
+def test_what_the_network_was_trained_as_cannot_be_set(trained_run, override):
+    """The setting would change nothing, in silence, or give wrong masks."""
+    with pytest.raises(CheckpointError, match=f"trained with {override.partition('=')[0]}="):
+        Predictor(trained_run, [override])

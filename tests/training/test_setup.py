@@ -25,7 +25,9 @@ def test_training_goes_on_in_the_precision_that_it_began_in(make_config, tmp_pat
 
 
 def test_a_training_from_another_kind_of_device_takes_the_best_of_this_one(make_config, tmp_path):
-    assert build(make_config(tmp_path, "train.amp=true"), "tpu float16").half == half_type(torch.device("cpu"))
+    assert build(make_config(tmp_path, "train.amp=true"), "tpu float16").half == half_type(
+        torch.device("cpu")
+    )
 
 
 def test_amp_false_stays_in_float32(make_config, tmp_path):

@@ -16,6 +16,7 @@ from steelseg.evaluation.oof_store import new_store, write_npy
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches
+from steelseg.inference.members import checkpoint_member, refuse_unfit
 from steelseg.inference.settings import forward_plan
 from steelseg.models.precision import pick_device
 from steelseg.progress import progress as show
@@ -58,8 +59,9 @@ def _predict_fold(
 ) -> None:
     """Predict and store one fold."""
     folder, channels = config.data.root / "train_images", config.data.channels
-    ensemble = Ensemble([run.best_model(fold)], sequential=False, device=pick_device())
-    ensemble.must_fit(config)
+    member = checkpoint_member(run.best_model(fold))
+    refuse_unfit(member, config)
+    ensemble = Ensemble([member], sequential=False, device=pick_device())
     strips = batches(
         show(image_ids, len(image_ids), f"fold {fold} OOF"),
         lambda image_id: read_image(folder / image_id, channels=channels),
@@ -70,7 +72,7 @@ def _predict_fold(
         image_ids=image_ids,
         sizes=[labels.sizes[image_id] for image_id in image_ids],
         num_classes=labels.num_classes,
-        model_sha256=ensemble.digests[0],
+        model_sha256=member.sha256,
     ) as array:
         for place, (_, _, probs_chw) in enumerate(ensemble.predict(strips, forward_plan(config))):
             _, height, width = probs_chw.shape

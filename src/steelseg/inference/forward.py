@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from steelseg.inference.stitching import predict_crops
 from steelseg.inference.tta import average_views
@@ -21,6 +21,10 @@ from steelseg.models.precision import autocast, half_type
 
 Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 """image_ids and images_nhwc, shape (N, H, W, channels)."""
+
+Network = Callable[[Tensor], Tensor]
+"""From images_nchw (uint8, any size) to logits_nchw (float32, same size): a `StripNet`, or what
+stands for one."""
 
 _AHEAD = 8
 
@@ -40,12 +44,12 @@ class ForwardPlan:
 
 
 def predict_batch(
-    model: nn.Module, images_nhwc: NDArray[np.uint8], plan: ForwardPlan, device: torch.device
+    network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan, device: torch.device
 ) -> Tensor:
     """Send one batch through one network.
 
     Args:
-        model: A `StripNet` on `device`, in eval mode.
+        network: On `device`, in eval mode.
         images_nhwc: Pixels, shape (N, H, W, channels), uint8.
         plan: Flips, crops and precision.
         device: Where the network is.
@@ -56,8 +60,7 @@ def predict_batch(
     images_nchw = torch.from_numpy(images_nhwc).to(device).permute(0, 3, 1, 2)
 
     def probs(part_nchw: Tensor) -> Tensor:
-        logits: Tensor = model(part_nchw)
-        return logits.sigmoid()
+        return network(part_nchw).sigmoid()
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
     half = half_type(device) if plan.amp else None

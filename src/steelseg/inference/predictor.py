@@ -14,19 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.config import Config
-from steelseg.config_file import build_config
 from steelseg.data.images import read_image
-from steelseg.errors import CheckpointError, DataError
-from steelseg.evaluation.tuned import Tuned, mask_maker, mask_settings, read_tuned
+from steelseg.errors import DataError
+from steelseg.evaluation.tuned import mask_maker
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches
 from steelseg.inference.settings import forward_plan
-from steelseg.models.checkpoint import read_settings
+from steelseg.inference.sources import Place, open_source
 from steelseg.models.precision import pick_device
-from steelseg.run_folder import RunFolder
-
-Source = str | Path
 
 
 class Predictor:
@@ -38,7 +33,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: Source | Sequence[Source],
+        source: Place | Sequence[Place],
         overrides: Sequence[str] = (),
         *,
         folds: Sequence[int] | None = None,
@@ -57,29 +52,22 @@ class Predictor:
             ConfigError: if an override is wrong.
             DataError: if postprocess.json is damaged.
         """
-        run = _run_of(source)
-        paths = find_checkpoints(source, folds)
-        trained = run.load_config() if run else read_settings(paths[0])
-        config = build_config(trained.model_dump(), overrides, source=str(paths[0]))
-        self.config: Config = config
+        found = open_source(source, overrides, folds=folds)
+        self.config = found.config
         self._ensemble = Ensemble(
-            paths,
-            sequential=config.inference.ensemble == "sequential",
+            found.members,
+            sequential=found.config.inference.ensemble == "sequential",
             device=torch.device(device) if device else pick_device(),
         )
-        self._ensemble.must_fit(config)
-        self._plan = forward_plan(config)
-        tuned = read_tuned(run.postprocess_json) if run else None
-        if run and tuned:
-            _refuse_outdated(tuned, run, dict(zip(paths, self._ensemble.digests, strict=True)))
-        self._to_mask = mask_maker(mask_settings(config, tuned.settings if tuned else None))
+        self._plan = forward_plan(found.config)
+        self._to_mask = mask_maker(found.masks)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """A name for each class, class 1 first."""
         return self.config.data.names
 
-    def __call__(self, image: Source | NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def __call__(self, image: Place | NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Find the defects of one strip.
 
         Args:
@@ -93,7 +81,7 @@ class Predictor:
         """
         return self._to_mask(self.probs(image))
 
-    def probs(self, image: Source | NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
         image_hwc = self._load(image)
         # A copy, because torch takes no view that is turned or locked.
@@ -117,7 +105,7 @@ class Predictor:
         for image_id, image_hwc, probs_chw in self._ensemble.predict(strips, self._plan):
             yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
-    def _load(self, image: Source | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring one image to the channels that the networks take."""
         channels = self.config.data.channels
         if isinstance(image, str | Path):
@@ -135,42 +123,3 @@ class Predictor:
         if channels == 3:
             return np.repeat(image_hwc, 3, axis=2)
         return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY), np.uint8)[..., None]
-
-
-def find_checkpoints(
-    source: Source | Sequence[Source], folds: Sequence[int] | None = None
-) -> list[Path]:
-    """Name the checkpoints of a run folder, or those given.
-
-    Raises:
-        CheckpointError: if a file is missing or the run has no trained fold.
-    """
-    if not isinstance(source, str | Path):
-        paths = [Path(path) for path in source]
-    elif run := _run_of(source):
-        trained = folds or run.trained_folds(run.load_config().data.num_folds)
-        paths = [run.best_model(fold) for fold in trained]
-    else:
-        paths = [Path(source)]
-    if not paths:
-        raise CheckpointError(f"{source} has no trained fold. Train first: steelseg train CONFIG.")
-    for path in paths:
-        if not path.is_file():
-            raise CheckpointError(f"{path}: there is no such checkpoint.")
-    return paths
-
-
-def _run_of(source: Source | Sequence[Source]) -> RunFolder | None:
-    """The run folder that is meant; None where checkpoints are."""
-    is_run = isinstance(source, str | Path) and Path(source).is_dir()
-    return RunFolder(Path(str(source))) if is_run else None
-
-
-def _refuse_outdated(tuned: Tuned, run: RunFolder, digests: dict[Path, str]) -> None:
-    """Raise CheckpointError if a fold has been trained on since its predictions were tuned on."""
-    for fold, digest in tuned.models.items():
-        if digests.get(run.best_model(fold), digest) != digest:
-            raise CheckpointError(
-                f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
-                f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
-            )

@@ -69,9 +69,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     text = header["steelseg"]
     if header.get("sha256") != _digest(tensors, text):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
-    state = json.loads(text)
-    if state.pop("format") != FORMAT:
-        raise CheckpointError(f"{path} was written by another version of steelseg.")
+    state = _read_state(path, text)
     return Checkpoint(
         _with_prefix(tensors, "model."),
         _with_prefix(tensors, "optimizer."),
@@ -98,14 +96,27 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
     return header, tensors
 
 
-def read_settings(path: Path) -> Config:
-    """Read the settings inside a checkpoint, without its tensors and before its SHA-256 is known.
+def read_header(path: Path) -> tuple[Config, str]:
+    """Read the settings inside a checkpoint and its SHA-256, which its tensors may yet belie.
 
     Raises:
-        CheckpointError: if the file is missing or no checkpoint of ours.
+        CheckpointError: if the file is missing, no checkpoint of ours, or its header is damaged.
     """
     header, _ = _open(path, with_tensors=False)
-    return build_config(json.loads(header["steelseg"])["config"], source=str(path))
+    try:
+        state = _read_state(path, header["steelseg"])
+        content = {name: dict(section) for name, section in state["config"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
+    return build_config(content, source=str(path)), header.get("sha256", "")
+
+
+def _read_state(path: Path, text: str) -> dict[str, Any]:
+    """Take the JSON out of a header; CheckpointError if it is of another version."""
+    state: dict[str, Any] = json.loads(text)
+    if state.pop("format") != FORMAT:
+        raise CheckpointError(f"{path} was written by another version of steelseg.")
+    return state
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from steelseg.evaluation.tuned import mask_maker, mask_settings
 from steelseg.inference.forward import batches
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
+from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
 from steelseg.models.losses import Loss
-from steelseg.models.model import StripNet, build_model
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.training.fold import Validate, seed_batch
@@ -63,19 +63,6 @@ def plainly(loader: DataLoader[Any]) -> Iterator[Any]:
     except SteelsegError as error:
         line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
         raise type(error)(line) from None
-
-
-def build_network(config: Config, *, is_new: bool = True) -> StripNet:
-    """The untrained network, its encoder with the weights asked for if it is new."""
-    return build_model(
-        arch=config.model.arch,
-        encoder=config.model.encoder,
-        encoder_weights=config.model.encoder_weights if is_new else None,
-        channels=config.data.channels,
-        num_classes=config.data.num_classes,
-        mean=config.data.channel_mean,
-        std=config.data.channel_std,
-    )
 
 
 def build_learner(

@@ -24,6 +24,7 @@ from steelseg.data.store import Store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
+from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import build_loss
 from steelseg.progress import progress as show
@@ -41,7 +42,6 @@ from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.setup import (
     batch_loader,
     build_learner,
-    build_network,
     plainly,
     validation_pass,
     window_source,

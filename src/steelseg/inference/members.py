@@ -1,0 +1,91 @@
+"""What an ensemble is made of: networks that are known by their settings before they are loaded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steelseg.config import Config
+from steelseg.errors import CheckpointError
+from steelseg.inference.forward import Network
+from steelseg.models.build import restore_model
+from steelseg.models.checkpoint import load_checkpoint, read_header
+
+# What the members of an ensemble share.
+_MUST_AGREE = ("data.num_classes", "data.class_names", "data.channels")
+
+# What no setting can change once a network is trained.
+_TRAINED_IN = (
+    "data.num_classes",
+    "data.channels",
+    "data.mean",
+    "data.std",
+    "model.arch",
+    "model.encoder",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained network of an ensemble."""
+
+    name: str
+    """What messages call it: its file."""
+
+    config: Config
+    """The settings it was trained with."""
+
+    sha256: str
+    """Of its checkpoint."""
+
+    load: Callable[[torch.device], Network]
+    """Read, check and build it; what it returns takes and gives tensors on that device."""
+
+
+def checkpoint_member(path: Path) -> Member:
+    """A checkpoint as a member; its weights are read and checked when it is loaded.
+
+    Raises:
+        CheckpointError: if the file is missing or no checkpoint of ours.
+    """
+    config, sha256 = read_header(path)
+
+    def load(device: torch.device) -> Network:
+        checkpoint = load_checkpoint(path)
+        if checkpoint.sha256 != sha256:
+            raise CheckpointError(f"{path} was replaced while it was in use. Start again.")
+        return restore_model(checkpoint).to(device)
+
+    return Member(str(path), config, sha256, load)
+
+
+def refuse_strangers(members: Sequence[Member]) -> None:
+    """Raise CheckpointError unless the members were trained for the same classes and channels."""
+    first = members[0]
+    for member in members:
+        for setting in _MUST_AGREE:
+            expected, other = _value(first.config, setting), _value(member.config, setting)
+            if expected != other:
+                raise CheckpointError(
+                    f"{member.name} has {setting}={other}, but {first.name} has {expected}. "
+                    "An ensemble needs the same classes and channels."
+                )
+
+
+def refuse_unfit(member: Member, config: Config) -> None:
+    """Raise CheckpointError unless the settings say what the network was trained as."""
+    for setting in _TRAINED_IN:
+        trained, asked = _value(member.config, setting), _value(config, setting)
+        if trained != asked:
+            raise CheckpointError(
+                f"The checkpoint was trained with {setting}={trained}, but the settings "
+                f"say {asked}. Leave it as it was trained."
+            )
+
+
+def _value(config: Config, setting: str) -> Any:
+    """The value of `section.name`."""
+    section, name = setting.split(".")
+    return getattr(getattr(config, section), name)

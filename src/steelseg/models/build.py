@@ -1,0 +1,49 @@
+"""The network that settings ask for, new or filled with a checkpoint's weights."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from steelseg.config import Config
+from steelseg.errors import CheckpointError
+from steelseg.models.checkpoint import Checkpoint
+from steelseg.models.model import StripNet, build_model
+
+
+def build_network(config: Config, *, is_new: bool = True) -> StripNet:
+    """The untrained network, its encoder with the weights asked for if it is new."""
+    return build_model(
+        arch=config.model.arch,
+        encoder=config.model.encoder,
+        encoder_weights=config.model.encoder_weights if is_new else None,
+        channels=config.data.channels,
+        num_classes=config.data.num_classes,
+        mean=config.data.channel_mean,
+        std=config.data.channel_std,
+    )
+
+
+def fill_network(config: Config, weights: Mapping[str, Tensor]) -> StripNet:
+    """The trained network, in eval mode.
+
+    Raises:
+        CheckpointError: if the weights do not fit the settings.
+    """
+    model = build_network(config, is_new=False)
+    try:
+        model.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"The weights do not fit the settings beside them: {reason}"
+        ) from None
+    return model.eval()
+
+
+def restore_model(checkpoint: Checkpoint) -> StripNet:
+    """Build the network of a checkpoint and fill it, in eval mode.
+
+    Raises:
+        CheckpointError: if the weights do not fit the settings in the checkpoint.
+    """
+    return fill_network(checkpoint.config, checkpoint.model)
