@@ -13,7 +13,9 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.store import build_store, open_store
 from steelseg.errors import DataError
+from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.evaluate import evaluate_run
+from steelseg.evaluation.first_look import Looks
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.evaluation.tuned import Tuned, is_open
@@ -92,6 +94,20 @@ def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> Tuned:
     """Choose the post-processing of a run; see `steelseg.evaluation.tune.tune_run`."""
     run_folder = RunFolder(Path(run_dir))
     return tune_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def cascade(
+    run_dir: Path | str,
+    first: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    miss_rate: float = 0.01,
+    fold: int | None = None,
+) -> Looks:
+    """Let a cheap run look first; see `steelseg.evaluation.cascade.cascade_run`."""
+    run_folder, first_folder = RunFolder(Path(run_dir)), RunFolder(Path(first))
+    config = run_folder.load_config(tuple(overrides))
+    return cascade_run(config, run_folder, first_folder, miss_rate=miss_rate, fold=fold)
 
 
 def evaluate(

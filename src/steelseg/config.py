@@ -298,6 +298,9 @@ class InferenceConfig(Section):
     ensemble: Literal["together", "sequential"] = "together"
     """together keeps every checkpoint in memory; sequential holds one at a time."""
 
+    cascade: bool = True
+    """true skips what the first look of `steelseg cascade` finds clean; false looks at all."""
+
     amp: bool = False
     """true predicts in mixed precision where the machine has it: faster, not to the same bit."""
 

@@ -57,6 +57,42 @@ def _run_evaluate(args: argparse.Namespace) -> int | None:
     return None
 
 
+def add_cascade(commands: Commands) -> None:
+    """Add `steelseg cascade`."""
+    parser = add_command(commands, _run_cascade, "let a cheap run skip what is surely clean")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--first", type=Path, metavar="FIRST", required=True, help="the cheap run that looks first"
+    )
+    parser.add_argument(
+        "--miss-rate",
+        type=float,
+        metavar="SHARE",
+        default=0.01,
+        help="largest share of the defective strips that may be skipped (default 0.01)",
+    )
+    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST that looks")
+
+
+def _run_cascade(args: argparse.Namespace) -> int | None:
+    """Choose the suspicion below which strips need no second look.
+
+    The miss rate is set on held-out strips of both runs, and reported cross-fitted.
+    `steelseg predict RUN` then skips what the first look finds clean;
+    inference.cascade=false looks at every strip.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
+    Writes RUN/cascade.json
+
+    Example: steelseg cascade outputs/best --first outputs/small --miss-rate 0.005
+    """
+    from steelseg.api import cascade
+
+    cascade(args.run_dir, args.first, args.settings, miss_rate=args.miss_rate, fold=args.first_fold)
+    print(f"wrote {args.run_dir / 'cascade.json'}")
+    return None
+
+
 def add_compare(commands: Commands) -> None:
     """Add `steelseg compare`."""
     parser = add_command(

@@ -61,7 +61,7 @@ _MAY_CHANGE = {
         "save_minutes",
     },
     "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"ensemble", "submission_form", "tta"},
+    "inference": {"cascade", "ensemble", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
 }
 
