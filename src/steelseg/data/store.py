@@ -196,7 +196,7 @@ def _read_index(folder: Path) -> Index:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         index = _parse_index(content) if content["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is damaged. {again}") from None
     if index is None:
         raise DataError(f"{path} is of another version. {again}")
