@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from torture.outcome import Outcome, to_markdown
@@ -14,6 +16,14 @@ def test_every_promise_holds_in_a_quick_sample(module):
     found = row.run(row.QUICK)
 
     assert found.is_kept, f"{row.NAME}: {found}"
+
+
+@pytest.mark.parametrize("module", ROWS)
+def test_every_promise_is_written_down(module):
+    """With the command that tries it."""
+    page = Path(__file__).parents[2] / "docs" / "reliability.md"
+
+    assert f"`python -m torture {module}`" in page.read_text(encoding="utf-8")
 
 
 def test_a_promise_that_was_never_tried_is_not_kept():
