@@ -30,7 +30,7 @@ from torture.outcome import Outcome
 SECRET = "the secret outside"
 
 
-class _Payload:
+class Payload:
     """Makes a file when it is unpickled."""
 
     def __init__(self, mark):
@@ -42,20 +42,20 @@ class _Payload:
 
 def pickled_image(root, mark):
     """A pickle by the name of an image."""
-    (root / "a.jpg").write_bytes(pickle.dumps(_Payload(mark)))
+    (root / "a.jpg").write_bytes(pickle.dumps(Payload(mark)))
     read_image(root / "a.jpg", channels=1)
 
 
 def array_of_objects_as_image(root, mark):
     """A .npy with objects, by the name of an image."""
-    np.save(root / "a.npy", np.array([_Payload(mark)], dtype=object), allow_pickle=True)
+    np.save(root / "a.npy", np.array([Payload(mark)], dtype=object), allow_pickle=True)
     (root / "a.npy").rename(root / "a.png")
     read_image(root / "a.png", channels=1)
 
 
 def pickled_labels(root, mark):
     """A pickle by the name of train.csv."""
-    (root / "train.csv").write_bytes(pickle.dumps(_Payload(mark)))
+    (root / "train.csv").write_bytes(pickle.dumps(Payload(mark)))
     read_labels(root / "train.csv", {}, num_classes=1)
 
 
@@ -121,7 +121,7 @@ def manifest_of_a_file_outside(root, _mark):
 
 def pickled_store(root, mark):
     """A precropped store whose index is a pickle."""
-    (root / "index.json").write_bytes(pickle.dumps(_Payload(mark)))
+    (root / "index.json").write_bytes(pickle.dumps(Payload(mark)))
     _open_store(root)
 
 
@@ -170,13 +170,13 @@ COUNT = QUICK = len(ATTEMPTS)
 def run(count):
     """Make the first `count` attempts."""
     begun = time.monotonic()
-    wrong = [attempt.__name__ for attempt in ATTEMPTS[:count] if not _is_refused(attempt)]
+    wrong = [attempt.__name__ for attempt in ATTEMPTS[:count] if not is_refused(attempt)]
     tried = len(ATTEMPTS[:count])
     note = f"succeeded: {', '.join(wrong)}" if wrong else "all refused in words"
     return Outcome(tried - len(wrong), tried, time.monotonic() - begun, note)
 
 
-def _is_refused(attempt):
+def is_refused(attempt):
     """Whether an attempt ends in a SteelsegError, and did nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         mark, root = Path(folder) / "mark", Path(folder) / "root"
