@@ -210,6 +210,24 @@ def test_check_lists_every_fault_and_writes_nothing(settings, root, capsys):
     assert sorted(root.rglob("*")) == before
 
 
+def test_check_keeps_a_manifest_of_a_good_set(settings, root, tmp_path, capsys):
+    """Written the first time, held against from then on; a set with a fault has none."""
+    words = ["check", settings, "--hash", tmp_path / "m"]
+    whole = (root / "train_images" / "train_007.jpg").read_bytes()
+    (root / "train_images" / "train_007.jpg").write_bytes(b"")
+    assert call(*words, capsys=capsys)[0] == 1
+    assert not (tmp_path / "m").exists()
+    (root / "train_images" / "train_007.jpg").write_bytes(whole)
+
+    assert call(*words, capsys=capsys)[1].startswith(f"wrote {tmp_path / 'm'}\nok: 8 training")
+    assert call(*words, capsys=capsys)[1].startswith("ok: every file is the one that ")
+    (root / "test_images" / "test_001.jpg").write_bytes(whole)
+    code, out, err = call(*words, capsys=capsys)
+
+    assert (code, err) == (1, "error: 1 faults\n")
+    assert out.startswith(f"{root / 'test_images' / 'test_001.jpg'}: the file has changed: its ")
+
+
 def test_settings_are_taken_wherever_they_stand(settings, root, tmp_path, capsys):
     """Before the file, and after an option that takes several words."""
     (tmp_path / "moved").mkdir()

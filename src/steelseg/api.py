@@ -6,11 +6,13 @@ run(load_config("configs/smoke.yaml", ["data.root=input"]), out="outputs/first")
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
+from steelseg.data.manifest import compare_manifest, write_manifest
 from steelseg.data.store import build_store, open_store
 from steelseg.errors import DataError
 from steelseg.evaluation.cascade import cascade_run
@@ -27,9 +29,25 @@ from steelseg.run_folder import RunFolder, default_run_path
 from steelseg.training.train import choose_folds, train_run
 
 
-def check(config: Config) -> Inspection:
-    """Decode every image and hold every row against the rules; changes nothing."""
-    return inspect_data(config.data)
+def check(config: Config, *, manifest: Path | None = None) -> Inspection:
+    """Decode every image and hold every row against the rules; changes nothing in data.root.
+
+    Args:
+        config: The settings.
+        manifest: A file with the hash of every file of the data set. If it is there, each file
+            that has changed, is missing or was added is a fault too; if it is not, and the data
+            set has no fault, it is written.
+    """
+    inspection = inspect_data(config.data)
+    root = config.data.root
+    if manifest is None:
+        return inspection
+    if manifest.exists():
+        changes = compare_manifest(manifest, root, progress=show)
+        return replace(inspection, faults=tuple(sorted([*inspection.faults, *changes])))
+    if not inspection.faults:
+        write_manifest(manifest, root, progress=show)
+    return inspection
 
 
 def precrop(config: Config) -> Path:

@@ -11,6 +11,9 @@ def add_check(commands: Commands) -> None:
     """Add `steelseg check`."""
     parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
     parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--hash", type=Path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
+    )
 
 
 def _run_check(args: argparse.Namespace) -> int | None:
@@ -19,14 +22,19 @@ def _run_check(args: argparse.Namespace) -> int | None:
     Strips that look alike are no fault: a good set is listed with them as remarks, those whose
     masks differ first.
 
-    Reads  data.root
-    Writes nothing
+    --hash FILE finds what no decoder can, a flipped bit in a JPEG: the first time, it writes the
+    SHA-256 of every file of a good set to FILE; from then on every file that has changed, is
+    missing or was added is a fault. Delete FILE to take the data set as it is now.
 
-    Example: steelseg check configs/smoke.yaml data.root=input
+    Reads  data.root, FILE
+    Writes FILE, if it is not there
+
+    Example: steelseg check configs/smoke.yaml data.root=input --hash input.sha256
     """
     from steelseg.api import check
 
-    inspection = check(load(args))
+    is_new = args.hash is not None and not args.hash.exists()
+    inspection = check(load(args), manifest=args.hash)
     for fault in inspection.faults:
         print(fault)
     if inspection.faults:
@@ -34,6 +42,10 @@ def _run_check(args: argparse.Namespace) -> int | None:
         return 1
     for remark in inspection.remarks:
         print(f"remark: {remark}")
+    if is_new:
+        print(f"wrote {args.hash}")
+    elif args.hash is not None:
+        print(f"ok: every file is the one that {args.hash} names")
     print(f"ok: {inspection.summary}")
     return None
 

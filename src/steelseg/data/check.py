@@ -6,7 +6,7 @@ Strips that look alike are no fault: they come back as matches, and as remarks f
 repaired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,19 +111,44 @@ def inspect(
         faults=faults,
         progress=progress,
     )
-    rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
     train_sizes = {
         name: sizes[train_images / name] for name in train_ids if train_images / name in sizes
     }
-    labels, bad_masks = parse_rows(train_csv, rows, train_sizes, num_classes=num_classes)
-    faults += bad_rows + bad_masks + _absent(train_csv, train_images, rows, train_ids)
-    faults += _sample_faults(root / "sample_submission.csv", test_images, test_ids)
+    labels, bad_rows = inspect_rows(
+        train_csv, train_images, train_ids, train_sizes, num_classes=num_classes
+    )
+    faults += bad_rows + _sample_faults(root / "sample_submission.csv", test_images, test_ids)
     matches = find_matches(
         {path.name: thumbnail for path, thumbnail in thumbnails.items()},
         train_sizes,
         lambda image_id: read_image(train_images / image_id, channels=channels),
     )
     return Inspection(labels, len(test_ids), tuple(sorted(faults)), tuple(matches))
+
+
+def inspect_rows(
+    train_csv: Path,
+    folder: Path,
+    image_ids: Sequence[str],
+    sizes: Mapping[str, tuple[int, int]],
+    *,
+    num_classes: int,
+) -> tuple[Labels, list[Fault]]:
+    """Hold every row of train.csv against the rules and the images.
+
+    Args:
+        train_csv: The file.
+        folder: Where the images are, for the faults.
+        image_ids: Every image there.
+        sizes: Height and width of those that are sound.
+        num_classes: Highest ClassId.
+
+    Returns:
+        The labels of the good rows, and a Fault for every bad one.
+    """
+    rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
+    labels, bad_masks = parse_rows(train_csv, rows, sizes, num_classes=num_classes)
+    return labels, bad_rows + bad_masks + _absent(train_csv, folder, rows, image_ids)
 
 
 def inspect_data(data: DataConfig) -> Inspection:

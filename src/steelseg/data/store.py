@@ -10,7 +10,6 @@ the crops themselves, and serves any crop size and stride. Masks are not stored:
 drawn from the runs of train.csv, whose hash is part of the fingerprint.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from steelseg.atomic import replacing, write_text
 from steelseg.data.crops import Box
 from steelseg.data.images import read_image
+from steelseg.data.manifest import hash_file
 from steelseg.errors import DataError
 from steelseg.progress import Progress
 
@@ -120,7 +120,7 @@ def build_store(
     """
     if not image_ids:
         raise DataError(f"{root / 'train_images'} holds no images to store.")
-    train_csv = _hash(root / "train.csv")
+    train_csv = hash_file(root / "train.csv")
     folder.mkdir(parents=True, exist_ok=True)
     # The index is what makes a store: without it, a killed build leaves no store at all.
     (folder / "index.json").unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def build_store(
                     offset=offset,
                     file_size=stat.st_size,
                     modified_ns=stat.st_mtime_ns,
-                    sha256=_hash(path),
+                    sha256=hash_file(path),
                 )
             )
             offset += image_hwc.size
@@ -170,7 +170,7 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
         raise DataError(
             f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
         )
-    if index.train_csv != _hash(root / "train.csv"):
+    if index.train_csv != hash_file(root / "train.csv"):
         raise DataError(f"{folder} was made from another {root / 'train.csv'}. {again}")
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
@@ -196,7 +196,7 @@ def _read_index(folder: Path) -> Index:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         index = _parse_index(content) if content["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is damaged. {again}") from None
     if index is None:
         raise DataError(f"{path} is of another version. {again}")
@@ -227,14 +227,5 @@ def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
         path = folder / entry.image_id
         stat = path.stat()
         known = stat.st_size == entry.file_size and stat.st_mtime_ns == entry.modified_ns
-        if not known and _hash(path) != entry.sha256:
+        if not known and hash_file(path) != entry.sha256:
             yield path
-
-
-def _hash(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
