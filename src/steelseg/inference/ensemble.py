@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from steelseg.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
-from steelseg.models.allocator import return_freed_memory
+from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.model import StripNet, build_model
 
@@ -68,7 +68,7 @@ class Ensemble:
         """
         self._device = device
         if device.type == "cpu":
-            return_freed_memory()
+            keep_freed_memory()
         loads = [self._loader(path) for path in paths]
         self.configs: list[Config] = []
         self.digests: list[str] = []
