@@ -2,17 +2,16 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from steelseg.commands.arguments import CONFIG_HELP, Commands, add_command, load
+from steelseg.commands.arguments import CONFIG_HELP, Commands, add_command, load, path
 
 
 def add_check(commands: Commands) -> None:
     """Add `steelseg check`."""
     parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
     parser.add_argument(
-        "--hash", type=Path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
+        "--hash", type=path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
     )
 
 
@@ -53,7 +52,7 @@ def _run_check(args: argparse.Namespace) -> int | None:
 def add_precrop(commands: Commands) -> None:
     """Add `steelseg precrop`."""
     parser = add_command(commands, _run_precrop, "decode every strip once, for mode precropped")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
 
 
 def _run_precrop(args: argparse.Namespace) -> int | None:
@@ -75,7 +74,7 @@ def add_synth(commands: Commands) -> None:
     parser = add_command(
         commands, _run_synth, "make a small synthetic data set", takes_settings=False
     )
-    parser.add_argument("root", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("root", type=path, metavar="DIR", help="a new folder")
     parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
     parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
     parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")

@@ -1,15 +1,14 @@
 """Commands that judge a run: tune, evaluate, compare, report."""
 
 import argparse
-from pathlib import Path
 
-from steelseg.commands.arguments import Commands, add_command, add_fold
+from steelseg.commands.arguments import Commands, add_command, add_fold, path
 
 
 def add_tune(commands: Commands) -> None:
     """Add `steelseg tune`."""
     parser = add_command(commands, _run_tune, "choose thresholds and sizes on held-out strips")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
 
 
 def _run_tune(args: argparse.Namespace) -> int | None:
@@ -34,7 +33,7 @@ def _run_tune(args: argparse.Namespace) -> int | None:
 def add_evaluate(commands: Commands) -> None:
     """Add `steelseg evaluate`."""
     parser = add_command(commands, _run_evaluate, "score the held-out strips")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     add_fold(parser)
     parser.add_argument("--overlays", action="store_true", help="also draw truth and prediction")
 
@@ -60,9 +59,9 @@ def _run_evaluate(args: argparse.Namespace) -> int | None:
 def add_cascade(commands: Commands) -> None:
     """Add `steelseg cascade`."""
     parser = add_command(commands, _run_cascade, "let a cheap run skip what is surely clean")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     parser.add_argument(
-        "--first", type=Path, metavar="FIRST", required=True, help="the cheap run that looks first"
+        "--first", type=path, metavar="FIRST", required=True, help="the cheap run that looks first"
     )
     parser.add_argument(
         "--miss-rate",
@@ -98,8 +97,8 @@ def add_compare(commands: Commands) -> None:
     parser = add_command(
         commands, _run_compare, "say whether one run is better than another", takes_settings=False
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run folder")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another")
+    parser.add_argument("run_a", type=path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another")
 
 
 def _run_compare(args: argparse.Namespace) -> int | None:
@@ -122,7 +121,7 @@ def _run_compare(args: argparse.Namespace) -> int | None:
 def add_report(commands: Commands) -> None:
     """Add `steelseg report`."""
     parser = add_command(commands, _run_report, "write everything about a run to one page")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
 
 
 def _run_report(args: argparse.Namespace) -> int | None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from steelseg.data import rle
 from steelseg.data.crops import Box
+from steelseg.data.fault import Fault
 from steelseg.data.mask_csv import name_cells, read_table
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 
 _CLASS_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 

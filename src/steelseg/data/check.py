@@ -21,9 +21,10 @@ from steelseg.data.duplicates import (
     group_matches,
     make_thumbnail,
 )
+from steelseg.data.fault import Fault
 from steelseg.data.images import list_images, read_image
 from steelseg.data.sample_submission import inspect_sample
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 from steelseg.progress import Progress
 from steelseg.progress import progress as show
 

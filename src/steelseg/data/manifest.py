@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steelseg.atomic import write_text
+from steelseg.data.fault import Fault
 from steelseg.data.images import SUFFIXES
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 from steelseg.progress import Progress
 
 _TABLES = ("train.csv", "sample_submission.csv")

@@ -18,7 +18,7 @@ from steelseg.data.images import read_image
 from steelseg.errors import DataError
 from steelseg.evaluation.tuned import mask_maker
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import batches
+from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.inference.sources import Place, open_source
 from steelseg.models.precision import pick_device
@@ -54,12 +54,14 @@ class Predictor:
         """
         found = open_source(source, overrides, folds=folds)
         self.config = found.config
+        where = torch.device(device) if device else pick_device()
         self._ensemble = Ensemble(
             found.members,
             sequential=found.config.inference.ensemble == "sequential",
-            device=torch.device(device) if device else pick_device(),
+            device=where,
         )
         self._plan = forward_plan(found.config)
+        self._batch_size = images_at_once(found.config.train.batch_size_val, where)
         self._to_mask = mask_maker(found.masks)
 
     @property
@@ -101,7 +103,7 @@ class Predictor:
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
         """
-        strips = batches(image_ids, read, batch_size=self.config.train.batch_size_val)
+        strips = batches(image_ids, read, batch_size=self._batch_size)
         for image_id, image_hwc, probs_chw in self._ensemble.predict(strips, self._plan):
             yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 

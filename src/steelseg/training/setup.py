@@ -15,7 +15,7 @@ from steelseg.data.store import Store, open_store
 from steelseg.errors import SteelsegError
 from steelseg.evaluation.metrics import Scores
 from steelseg.evaluation.tuned import mask_maker, mask_settings
-from steelseg.inference.forward import batches
+from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.build import build_network
@@ -129,7 +129,7 @@ def validation_pass(
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
-            batch_size=config.train.batch_size_val,
+            batch_size=images_at_once(config.train.batch_size_val, learner.device),
         )
         return validate(
             learner.model,
