@@ -16,13 +16,12 @@ from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
     EpochBatches,
-    ReadWindow,
     SampleDataset,
+    Windows,
     balanced_chances,
     list_samples,
 )
 from steelseg.data.folds import assign_folds, read_folds, write_folds
-from steelseg.data.store import Store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
@@ -40,12 +39,11 @@ from steelseg.training.fold import (
     run_epochs,
     seed_batch,
 )
+from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.setup import (
-    batch_loader,
     build_learner,
     build_network,
-    plainly,
     validation_pass,
     window_source,
 )
@@ -194,7 +192,7 @@ def _train_fold(
     fold_of: dict[str, int],
     fold: int,
     *,
-    source: ReadWindow | Store,
+    source: Windows,
     checkpoint: Path | None,
     note: StopNote,
 ) -> None:
@@ -220,7 +218,12 @@ def _train_fold(
         f"{len(val_ids)} held out; {learner.device.type}, {precision or torch.float32}"
     )
     loss = build_loss(train.loss, pos_weight=config.pos_weight)
-    loader = batch_loader(config, dataset, order, learner.device)
+    loader = BatchLoader(
+        dataset,
+        order,
+        num_workers=train.num_workers,
+        pin_memory=learner.device.type == "cuda",
+    )
     title = f"fold {fold} epoch"
 
     def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
@@ -228,7 +231,7 @@ def _train_fold(
         left = len(order) - position.step
         return train_epoch(
             learner,
-            show(plainly(loader), left, f"{title} {epoch}/{train.epochs}"),
+            show(loader, left, f"{title} {epoch}/{train.epochs}"),
             loss,
             num_batches=len(order),
             accumulate=train.accumulate,
