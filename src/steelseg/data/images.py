@@ -12,13 +12,18 @@ Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RG
 import re
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.errors import DataError
+
+T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -28,7 +33,8 @@ MAX_PIXELS = 100_000_000
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 # In a JPEG scan 0xFF is data when 0x00 follows, and restart markers are part of the scan.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# More 0xFF may stand before a marker; to search for the last is 12 times as fast as for all.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -61,12 +67,26 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
     Raises:
         DataError: if the file is missing, truncated, damaged, too large or of another kind.
     """
+    return _naming(path, partial(decode_image, channels=channels))
+
+
+def measure_image(path: Path) -> tuple[int, int]:
+    """Read height and width of one image file, walked to its end but not decoded.
+
+    Raises:
+        DataError: as `measure` does, with the file's name, or if it is missing.
+    """
+    return _naming(path, measure)
+
+
+def _naming(path: Path, understand: Callable[[bytes], T]) -> T:
+    """Understand the bytes of a file, or raise DataError with its name."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     try:
-        return decode_image(content, channels=channels)
+        return understand(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
