@@ -6,7 +6,7 @@ global state, so it gets processes. Which worker makes a batch changes nothing i
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -51,14 +51,15 @@ class BatchLoader:
                 pin_memory=pin_memory,
             )
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """Start an epoch; close the generator to leave it early."""
         if self._processes is not None:
             return _plainly(self._processes)
         if self._num_workers:
             return self._ahead()
-        return map(self._make, self._order)
+        return (self._make(keys) for keys in self._order)
 
-    def _ahead(self) -> Iterator[Batch]:
+    def _ahead(self) -> Generator[Batch, None, None]:
         """Yield batches in order; while one is used, as many wait or are made as there are threads.
 
         An error comes out where its batch would.
@@ -76,7 +77,7 @@ class BatchLoader:
             pool.shutdown(cancel_futures=True)
 
 
-def _plainly(loader: DataLoader[Any]) -> Iterator[Batch]:
+def _plainly(loader: DataLoader[Any]) -> Generator[Batch, None, None]:
     """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
     try:
         yield from loader

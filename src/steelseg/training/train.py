@@ -5,6 +5,7 @@ Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -229,18 +230,20 @@ def _train_fold(
     def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
         order.epoch, order.begin = epoch, position.step
         left = len(order) - position.step
-        return train_epoch(
-            learner,
-            show(loader, left, f"{title} {epoch}/{train.epochs}"),
-            loss,
-            num_batches=len(order),
-            accumulate=train.accumulate,
-            gradient_clip=train.gradient_clip,
-            amp=train.amp,
-            position=position,
-            before_batch=partial(seed_batch, train.seed, fold, epoch),
-            after_step=after_step,
-        )
+        # An error keeps hold of its frames; the threads must not wait for it to be forgotten.
+        with closing(iter(loader)) as batches:
+            return train_epoch(
+                learner,
+                show(batches, left, f"{title} {epoch}/{train.epochs}"),
+                loss,
+                num_batches=len(order),
+                accumulate=train.accumulate,
+                gradient_clip=train.gradient_clip,
+                amp=train.amp,
+                position=position,
+                before_batch=partial(seed_batch, train.seed, fold, epoch),
+                after_step=after_step,
+            )
 
     run_epochs(
         learner,
