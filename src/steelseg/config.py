@@ -234,7 +234,7 @@ class TrainConfig(Section):
     """Minutes between resumable checkpoints within an epoch; 0 saves at its end alone."""
 
     num_workers: int = Field(2, ge=0)
-    """Processes that load training samples; 0 loads in the training process."""
+    """Threads that load training samples; processes for an augmentation of your own. 0: none."""
 
     seed: int = Field(42, ge=0, lt=2**32)
     """Every random draw follows from it: weights, order, augmentation, folds."""

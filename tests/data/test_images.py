@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg.data.images import decode_image, list_images, measure, read_image
+from steelseg.data.images import decode_image, list_images, measure, measure_image, read_image
 from steelseg.errors import DataError
 from torture.image_files import chunk, png, scan_starts, with_exif
 
@@ -230,6 +230,28 @@ def test_the_size_is_read_without_decoding():
     """Height first, as the array has it."""
     assert measure(encode(IMAGE_HWC)) == (24, 40)
     assert measure(encode(IMAGE_HWC, ".png")) == (24, 40)
+
+
+def test_the_size_of_a_file_names_it_where_it_fails(tmp_path):
+    """As reading it does."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(3, 5))
+    assert measure_image(path) == (3, 5)
+
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.png: the file is empty"):
+        measure_image(path)
+
+
+def test_a_marker_may_have_fill_before_it():
+    """Any number of 0xFF may stand in front of a marker."""
+    jpeg = encode(IMAGE_HWC)
+    scan = jpeg.index(b"\xff\xda")
+    filled = jpeg[:2] + b"\xff\xff" + jpeg[2:scan] + b"\xff" + jpeg[scan:-2] + b"\xff" + jpeg[-2:]
+
+    assert measure(filled) == measure(jpeg)
+    with pytest.raises(DataError, match="truncated"):
+        measure(filled[:-1])
 
 
 def test_images_are_listed_by_ending_and_sorted(tmp_path):

@@ -56,7 +56,7 @@ def add_precrop(commands: Commands) -> None:
 
 
 def _run_precrop(args: argparse.Namespace) -> int | None:
-    """Decode every training strip once into a memory-mapped store.
+    """Decode every training strip once into a store.
 
     Reads  data.root
     Writes data.precropped_dir

@@ -2,8 +2,8 @@
 
 `inspect` decodes every image and parses every row; what it finds wrong comes back as a list.
 Strips that look alike are no fault: they come back as matches, and as remarks for a reader.
-`load_labels` is the same inspection, refused on any fault. Nothing is written and nothing is
-repaired.
+`load_labels`, for stages whose data were inspected before or are decoded next, does the same but
+for decoding: images are walked from start to end. Nothing is written and nothing is repaired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from steelseg.data.duplicates import (
     make_thumbnail,
 )
 from steelseg.data.fault import Fault
-from steelseg.data.images import list_images, read_image
+from steelseg.data.images import list_images, measure_image, read_image
 from steelseg.data.sample_submission import inspect_sample
 from steelseg.errors import DataError
 from steelseg.progress import Progress
@@ -82,6 +82,7 @@ def inspect(
     img_width: int | None,
     channels: int,
     group_duplicates: bool = True,
+    decode: bool = True,
     progress: Progress = lambda loop, _length, _title: loop,
 ) -> Inspection:
     """Decode every image, parse every row and collect what is wrong.
@@ -94,6 +95,7 @@ def inspect(
         img_width: Width that every image must have, in pixels; None allows any.
         channels: 1 for grey, 3 for RGB.
         group_duplicates: Whether to look for training images that look alike.
+        decode: False walks the files without decoding them; nothing is found to look alike.
         progress: Shows how far the decoding is.
     """
     train_csv, train_images, test_images = (
@@ -109,6 +111,7 @@ def inspect(
         expected,
         channels=channels,
         num_thumbnails=len(train_ids) if group_duplicates else 0,
+        decode=decode,
         faults=faults,
         progress=progress,
     )
@@ -152,7 +155,7 @@ def inspect_rows(
     return labels, bad_rows + bad_masks + _absent(train_csv, folder, rows, image_ids)
 
 
-def inspect_data(data: DataConfig) -> Inspection:
+def inspect_data(data: DataConfig, *, decode: bool = True) -> Inspection:
     """Inspect the data set that the settings name, with progress on stderr."""
     return inspect(
         data.root,
@@ -161,6 +164,7 @@ def inspect_data(data: DataConfig) -> Inspection:
         img_width=data.img_width,
         channels=data.channels,
         group_duplicates=data.group_duplicates,
+        decode=decode,
         progress=show,
     )
 
@@ -168,13 +172,12 @@ def inspect_data(data: DataConfig) -> Inspection:
 def load_labels(data: DataConfig) -> Labels:
     """Read the labels of the data set that the settings name, or refuse it.
 
-    Images that look alike are not looked for; `inspect_data` does that.
+    Images are not decoded, and those that look alike are not looked for; `inspect_data` does both.
 
     Raises:
         DataError: with a line for every fault.
     """
-    plain = data.model_copy(update={"group_duplicates": False})
-    return refuse_faults(data.root, inspect_data(plain)).labels
+    return refuse_faults(data.root, inspect_data(data, decode=False)).labels
 
 
 def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
@@ -203,10 +206,11 @@ def _measure_all(
     *,
     channels: int,
     num_thumbnails: int,
+    decode: bool,
     faults: list[Fault],
     progress: Progress,
 ) -> tuple[dict[Path, tuple[int, int]], dict[Path, Thumbnail]]:
-    """Decode every image and append a Fault for each bad one.
+    """Decode every image, or walk it, and append a Fault for each bad one.
 
     Returns:
         The sizes of the good images, and the thumbnails of those among the first
@@ -217,6 +221,8 @@ def _measure_all(
 
     def measure(index: int) -> tuple[tuple[int, int], Thumbnail | None] | Fault:
         try:
+            if not decode:
+                return measure_image(paths[index]), None
             image_hwc = read_image(paths[index], channels=channels)
         except DataError as error:
             return Fault(str(paths[index]), 0, str(error).removeprefix(f"{paths[index]}: "))

@@ -1,4 +1,4 @@
-"""The precropped store: every strip decoded once, memory-mapped.
+"""The precropped store: every strip decoded once.
 
     precropped_data/
       strips.bin    the pixels of all strips, one after the other, column by column
@@ -11,6 +11,8 @@ drawn from the runs of train.csv, whose hash is part of the fingerprint.
 """
 
 import json
+import os
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,23 +63,20 @@ class Index:
 
 
 class Store:
-    """Windows of stored strips; `open_store` makes one."""
+    """Windows of stored strips; `open_store` makes one. Threads may share it."""
 
     def __init__(self, folder: Path, entries: Sequence[Entry], channels: int) -> None:
-        """Map strips.bin; `entries` and `channels` as index.json has them."""
-        self._path = folder / "strips.bin"
+        """Open strips.bin; `entries` and `channels` as index.json has them."""
+        self._folder = folder
         self._entries = {entry.image_id: entry for entry in entries}
-        self._channels = channels
-        self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r")
+        self.channels = channels
+        # Read, not mapped: what is read stays in the page cache and never counts as ours.
+        self._file = os.open(folder / "strips.bin", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Travel to a worker process as a path, not as pixels."""
-        return {**self.__dict__, "_pixels": None}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Map the file again in a worker process."""
-        self.__dict__.update(state)
-        self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r")
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to a worker process as a path, not as an open file."""
+        return Store, (self._folder, tuple(self._entries.values()), self.channels)
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
         """Read one window of a strip.
@@ -87,13 +86,21 @@ class Store:
             box: The window, in pixels.
 
         Returns:
-            Pixels, shape (h, w, channels), uint8; a read-only view of the file.
+            Pixels, shape (h, w, channels), uint8, read-only; column-major in memory.
+
+        Raises:
+            DataError: if the file ends before the window does.
         """
         entry = self._entries[image_id]
-        column = entry.height * self._channels
+        column = entry.height * self.channels
         begin = entry.offset + box.left * column
-        columns = self._pixels[begin : begin + box.width * column]
-        window_whc = columns.reshape(box.width, entry.height, self._channels)
+        content = os.pread(self._file, box.width * column, begin)
+        if len(content) < box.width * column:
+            raise DataError(
+                f"{self._folder / 'strips.bin'} ends within {image_id}; it was cut after it was "
+                "opened. Make it again: steelseg precrop CONFIG."
+            )
+        window_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
         return window_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
 
 

@@ -1,18 +1,15 @@
-"""What a fold is trained with: the settings turned into reader, batches, network, validation."""
+"""What a fold is trained with: the settings turned into reader, network, validation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
-from steelseg.data.dataset import EpochBatches, FolderReader, ReadWindow, SampleDataset, collate
+from steelseg.data.dataset import FolderReader, Windows
 from steelseg.data.images import read_image
-from steelseg.data.store import Store, open_store
-from steelseg.errors import SteelsegError
+from steelseg.data.store import open_store
 from steelseg.evaluation.metrics import Scores
 from steelseg.evaluation.tuned import mask_maker, mask_settings
 from steelseg.inference.forward import batches, images_at_once
@@ -28,7 +25,7 @@ from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
 
 
-def window_source(config: Config, labels: Labels) -> ReadWindow | Store:
+def window_source(config: Config, labels: Labels) -> Windows:
     """Where training windows come from in the chosen mode."""
     data = config.data
     if data.mode == "precropped":
@@ -39,30 +36,6 @@ def window_source(config: Config, labels: Labels) -> ReadWindow | Store:
             channels=data.channels,
         )
     return FolderReader(data.root / "train_images", data.channels)
-
-
-def batch_loader(
-    config: Config, dataset: SampleDataset, order: EpochBatches, device: torch.device
-) -> DataLoader[Any]:
-    """Batches of an epoch; the order decides, whatever the number of workers."""
-    workers = config.train.num_workers
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def plainly(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
-    try:
-        yield from loader
-    except SteelsegError as error:
-        line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        raise type(error)(line) from None
 
 
 def build_learner(

@@ -5,6 +5,7 @@ Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +15,12 @@ from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
     EpochBatches,
-    ReadWindow,
     SampleDataset,
+    Windows,
     balanced_chances,
     list_samples,
 )
 from steelseg.data.folds import assign_folds, read_folds, write_folds
-from steelseg.data.store import Store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
@@ -38,11 +38,10 @@ from steelseg.training.fold import (
     run_epochs,
     seed_batch,
 )
+from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.setup import (
-    batch_loader,
     build_learner,
-    plainly,
     validation_pass,
     window_source,
 )
@@ -192,7 +191,7 @@ def _train_fold(
     fold_of: dict[str, int],
     fold: int,
     *,
-    source: ReadWindow | Store,
+    source: Windows,
     checkpoint: Path | None,
     note: StopNote,
 ) -> None:
@@ -218,23 +217,30 @@ def _train_fold(
         f"{len(val_ids)} held out; {learner.precision}"
     )
     loss = build_loss(train.loss, pos_weight=config.pos_weight)
-    loader = batch_loader(config, dataset, order, learner.device)
+    loader = BatchLoader(
+        dataset,
+        order,
+        num_workers=train.num_workers,
+        pin_memory=learner.device.type == "cuda",
+    )
     title = f"fold {fold} epoch"
 
     def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
         order.epoch, order.begin = epoch, position.step
         left = len(order) - position.step
-        return train_epoch(
-            learner,
-            show(plainly(loader), left, f"{title} {epoch}/{train.epochs}"),
-            loss,
-            num_batches=len(order),
-            accumulate=train.accumulate,
-            gradient_clip=train.gradient_clip,
-            position=position,
-            before_batch=partial(seed_batch, train.seed, fold, epoch),
-            after_step=after_step,
-        )
+        # An error keeps hold of its frames; the threads must not wait for it to be forgotten.
+        with closing(iter(loader)) as batches:
+            return train_epoch(
+                learner,
+                show(batches, left, f"{title} {epoch}/{train.epochs}"),
+                loss,
+                num_batches=len(order),
+                accumulate=train.accumulate,
+                gradient_clip=train.gradient_clip,
+                position=position,
+                before_batch=partial(seed_batch, train.seed, fold, epoch),
+                after_step=after_step,
+            )
 
     run_epochs(
         learner,
