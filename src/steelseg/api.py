@@ -12,6 +12,7 @@ from typing import Any
 from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.store import build_store, open_store
+from steelseg.deployment.bundle import bundle_run
 from steelseg.errors import DataError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
@@ -111,6 +112,18 @@ def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:
     """Write report.html of a run; see `steelseg.reporting.report.report_run`."""
     run_folder = RunFolder(Path(run_dir))
     return report_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def bundle(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    folds: Sequence[int] | None = None,
+) -> Path:
+    """Put all that prediction needs into one folder; see `deployment.bundle.bundle_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    return bundle_run(run_folder, overrides, out=Path(out) if out else None, folds=folds)
 
 
 def run(
