@@ -13,6 +13,8 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.store import build_store, open_store
 from steelseg.deployment.bundle import bundle_run
+from steelseg.deployment.export import ExportPlan, export_run
+from steelseg.deployment.exported import Check, Export, Format
 from steelseg.errors import DataError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
@@ -106,6 +108,34 @@ def evaluate(
     run_folder = RunFolder(Path(run_dir))
     config = run_folder.load_config(tuple(overrides))
     return evaluate_run(config, run_folder, folds=folds, overlays=overlays)
+
+
+def export(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    format: Format,
+    int8: bool = False,
+    folds: Sequence[int] | None = None,
+    fixed_size: bool = False,
+    calibration: int = 128,
+    strips: int = 100,
+    allow: Sequence[Check] = (),
+) -> Export:
+    """Write the networks of a run as files of another runtime, if they hold up to the originals.
+
+    See `steelseg.deployment.export.ExportPlan` for the arguments, `export_run` for the rest.
+    """
+    run_folder = RunFolder(Path(run_dir))
+    plan = ExportPlan(
+        format=format,
+        int8=int8,
+        fixed_size=fixed_size,
+        calibration=calibration,
+        strips=strips,
+        allow=tuple(allow),
+    )
+    return export_run(run_folder.load_config(tuple(overrides)), run_folder, plan, folds=folds)
 
 
 def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:

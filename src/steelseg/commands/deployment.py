@@ -1,9 +1,79 @@
-"""Commands that bring a run elsewhere: bundle."""
+"""Commands that bring a run elsewhere: export, bundle."""
 
 import argparse
 from pathlib import Path
 
 from steelseg.commands.arguments import Commands, add_command, add_fold
+
+
+def add_export(commands: Commands) -> None:
+    """Add `steelseg export`."""
+    parser = add_command(commands, _run_export, "write networks as ONNX or OpenVINO, checked")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
+    add_fold(parser)
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="take images of data.img_height x data.img_width alone; default any size",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=_count,
+        default=128,
+        metavar="N",
+        help="training strips that int8 is calibrated on; default 128",
+    )
+    parser.add_argument(
+        "--strips",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="held-out strips that original and export are compared on; default 100",
+    )
+    parser.add_argument(
+        "--allow",
+        choices=("difference", "dice", "speed"),
+        nargs="+",
+        default=[],
+        help="keep the export though it fails this check",
+    )
+
+
+def _count(text: str) -> int:
+    """A number of strips, 1 at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of strips, 1 at least")
+    return int(text)
+
+
+def _run_export(args: argparse.Namespace) -> int | None:
+    """Write the networks of a run as ONNX or OpenVINO files, if they hold up to the originals.
+
+    Each is run beside its original on held-out strips. fp32 is kept if no probability differs by
+    more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower ("dice") and it is
+    faster than fp32 in the same format ("speed"). Else nothing of the export is kept.
+
+    Reads  RUN/fold_K/best_model.safetensors, RUN/postprocess.json, data.root
+    Writes RUN/export/FORMAT-PRECISION/
+
+    Example: steelseg export outputs/first --format openvino --int8
+    """
+    from steelseg.api import export
+
+    export(
+        args.run_dir,
+        args.settings,
+        format=args.format,
+        int8=args.int8,
+        folds=args.fold,
+        fixed_size=args.fixed_size,
+        calibration=args.calibration,
+        strips=args.strips,
+        allow=args.allow,
+    )
+    return None
 
 
 def add_bundle(commands: Commands) -> None:

@@ -1,27 +1,23 @@
 """A trained network as a file of another runtime: ONNX, or OpenVINO's .xml and .bin.
 
 What is written is the `core` of a `StripNet`: pixels in, logits out, with normalisation inside;
-`inference.backends` adds the padding. A network that is converted again gives the same bytes,
-whatever was converted before: names are counted anew in each file, and what the exporters note
-about this machine (paths, source lines) is left out.
+`inference.backends` adds the padding. Whether the file computes the same is for `parity` to see.
 """
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from steelseg.atomic import write_bytes
+from steelseg.deployment.exported import SUFFIXES, Format, Precision
+from steelseg.deployment.files import write_onnx, write_openvino
+from steelseg.deployment.quantize import quantize
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import need
 from steelseg.models.model import StripNet
-
-Format = Literal["onnx", "openvino"]
-
-SUFFIXES: dict[Format, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
-"""Endings of the files of each format; the first is the one to load."""
 
 Size = tuple[int, int] | None
 """Height and width of the images that a file takes, in pixels; None takes any."""
@@ -30,15 +26,40 @@ Size = tuple[int, int] | None
 _OPSET = 20
 
 
-class _Core(nn.Module):
-    """The exported part of a `StripNet` as a module of its own."""
+def convert(
+    model: StripNet,
+    folder: Path,
+    *,
+    format: Format,
+    channels: int,
+    size: Size = None,
+    calibration: Sequence[NDArray[np.uint8]] = (),
+) -> dict[Precision, Path]:
+    """Write a network in full precision and, given strips to calibrate on, in int8 too.
 
-    def __init__(self, model: StripNet) -> None:
-        super().__init__()
-        self.model = model
+    Args:
+        model: The network, in eval mode, on the CPU.
+        folder: Where the files go; the caller's own, because other files are made on the way.
+        format: onnx or openvino.
+        channels: Image channels.
+        size: Height and width to fix, multiples of `model.multiple`; None leaves both open.
+        calibration: Strips for int8, shape (1, channels, H, W), of sizes that the file takes.
 
-    def forward(self, images_nchw: Tensor) -> Tensor:
-        return self.model.core(images_nchw)
+    Returns:
+        The file to load of each precision.
+
+    Raises:
+        ConfigError: if the network cannot be exported so, or an exporter is not installed.
+    """
+    end = SUFFIXES[format][0]
+    full, int8 = folder / f"fp32{end}", folder / f"int8{end}"
+    to_onnx(model, folder / "fp32.onnx", channels=channels, size=size)
+    if format == "openvino":
+        to_openvino(folder / "fp32.onnx", full)
+    if not calibration:
+        return {"fp32": full}
+    quantize(full, int8, calibration, format=format)
+    return {"fp32": full, "int8": int8}
 
 
 def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) -> None:
@@ -87,25 +108,15 @@ def _refuse_pooled(model: StripNet) -> None:
             )
 
 
-def write_onnx(path: Path, model: Any) -> None:
-    """Write an ONNX model without what its exporter noted about this machine."""
-    _forget(model)
-    for value in (model.graph.input[0], model.graph.output[0]):
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                dim.dim_param = ("batch", "channels", "height", "width")[axis]
-    write_bytes(path, model.SerializeToString(deterministic=True))
+class _Core(nn.Module):
+    """The exported part of a `StripNet` as a module of its own."""
 
+    def __init__(self, model: StripNet) -> None:
+        super().__init__()
+        self.model = model
 
-def _forget(message: Any) -> None:
-    """Remove notes about the export from a message and all that is in it."""
-    for name in ("metadata_props", "doc_string"):
-        if name in message.DESCRIPTOR.fields_by_name:
-            message.ClearField(name)
-    for field, value in message.ListFields():
-        if field.message_type is not None and field.name != "initializer":
-            for part in value if field.is_repeated else (value,):
-                _forget(part)
+    def forward(self, images_nchw: Tensor) -> Tensor:
+        return self.model.core(images_nchw)
 
 
 def to_openvino(onnx: Path, path: Path) -> None:
@@ -117,22 +128,3 @@ def to_openvino(onnx: Path, path: Path) -> None:
     """
     model = need("openvino").convert_model(str(onnx))
     write_openvino(path, model)
-
-
-def write_openvino(path: Path, model: Any) -> None:
-    """Write an OpenVINO model, its layers named by their order.
-
-    The folder is the caller's own until all is written: OpenVINO writes by itself.
-    """
-    name_layers(model)
-    for key in ("conversion_parameters", "nncf"):
-        if model.has_rt_info([key]):
-            model.set_rt_info("", [key])
-    need("openvino").save_model(model, path, compress_to_fp16=False)
-
-
-def name_layers(model: Any) -> None:
-    """Name unnamed layers by their order: they bear numbers of a counter of the process."""
-    for place, layer in enumerate(model.get_ordered_ops()):
-        stem = re.sub(r"_?\d+$", "", layer.get_friendly_name())
-        layer.set_friendly_name(f"{stem}_{place}")

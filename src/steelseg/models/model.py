@@ -86,13 +86,18 @@ def at_multiples(core: Callable[[Tensor], Tensor], images_nchw: Tensor, *, multi
         Logits, shape (N, C, H, W).
     """
     height, width = images_nchw.shape[-2:]
-    padded = images_nchw
+    return core(pad_to_multiple(images_nchw, multiple))[..., :height, :width]
+
+
+def pad_to_multiple(images_nchw: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of `multiple`."""
     # By index, because not every device pads bytes.
-    for axis, size in ((-2, height), (-1, width)):
+    for axis in (-2, -1):
+        size = images_nchw.shape[axis]
         if size % multiple:
             places = torch.arange(size + -size % multiple, device=images_nchw.device)
-            padded = padded.index_select(axis, places.clamp_(max=size - 1))
-    return core(padded)[..., :height, :width]
+            images_nchw = images_nchw.index_select(axis, places.clamp_(max=size - 1))
+    return images_nchw
 
 
 def build_model(
