@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from steelseg.atomic import replacing, write_bytes, write_text
+from steelseg.atomic import replacing, replacing_folder, write_bytes, write_text
 
 
 class HalfWayError(Exception):
@@ -138,3 +138,35 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert caught.value.filename == str(path)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def write_folder(path, text, error=None):
+    """Replace a folder by one with a file in a folder."""
+    with replacing_folder(path) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a.txt").write_text(text)
+        if error:
+            raise error
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
+    """Whole: what was in the old one is gone, and nothing lies beside it."""
+    write_folder(tmp_path / "parent" / "x", "old")
+    (tmp_path / "parent" / "x" / "more").write_text("more")
+
+    write_folder(tmp_path / "parent" / "x", "new")
+
+    assert (tmp_path / "parent" / "x" / "inner" / "a.txt").read_text() == "new"
+    assert [p.name for p in (tmp_path / "parent").iterdir()] == ["x"]
+    assert [p.name for p in (tmp_path / "parent" / "x").iterdir()] == ["inner"]
+
+
+def test_an_exception_leaves_the_old_folder(tmp_path):
+    """And removes what was begun."""
+    write_folder(tmp_path / "x", "old")
+
+    with pytest.raises(HalfWayError):
+        write_folder(tmp_path / "x", "new", error=HalfWayError())
+
+    assert (tmp_path / "x" / "inner" / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]

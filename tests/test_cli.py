@@ -397,3 +397,47 @@ def test_folds_are_of_a_run_and_not_of_checkpoints(capsys):
 
     assert main(words) == 1
     assert "--fold chooses among the folds of a run" in capsys.readouterr().err
+
+
+def test_a_bundle_predicts_what_its_run_predicts(trained_run, tmp_path, capsys):
+    """From anywhere, once it is told where the images are."""
+    root = trained_run.parent / "input"
+    strips, threshold = root / "test_images", "postprocess.threshold=0.45"
+    folder = tmp_path / "bundle"
+    code, out, _ = call("bundle", trained_run, threshold, "--out", folder, capsys=capsys)
+    assert (code, out) == (0, f"wrote {folder}\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    for words in (
+        (folder, "--images", strips, "--output-dir", tmp_path / "a"),
+        (folder, f"data.root={root}", "--output-dir", tmp_path / "b"),
+        (trained_run, threshold, "--output-dir", tmp_path / "c"),
+    ):
+        assert call("predict", *words, capsys=capsys)[0] == 0
+    written = [read_rows(tmp_path / name / "submission.csv")[1] for name in "abc"]
+    assert any(rle for *_, rle in written[0])
+    assert written[1] == written[2]
+    assert sorted(rle for *_, rle in written[0]) == sorted(rle for *_, rle in written[1])
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_predicting_a_bundle_needs_is_said_in_a_line(trained_run, tmp_path, capsys):
+    """It holds no images, takes no results, and whatever is wrong with it is no traceback."""
+    folder = tmp_path / "bundle"
+    call("bundle", trained_run, "--out", folder, capsys=capsys)
+    elsewhere = ("--output-dir", tmp_path / "out")
+
+    code, _, err = call("predict", folder, *elsewhere, capsys=capsys)
+    assert (code, err) == (
+        1,
+        "error: A bundle names no images. Give --images DIR, or data.root=DIR.\n",
+    )
+    for words in ((), ("--output-dir", folder / "found")):
+        code, _, err = call("predict", folder, *words, capsys=capsys)
+        assert code == 1
+        assert "is a bundle, which stays as it is" in err
+    (folder / "models" / "fold_0.safetensors").write_bytes(b"x")
+    code, _, err = call("predict", folder, *elsewhere, capsys=capsys)
+    assert code == 1
+    assert re.fullmatch(r"error: .*fold_0.safetensors is damaged: it has 1 bytes.*\n", err)
+    assert not (tmp_path / "out").exists()

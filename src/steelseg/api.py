@@ -14,6 +14,9 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.manifest import compare_manifest, write_manifest
 from steelseg.data.store import build_store, open_store
+from steelseg.deployment.bundle import bundle_run
+from steelseg.deployment.export import ExportPlan, export_run
+from steelseg.deployment.exported import Check, Export, Format
 from steelseg.errors import DataError
 from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.evaluate import evaluate_run
@@ -141,10 +144,50 @@ def evaluate(
     return evaluate_run(config, run_folder, folds=folds, overlays=overlays)
 
 
+def export(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    format: Format,
+    int8: bool = False,
+    folds: Sequence[int] | None = None,
+    fixed_size: bool = False,
+    calibration: int = 128,
+    strips: int = 100,
+    allow: Sequence[Check] = (),
+) -> Export:
+    """Write the networks of a run as files of another runtime, if they hold up to the originals.
+
+    See `steelseg.deployment.export.ExportPlan` for the arguments, `export_run` for the rest.
+    """
+    run_folder = RunFolder(Path(run_dir))
+    plan = ExportPlan(
+        format=format,
+        int8=int8,
+        fixed_size=fixed_size,
+        calibration=calibration,
+        strips=strips,
+        allow=tuple(allow),
+    )
+    return export_run(run_folder.load_config(tuple(overrides)), run_folder, plan, folds=folds)
+
+
 def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:
     """Write report.html of a run; see `steelseg.reporting.report.report_run`."""
     run_folder = RunFolder(Path(run_dir))
     return report_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def bundle(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    folds: Sequence[int] | None = None,
+) -> Path:
+    """Put all that prediction needs into one folder; see `deployment.bundle.bundle_run`."""
+    run_folder = RunFolder(Path(run_dir))
+    return bundle_run(run_folder, overrides, out=Path(out) if out else None, folds=folds)
 
 
 def run(

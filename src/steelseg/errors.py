@@ -4,6 +4,7 @@
     +-- ConfigError (ValueError)   a setting or an argument is wrong
     +-- DataError (ValueError)     an image, a CSV row or a store is wrong
     +-- CheckpointError            a checkpoint or a run folder cannot be used
+    +-- ExportError                an exported network is not as good as its original
     +-- TrainingError              the loss is not a number any more
 
 The command line prints these as one line and exits with 1. Any other exception is a bug of
@@ -25,6 +26,10 @@ class DataError(SteelsegError, ValueError):
 
 class CheckpointError(SteelsegError):
     """A checkpoint or run folder is missing, damaged, or made for something else."""
+
+
+class ExportError(SteelsegError):
+    """An exported network failed a check against its original."""
 
 
 class TrainingError(SteelsegError):

@@ -49,7 +49,7 @@ class RunFolder:
         self.cascade_json = path / "cascade.json"
         self.report_html = path / "report.html"
         self._log = path / "training_log.txt"
-        self._events = path / "events.jsonl"
+        self.events_jsonl = path / "events.jsonl"
 
     def fold(self, fold: int) -> Path:
         """Folder of one fold."""
@@ -98,7 +98,7 @@ class RunFolder:
         """Append one line of JSON to events.jsonl; a figure that is not defined is null."""
         plain = {name: None if value != value else value for name, value in values.items()}
         line = json.dumps({"time": _now(), "event": kind, **plain})
-        with self._events.open("a", encoding="utf-8") as file:
+        with self.events_jsonl.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
 

@@ -8,7 +8,9 @@ from steelseg.commands.arguments import Commands, add_command, add_fold, path
 def add_predict(commands: Commands) -> None:
     """Add `steelseg predict`."""
     parser = add_command(commands, _run_predict, "predict images and write submission.csv")
-    parser.add_argument("run_dir", type=path, nargs="?", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "run_dir", type=path, nargs="?", metavar="RUN", help="a run folder or a bundle"
+    )
     parser.add_argument(
         "--checkpoints", type=path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
     )
@@ -20,7 +22,7 @@ def add_predict(commands: Commands) -> None:
         help="images to predict; default data.root/test_images",
     )
     parser.add_argument(
-        "--output-dir", type=path, metavar="DIR", help="where results go; default RUN"
+        "--output-dir", type=path, metavar="DIR", help="where results go; default the run folder"
     )
     parser.add_argument(
         "--format",
@@ -33,15 +35,17 @@ def add_predict(commands: Commands) -> None:
 
 
 def _run_predict(args: argparse.Namespace) -> int | None:
-    """Predict images with the mean of a run's folds, or of any checkpoints.
+    """Predict images with the mean of a run's folds, of a bundle's, or of any checkpoints.
 
-    Reads  RUN/fold_K/best_model.safetensors or the checkpoints, and the images
+    Reads  RUN/fold_K/best_model.safetensors, the bundle or the checkpoints, and the images
     Writes DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
 
     Example: steelseg predict outputs/first --images new_strips --output-dir found --overlays
+             steelseg predict bundle --images new_strips --output-dir found
              steelseg predict --checkpoints a.safetensors b.safetensors --output-dir found
     """
     from steelseg.errors import ConfigError
+    from steelseg.inference.manifest import is_bundle
     from steelseg.inference.predict import predict_folder
     from steelseg.inference.predictor import Predictor
 
@@ -51,6 +55,13 @@ def _run_predict(args: argparse.Namespace) -> int | None:
         raise ConfigError("--fold chooses among the folds of a run; leave it out here.")
     if args.checkpoints and args.output_dir is None:
         raise ConfigError("--checkpoints needs --output-dir DIR.")
+    if args.run_dir and is_bundle(args.run_dir):
+        bundle, place = args.run_dir.resolve(), (args.output_dir or args.run_dir).resolve()
+        if place == bundle or bundle in place.parents:
+            raise ConfigError(
+                f"{args.run_dir} is a bundle, which stays as it is: results go elsewhere, to "
+                "--output-dir DIR."
+            )
     source = args.checkpoints or args.run_dir
     written = predict_folder(
         Predictor(source, args.settings, folds=args.fold),

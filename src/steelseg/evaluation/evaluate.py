@@ -118,6 +118,7 @@ def _metrics(held_out: HeldOut, counted: _Counted, *, is_tuned: bool) -> dict[st
     draws = draw_figures(counts_nc3)
     return {
         "strips": len(counts_nc3),
+        "models": {str(fold): digest for fold, digest in held_out.models.items()},
         "masks": "cross-fitted" if is_tuned else "by the settings",
         "oof": _plain(flatten(score(counts_nc3), prefix="")),
         "intervals": {name: interval(values) for name, values in draws.items()},

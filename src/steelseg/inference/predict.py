@@ -13,7 +13,7 @@ from pathlib import Path
 from steelseg.data.images import list_images, read_image
 from steelseg.data.mask_csv import JOINED, SEPARATE
 from steelseg.data.sample_submission import read_sample
-from steelseg.errors import DataError
+from steelseg.errors import ConfigError, DataError
 from steelseg.inference.overlays import OverlayWriter
 from steelseg.inference.predictor import Predictor
 from steelseg.inference.writers import FILE_NAMES, OutputFormat, open_writer
@@ -42,11 +42,16 @@ def predict_folder(
         The files and folders written.
 
     Raises:
+        ConfigError: if no folder was given and the settings name none.
         DataError: if an image cannot be read, or the sample names one that is not there.
     """
-    root, channels = predictor.config.data.root, predictor.config.data.channels
-    sample = root / "sample_submission.csv"
-    folder = images or root / "test_images"
+    data = predictor.config.data
+    # A bundle names no data set; what lies in the default's place is not its own.
+    has_root = "root" in data.model_fields_set
+    if images is None and not has_root:
+        raise ConfigError("A bundle names no images. Give --images DIR, or data.root=DIR.")
+    sample = data.root / "sample_submission.csv" if has_root else None
+    folder = images or data.root / "test_images"
     image_ids = _order(folder, sample if images is None else None)
     chosen: list[OutputFormat] = list(dict.fromkeys(["csv", *formats]))
     with ExitStack() as stack:
@@ -64,7 +69,7 @@ def predict_folder(
         drawer = OverlayWriter(output_dir / "overlays", predictor.class_names) if overlays else None
         strips = predictor.stream(
             show(image_ids, len(image_ids), "predict"),
-            lambda image_id: read_image(folder / image_id, channels=channels),
+            lambda image_id: read_image(folder / image_id, channels=data.channels),
         )
         for image_id, image_hwc, mask_chw, probs_chw in strips:
             for add in writers:
@@ -90,8 +95,8 @@ def _order(folder: Path, sample: Path | None) -> list[str]:
     return wanted + sorted(set(there) - set(wanted))
 
 
-def _columns(form: str, sample: Path) -> tuple[str, ...]:
+def _columns(form: str, sample: Path | None) -> tuple[str, ...]:
     """Columns of submission.csv, by setting or as in the sample."""
     if form == "auto":
-        return read_sample(sample).form if sample.exists() else JOINED
+        return read_sample(sample).form if sample and sample.exists() else JOINED
     return JOINED if form == ",".join(JOINED) else SEPARATE

@@ -1,7 +1,8 @@
-"""What a user names to predict with: a run folder, a checkpoint, or several checkpoints.
+"""What a user names to predict with: a run folder, a bundle, a checkpoint, or several of them.
 
 `open_source` makes of any of them the settings that hold, the members of the ensemble, and the
-post-processing. Only headers are read; weights are, when the ensemble is made.
+post-processing. Weights are read when the ensemble is made; until then it is the headers of
+checkpoints, and the files of a bundle to check them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import mask_settings, read_tuned
+from steelseg.inference.bundle import open_bundle
+from steelseg.inference.manifest import MANIFEST, is_bundle
 from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
 from steelseg.run_folder import RunFolder
 
@@ -42,49 +45,52 @@ def open_source(
     """Find out what is to be predicted with.
 
     Args:
-        place: A run folder, a checkpoint, or several checkpoints.
+        place: A run folder, a bundle, a checkpoint, or several checkpoints.
         overrides: Settings to change, such as "postprocess.threshold=0.4".
-        folds: Folds of the run folder to use; None uses every trained one.
+        folds: Folds of the run or bundle to use; None uses every trained one.
 
     Raises:
-        CheckpointError: if there is no checkpoint, or one does not fit.
+        CheckpointError: if there is no checkpoint, or one does not fit, or a bundle is damaged.
         ConfigError: if an override is wrong.
         DataError: if postprocess.json is damaged.
     """
     if isinstance(place, str | Path) and Path(place).is_dir():
-        return _open_run(RunFolder(Path(place)), overrides, folds)
+        folder = Path(place)
+        if is_bundle(folder):
+            return _settle(*open_bundle(folder, overrides, folds=folds))
+        run = RunFolder(folder)
+        if not run.config_yaml.exists():
+            raise CheckpointError(
+                f"{folder} is not a run folder: it has no config.yaml; nor a bundle: it has no "
+                f"{MANIFEST}."
+            )
+        return _open_run(run, overrides, folds)
     paths = [place] if isinstance(place, str | Path) else place
     if not paths:
         raise CheckpointError("No checkpoint was given.")
     members = tuple(checkpoint_member(Path(path)) for path in paths)
-    return _settle(members[0].config, members, overrides, source=members[0].name)
+    trained = members[0].config.model_dump()
+    return _settle(build_config(trained, overrides, source=members[0].name), members)
 
 
 def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | None) -> Source:
     """A run folder: its trained folds, and what was tuned on them."""
-    config = run.load_config()
-    folds = folds or run.trained_folds(config.data.num_folds)
+    trained = run.load_config()
+    config = build_config(trained.model_dump(), overrides, source=str(run.config_yaml))
+    folds = folds or run.trained_folds(trained.data.num_folds)
     if not folds:
         raise CheckpointError(
             f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
         )
     members = {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
-    return _settle(
-        config, tuple(members.values()), overrides, source=str(run.config_yaml), tuned=tuned
-    )
+    return _settle(config, tuple(members.values()), tuned)
 
 
 def _settle(
-    trained: Config,
-    members: tuple[Member, ...],
-    overrides: Sequence[str],
-    *,
-    source: str,
-    tuned: MaskSettings | None = None,
+    config: Config, members: tuple[Member, ...], tuned: MaskSettings | None = None
 ) -> Source:
-    """Lay the user's settings over those of the source."""
-    config = build_config(trained.model_dump(), overrides, source=source)
+    """Hold the settings against the networks, and settle the post-processing."""
     refuse_unfit(members[0], config)
     return Source(config, members, mask_settings(config, tuned))
 

@@ -2,12 +2,13 @@
 
 `StripNet` holds everything between a decoded image and its logits (scaling, normalisation,
 padding, the segmentation network), so training, prediction and an exported model cannot
-disagree about preprocessing.
+disagree about preprocessing. `core` is the part that is exported: it needs sizes that are
+multiples of `multiple`, to which `at_multiples` brings any strip.
 """
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steelseg.errors import ConfigError
@@ -65,13 +65,39 @@ class StripNet(nn.Module):
         Returns:
             Logits, shape (N, C, H, W), float32.
         """
-        height, width = images_nchw.shape[-2:]
+        return at_multiples(self.core, images_nchw, multiple=self.multiple)
+
+    def core(self, images_nchw: Tensor) -> Tensor:
+        """Compute logits of what `forward` takes, at sizes that are multiples of `multiple`."""
         inputs = (images_nchw.float() / 255 - self.mean) / self.std
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        if any(padding):
-            inputs = F.pad(inputs, padding, mode="replicate")
         logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        return logits[..., :height, :width].float()
+        return logits.float()
+
+
+def at_multiples(core: Callable[[Tensor], Tensor], images_nchw: Tensor, *, multiple: int) -> Tensor:
+    """Repeat the last row and column up to a multiple, and cut the answer to size again.
+
+    Args:
+        core: From images to logits, same height and width.
+        images_nchw: Pixels, shape (N, channels, H, W), any type.
+        multiple: What the sizes that `core` takes are multiples of.
+
+    Returns:
+        Logits, shape (N, C, H, W).
+    """
+    height, width = images_nchw.shape[-2:]
+    return core(pad_to_multiple(images_nchw, multiple))[..., :height, :width]
+
+
+def pad_to_multiple(images_nchw: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of `multiple`."""
+    # By index, because not every device pads bytes.
+    for axis in (-2, -1):
+        size = images_nchw.shape[axis]
+        if size % multiple:
+            places = torch.arange(size + -size % multiple, device=images_nchw.device)
+            images_nchw = images_nchw.index_select(axis, places.clamp_(max=size - 1))
+    return images_nchw
 
 
 def build_model(

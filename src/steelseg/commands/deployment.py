@@ -1,0 +1,104 @@
+"""Commands that bring a run elsewhere: export, bundle."""
+
+import argparse
+
+from steelseg.commands.arguments import Commands, add_command, add_fold, path
+
+
+def add_export(commands: Commands) -> None:
+    """Add `steelseg export`."""
+    parser = add_command(commands, _run_export, "write networks as ONNX or OpenVINO, checked")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
+    add_fold(parser)
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="take images of data.img_height x data.img_width alone; default any size",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=_count,
+        default=128,
+        metavar="N",
+        help="training strips that int8 is calibrated on; default 128",
+    )
+    parser.add_argument(
+        "--strips",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="held-out strips that original and export are compared on; default 100",
+    )
+    parser.add_argument(
+        "--allow",
+        choices=("difference", "dice", "speed"),
+        nargs="+",
+        default=[],
+        help="keep the export though it fails this check",
+    )
+
+
+def _count(text: str) -> int:
+    """A number of strips, 1 at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of strips, 1 at least")
+    return int(text)
+
+
+def _run_export(args: argparse.Namespace) -> int | None:
+    """Write the networks of a run as ONNX or OpenVINO files, if they hold up to the originals.
+
+    Each is run beside its original on held-out strips. fp32 is kept if no probability differs by
+    more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower ("dice") and it is
+    faster than fp32 in the same format ("speed"). Else nothing of the export is kept.
+
+    Reads  RUN/fold_K/best_model.safetensors, RUN/postprocess.json, data.root
+    Writes RUN/export/FORMAT-PRECISION/
+
+    Example: steelseg export outputs/first --format openvino --int8
+    """
+    from steelseg.api import export
+
+    export(
+        args.run_dir,
+        args.settings,
+        format=args.format,
+        int8=args.int8,
+        folds=args.fold,
+        fixed_size=args.fixed_size,
+        calibration=args.calibration,
+        strips=args.strips,
+        allow=args.allow,
+    )
+    return None
+
+
+def add_bundle(commands: Commands) -> None:
+    """Add `steelseg bundle`."""
+    parser = add_command(commands, _run_bundle, "put all that prediction needs into one folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument(
+        "--out", type=path, metavar="FOLDER", help="where it goes; default RUN/bundle"
+    )
+
+
+def _run_bundle(args: argparse.Namespace) -> int | None:
+    """Put all that prediction needs into one folder: networks, settings, thresholds, origin.
+
+    The folder can be copied anywhere and named wherever a run is; every file is checked by its
+    SHA-256 before it is used. A bundle that is there already is replaced once the new one is
+    whole. Settings on the command line become the bundle's own.
+
+    Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json
+    Writes FOLDER/manifest.json, FOLDER/models/
+
+    Example: steelseg bundle outputs/first
+             steelseg bundle outputs/first --fold 0 --out strips_v1 inference.tta=hflip
+    """
+    from steelseg.api import bundle
+
+    print(f"wrote {bundle(args.run_dir, args.settings, out=args.out, folds=args.fold)}")
+    return None

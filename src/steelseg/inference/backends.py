@@ -1,0 +1,190 @@
+"""Networks that run from exported files: ONNX Runtime for .onnx, OpenVINO for .xml.
+
+An exported network is called as a `StripNet` is: pixels of any size in, float32 logits of the
+same size out. The images of a batch are computed side by side, each by itself, so what else is
+in the batch changes no bit of an answer, and any number of threads may call at once. The
+processor's cores are shared as torch shares them: `OMP_NUM_THREADS` and
+`torch.set_num_threads` rule here too.
+
+Nothing but the named file is read (an .xml has its .bin beside it), and nothing is sent: a plain
+`import openvino` tells Google Analytics of itself, ours does not. Whether a file is the one that
+was exported is for the caller to know (`deployment.exported`).
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.inference.forward import Network
+from steelseg.models.model import at_multiples
+
+_Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""From one image, shape (1, channels, H, W), to its logits."""
+
+
+def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
+    """Load an exported network.
+
+    Args:
+        path: An .onnx file, or the .xml of OpenVINO with its .bin beside it.
+        multiple: What the sizes that the network takes are multiples of.
+        amp: Half precision, where the backend and the machine have it. OpenVINO would use it
+            unasked; ONNX Runtime has none on a CPU.
+
+    Returns:
+        The network; threads may share it.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or would read another file.
+        ConfigError: if the backend is not installed.
+    """
+    load = {".onnx": _load_onnx, ".xml": _load_openvino}.get(path.suffix)
+    if load is None:
+        raise ConfigError(f"{path} is no exported network. Expected an .onnx or an .xml file.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such export. Make it: steelseg export RUN.")
+    loaded = load(path, amp)
+
+    def core(images_nchw: Tensor) -> Tensor:
+        _refuse_size(path, images_nchw.shape[-2:], loaded.size)
+        images = images_nchw.cpu().contiguous().numpy()
+        singles = (images[place : place + 1] for place in range(len(images)))
+        return torch.from_numpy(np.concatenate(list(loaded.pool.map(loaded.infer, singles))))
+
+    return lambda images_nchw: at_multiples(core, images_nchw, multiple=multiple)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A network that computes several images at once."""
+
+    infer: _Infer
+    size: tuple[int | None, int | None]
+    """Height and width that it takes; None takes any."""
+    pool: ThreadPoolExecutor
+
+
+def _load_onnx(path: Path, _amp: bool) -> _Loaded:
+    """Open a file with ONNX Runtime: a session that several threads call."""
+    _refuse_other_files(path)
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    # As many images at once as there are threads, each on one: no thread waits for another.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Buffers planned for one image size are kept for good, and sizes are many.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # The runtime has an exception of its own for each of its codes, without a common class.
+        raise _damaged(path, error) from None
+    source = session.get_inputs()[0]
+
+    def infer(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.asarray(session.run(None, {source.name: image_nchw})[0])
+
+    height, width = (side if isinstance(side, int) else None for side in source.shape[2:])
+    return _Loaded(infer, (height, width), ThreadPoolExecutor(torch.get_num_threads()))
+
+
+def _load_openvino(path: Path, amp: bool) -> _Loaded:
+    """Compile a file with OpenVINO: as many requests as it says keep the machine busy."""
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} is missing: {path} has its weights there.")
+    ov = need("openvino")
+    core = ov.Core()
+    has_half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    settings = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "bf16" if amp and has_half else "f32",
+    }
+    try:
+        compiled = core.compile_model(core.read_model(path, weights), "CPU", settings)
+    except RuntimeError as error:
+        raise _damaged(path, error) from None
+    own = threading.local()
+
+    def infer(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        # A copy, because the request writes its next answer to the same place.
+        return np.array(own.request.infer([image_nchw], share_inputs=True, share_outputs=True)[0])
+
+    sides = compiled.input(0).partial_shape[2], compiled.input(0).partial_shape[3]
+    height, width = (None if side.is_dynamic else side.get_length() for side in sides)
+    requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    return _Loaded(infer, (height, width), ThreadPoolExecutor(requests))
+
+
+def need(package: str) -> Any:
+    """Import a package of the extra `export`.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    # Known as missing, it is left out by the packages that would report to it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        return __import__(package)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Exported networks need {error.name}, which is not installed: "
+            "pip install 'steelseg[export]'."
+        ) from None
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise CheckpointError if an ONNX file keeps tensors in other files: ours never do."""
+    onnx = need("onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        # The parser is of another package, which this one does not depend on by name.
+        raise _damaged(path, error) from None
+    for tensor in _tensors(model):
+        if tensor.external_data or tensor.data_location:
+            raise CheckpointError(
+                f"{path} keeps the tensor {tensor.name[:40]!r} in another file, which is not "
+                "read. Export again: steelseg export RUN --format onnx."
+            )
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield every tensor of a message, however deep it lies."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                yield from _tensors(part)
+
+
+def _refuse_size(path: Path, size: tuple[int, ...], fixed: tuple[int | None, int | None]) -> None:
+    """Raise ConfigError unless a file takes images of a size."""
+    if any(side not in (None, own) for own, side in zip(size, fixed, strict=True)):
+        high, wide = ("any" if side is None else side for side in fixed)
+        raise ConfigError(
+            f"{path} takes images of {high}x{wide}, not of {size[0]}x{size[1]}. "
+            "Export for any size: steelseg export RUN, without --fixed-size."
+        )
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    """What a backend says of a file that it cannot read, as our error."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"{path} cannot be read by its backend: {first[:160].rstrip('. ')}.")

@@ -1,0 +1,195 @@
+"""What a bundle holds, and whether it is still that: `manifest.json`.
+
+    BUNDLE/
+      manifest.json            settings, classes, thresholds, provenance, every file's SHA-256
+      models/fold_0.safetensors, or .onnx, or .xml and .bin
+
+The manifest lists every file of the folder with size and SHA-256, and ends with a SHA-256 over
+itself. A bundle is read only if all of that holds and nothing else lies in the folder. No path
+leaves it, no link is followed, nothing is pickled. No torch.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steelseg.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+FORMAT = 1
+
+# No manifest of ours is near it, and a file of another kind is not read to its end.
+_MOST_BYTES = 2**22
+
+_FileName = Annotated[str, Field(pattern=r"^models/[A-Za-z0-9_-]+\.[a-z]+$", max_length=100)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+Backend = Literal["torch", "onnx", "openvino"]
+
+_SUFFIX: dict[Backend, str] = {"torch": ".safetensors", "onnx": ".onnx", "openvino": ".xml"}
+
+
+class _Record(BaseModel):
+    """Read-only once built, unknown names refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FileSeal(_Record):
+    """What a file must be."""
+
+    size: int = Field(ge=0)
+    """In bytes."""
+
+    sha256: _Digest
+
+
+class BundledModel(_Record):
+    """One network of a bundle."""
+
+    fold: int = Field(ge=0)
+
+    file: _FileName
+    """What its backend opens."""
+
+    checkpoint_sha256: _Digest
+    """Of the checkpoint that it was made from."""
+
+
+class Manifest(_Record):
+    """All of manifest.json but the SHA-256 over it."""
+
+    format: Literal[1] = 1
+
+    steelseg: str
+    """Version that made the bundle."""
+
+    backend: Backend
+
+    precision: Literal["fp32", "int8"]
+
+    multiple: Annotated[int, Field(ge=1)] | None
+    """What the sizes that exported networks take are multiples of; null of torch's."""
+
+    config: dict[str, dict[str, Any]]
+    """The settings that prediction needs, thresholds and sizes of every class among them."""
+
+    models: tuple[BundledModel, ...] = Field(min_length=1)
+
+    provenance: dict[str, Any]
+    """For people: the run, when its checkpoints were trained, and how they scored."""
+
+    files: dict[_FileName, FileSeal]
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The one text that a manifest has."""
+    return sealed_text(manifest.model_dump(mode="json"))
+
+
+def sealed_text(content: Mapping[str, Any]) -> str:
+    """JSON with a SHA-256 over itself: over the sorted text without spaces, ASCII alone."""
+    plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    sealed = {**content, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
+    return json.dumps(sealed, indent=1) + "\n"
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder says that it is a bundle."""
+    return os.path.lexists(folder / MANIFEST)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read manifest.json, and check that it is what was written.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, of another version, or names a file outside.
+    """
+    path = folder / MANIFEST
+    text = _read_text(path)
+    try:
+        content = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise CheckpointError(f"{path} is damaged: it is not the JSON of a bundle.") from None
+    content.pop("sha256", None)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {str(content.get('format'))[:20]}, this version of steelseg reads "
+            f"{FORMAT}. Bundle the run again: steelseg bundle RUN."
+        )
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part)[:60] for part in fault["loc"])
+        raise CheckpointError(f"{path} is damaged: {place}: {fault['msg']}.") from None
+    if text != manifest_text(manifest):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
+    for model in manifest.models:
+        if model.file not in manifest.files or Path(model.file).suffix != _SUFFIX[manifest.backend]:
+            raise CheckpointError(
+                f"{path} is damaged: {model.file} is no {manifest.backend} model it lists."
+            )
+    return manifest
+
+
+def _read_text(path: Path) -> str:
+    """Read a text of reasonable length that is no link."""
+    if path.is_symlink() or not path.is_file():
+        raise CheckpointError(f"{path} is no regular file. Is {path.parent} a whole bundle?")
+    if path.stat().st_size > _MOST_BYTES:
+        raise CheckpointError(f"{path} is damaged: it has more than {_MOST_BYTES} bytes.")
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path} is damaged: it is not UTF-8.") from None
+
+
+def refuse_changed(folder: Path, files: Mapping[str, FileSeal]) -> None:
+    """Raise CheckpointError unless a bundle holds these files as they were, and no other.
+
+    Args:
+        folder: The bundle.
+        files: Size and SHA-256 of each file, by its path in the folder.
+    """
+    there = set(file_names(folder)) - {MANIFEST}
+    if missing := sorted(files.keys() - there):
+        raise CheckpointError(f"{folder / missing[0]} is missing: {MANIFEST} lists it.")
+    if odd := sorted(there - files.keys()):
+        raise CheckpointError(f"{folder / odd[0]} is no part of the bundle. Move it elsewhere.")
+    for name, seal in files.items():
+        path = folder / name
+        if path.stat().st_size != seal.size:
+            raise CheckpointError(
+                f"{path} is damaged: it has {path.stat().st_size} bytes, expected {seal.size}."
+            )
+        if seal_of(path) != seal:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of {MANIFEST}.")
+
+
+def file_names(folder: Path) -> Iterator[str]:
+    """Yield every file under a folder, by its path in it; links and devices are refused."""
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield Path(entry.path).relative_to(folder).as_posix()
+            else:
+                raise CheckpointError(f"{entry.path} is no regular file, which a bundle needs.")
+
+
+def seal_of(path: Path) -> FileSeal:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileSeal(size=file.tell(), sha256=digest)
