@@ -86,8 +86,18 @@ def batches(
         read: From image_id to image_hwc.
         batch_size: Most images a batch.
     """
+    return stack(_read_ahead(image_ids, read), batch_size=batch_size)
+
+
+def stack(images: Iterable[tuple[str, NDArray[np.uint8]]], *, batch_size: int) -> Iterator[Batch]:
+    """Make batches of neighbours of one size.
+
+    Args:
+        images: image_id and image_hwc of each.
+        batch_size: Most images a batch.
+    """
     waiting: list[tuple[str, NDArray[np.uint8]]] = []
-    for image_id, image_hwc in _read_ahead(image_ids, read):
+    for image_id, image_hwc in images:
         if waiting and (len(waiting) == batch_size or waiting[0][1].shape != image_hwc.shape):
             yield _stack(waiting)
             waiting = []
