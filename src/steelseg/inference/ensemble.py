@@ -5,6 +5,7 @@ batches. Both add up in the same order and give the same bits.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steelseg.inference.ahead import one_ahead
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, refuse_strangers
 from steelseg.models.allocator import keep_freed_memory
@@ -62,14 +64,21 @@ class Ensemble:
             plan: Flips, crops and precision.
 
         Yields:
-            image_id, image_hwc and probs_chw of each image, in order.
+            image_id, image_hwc and probs_chw of each image, in order; the next batch is computed
+            meanwhile.
         """
+        with closing(one_ahead(self._predict_chunks(batches, plan))) as predicted:
+            for chunk, probs in predicted:
+                for (image_ids, images_nhwc), probs_nchw in zip(chunk, probs, strict=True):
+                    yield from zip(image_ids, images_nhwc, probs_nchw, strict=True)
+
+    def _predict_chunks(
+        self, batches: Iterable[Batch], plan: ForwardPlan
+    ) -> Iterator[tuple[list[Batch], list[NDArray[np.float32]]]]:
+        """Predict a few batches at a time."""
         source = iter(batches)
         while chunk := list(islice(source, self._chunk)):
-            for (image_ids, images_nhwc), probs_nchw in zip(
-                chunk, self._mean(chunk, plan), strict=True
-            ):
-                yield from zip(image_ids, images_nhwc, probs_nchw.cpu().numpy(), strict=True)
+            yield chunk, [probs_nchw.cpu().numpy() for probs_nchw in self._mean(chunk, plan)]
 
     def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Tensor]:
         """Mean probabilities of each batch over all networks."""
