@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: setup demo test lint types imports unit format docs build clean
+.PHONY: setup demo test lint types imports unit torture format docs build clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,10 @@ imports: setup
 
 unit: setup
 	$(BIN)/python -m pytest
+
+# Every promise of docs/reliability.md in full counts; it says there how long that takes.
+torture: setup
+	$(BIN)/python -m torture
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,46 +1,48 @@
-"""Samples per second and memory of the three training modes, side by side.
+"""Samples per second and added memory of the training modes beside a plain reading of the baseline.
 
-    python benchmarks/loading.py ROOT [--samples 800]
+    python benchmarks/loading.py ROOT [--seconds 4] [--rounds 3]
 
-ROOT holds train.csv and train_images/. One worker process loads samples as training does, and
-nothing else happens to them. Each mode gets a process of its own, and modes take turns. The store
-goes to a temporary folder. All files are read once before, so they come out of the page cache,
-not from a disk.
+ROOT holds train.csv and train_images/. `reference` is `baseline_reference.py`: crops decoded on the
+fly by one worker process. `full`, `crops` and `precropped` are ours with one worker, as training
+loads. Nothing else happens to the batches. Every measurement has a process of its own, and sides
+take turns. The store goes to a temporary folder. All files are read once before, so they come out
+of the page cache, not from a disk.
 
-Memory is what loader and worker hold at most above the process before it had either, while batches
-wait for a slow network. `own_mb` is proportional set size: a page that both share counts once.
-`store_mapped_mb` are pages of the store, which the system drops when memory is short; what the
-page cache holds of the image files in the other modes does not show. A worker's heap grows over its
-first 80 batches or so, then stays. Memory is read from Linux's /proc.
+`added_mb` is the most that loading adds to the process as it was before it read any label, while
+batches wait for a slow network: the unique set of this process and its worker together, which is
+the anonymous and shared memory that only they hold, each page counted once. Unique set sizes that
+the system gives for each of the two would not add up: pages that a forked worker shares with its
+parent are in neither. Files are read, not mapped, so their pages are the system's on every side.
+Memory is read from Linux's /proc.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import DataLoader
 
-from steelseg.config import DataConfig
+from baseline_reference import BATCH_SIZE, CROP_STRIDE, CROP_WIDTH, NUM_CLASSES, CropDataset
 from steelseg.data.annotations import read_labels
-from steelseg.data.check import load_labels
-from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, collate, list_samples
+from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
+from steelseg.data.images import list_images, read_image
 from steelseg.data.store import build_store, open_store
 from steelseg.data.transforms import find_augmentation
+from steelseg.models.allocator import keep_freed_memory
+from steelseg.training.loader import BatchLoader
 
-MODES = ("full", "crops", "precropped")
-RATIOS = ("samples_per_second", "own_mb")
-CHANNELS = 1
-BATCHES_HELD = 12
+SIDES = ("reference", "full", "crops", "precropped")
+FIGURES = ("samples_per_second", "added_mb")
+BATCHES_HELD = 40
 
 
 def main():
@@ -48,51 +50,54 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("root", type=Path)
-    parser.add_argument("--samples", type=int, default=800, help="samples a measurement")
+    parser.add_argument("--seconds", type=float, default=4, help="a measurement, at least")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--crop", type=int, nargs=3, default=(256, 512, 256), metavar="PX",
-                        help="height, width and stride")  # fmt: skip
-    parser.add_argument("--num-classes", type=int, default=4)
-    parser.add_argument("--mode", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1, help="of ours")
+    parser.add_argument("--augmentation", choices=("none", "flips"), nargs="+",
+                        default=["flips", "none"])  # fmt: skip
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    print(json.dumps(measure(args) if args.mode else compare(args), indent=1))
+    print(json.dumps(measure(args) if args.side else compare(args), indent=1))
 
 
 def compare(args):
-    """Measure the modes in turn, in processes of their own."""
-    data = DataConfig(root=args.root, num_classes=args.num_classes, img_height=None, img_width=None)
-    labels = load_labels(data)
+    """Measure the sides in turn, in processes of their own."""
+    image_ids = list_images(args.root / "train_images")
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        build_store(Path(folder), root=args.root, image_ids=list(labels.sizes), channels=CHANNELS)
+        build_store(Path(folder), root=args.root, image_ids=image_ids, channels=args.channels)
         seconds = time.monotonic() - begin
-        store_bytes = (Path(folder) / "strips.bin").stat().st_size
-        rounds = [
-            {mode: in_own_process(mode, folder) for mode in MODES} for _ in range(args.rounds)
-        ]
-    files = sum((args.root / "train_images" / i).stat().st_size for i in labels.sizes)
-    per_strip = len(list_samples(labels, list(labels.sizes), crop=args.crop)) / len(labels.sizes)
-    return {
-        "strips": len(labels.sizes),
-        "crops_a_strip": round(per_strip, 2),
-        "samples": args.samples,
-        "rounds": args.rounds,
-        "image_files_mb": megabytes(files),
-        "store_mb": megabytes(store_bytes),
-        "store_seconds": round(seconds, 2),
-        **{mode: with_median([r[mode] for r in rounds]) for mode in MODES},
-        "precropped_to_crops": with_median(
-            [{name: r["precropped"][name] / r["crops"][name] for name in RATIOS} for r in rounds]
-        ),
-    }
+        report = {
+            "strips": len(image_ids),
+            "batch_size": BATCH_SIZE,
+            "channels": args.channels,
+            "store_mb": megabytes((Path(folder) / "strips.bin").stat().st_size),
+            "store_seconds": round(seconds, 2),
+        }
+        for augmentation in args.augmentation:
+            rounds = [
+                {side: in_own_process(side, folder, augmentation) for side in SIDES}
+                for _ in range(args.rounds)
+            ]
+            report[augmentation] = {
+                **{side: with_median([r[side] for r in rounds]) for side in SIDES},
+                "precropped_to_reference": ratio("precropped", "reference", rounds),
+                "precropped_to_crops": ratio("precropped", "crops", rounds),
+                "crops_to_reference": ratio("crops", "reference", rounds),
+            }
+    return report
 
 
-def in_own_process(mode, folder):
-    """Measure one mode in a new process."""
-    words = [sys.executable, *sys.argv, "--mode", mode, "--store", folder]
-    return json.loads(subprocess.check_output(words))
+def in_own_process(side, folder, augmentation):
+    """Measure one side in a new process."""
+    words = [sys.executable, *sys.argv, "--side", side, "--store", folder]
+    return json.loads(subprocess.check_output([*words, "--augmentation", augmentation]))
+
+
+def ratio(one, other, rounds):
+    """One side's figures over the other's, round by round."""
+    return with_median([{name: r[one][name] / r[other][name] for name in FIGURES} for r in rounds])
 
 
 def with_median(rows):
@@ -107,74 +112,81 @@ def with_median(rows):
 
 
 def measure(args):
-    """Load samples of one mode: one epoch for the time, one for the memory."""
-    strips = json.loads((args.store / "index.json").read_text())["strips"]
-    sizes = {strip["image_id"]: (strip["height"], strip["width"]) for strip in strips}
-    labels = read_labels(args.root / "train.csv", sizes, num_classes=args.num_classes)
-    bare = memory(args.store)
-    windows = list_samples(labels, list(sizes), crop=None if args.mode == "full" else args.crop)
-    drawn = np.random.default_rng(0).integers(len(windows), size=args.samples)
-    dataset = SampleDataset(
-        labels,
-        [windows[k] for k in drawn],
-        source(args, list(sizes)),
-        augmentation=find_augmentation("flips"),
-        seed=0,
-    )
-    order = EpochBatches(args.samples, args.batch_size, seed=0)
+    """Load epochs of one side for the time, then some batches for the memory."""
+    bare = memory()
+    make = reference_epochs if args.side == "reference" else our_epochs
+    epoch = make(args)
+    speed = samples_per_second(epoch, args.seconds)
+    most = most_memory(epoch(), pause=1.5 * BATCH_SIZE / speed)
+    return {"samples_per_second": round(speed, 1), "added_mb": megabytes(most - bare)}
+
+
+def reference_epochs(args):
+    """A function that gives the baseline's batches of one more epoch."""
+    image_ids = list_images(args.root / "train_images")
+    dataset = CropDataset(args.root, image_ids, flips=args.augmentation == ["flips"])
     loader = DataLoader(
-        dataset, batch_sampler=order, collate_fn=collate, num_workers=1, persistent_workers=True
+        dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=1, persistent_workers=True
     )
-    speed = samples_per_second(loader)
-    order.epoch = 1
-    own, mapped = most_memory(loader, args.store, pause=2 * args.batch_size / speed)
-    return {
-        "samples_per_second": round(speed, 1),
-        "own_mb": megabytes(own - bare[0]),
-        "store_mapped_mb": megabytes(mapped),
-    }
+    return partial(iter, loader)
 
 
-def source(args, image_ids):
-    """Where windows come from in the mode."""
-    if args.mode == "precropped":
-        return open_store(args.store, root=args.root, image_ids=image_ids, channels=CHANNELS)
-    return FolderReader(args.root / "train_images", CHANNELS)
+def our_epochs(args):
+    """A function that gives our batches of one more epoch, loaded as training does."""
+    keep_freed_memory()
+    folder = args.root / "train_images"
+    image_ids = list_images(folder)
+    sizes = {i: read_image(folder / i, channels=1).shape[:2] for i in image_ids}
+    labels = read_labels(args.root / "train.csv", sizes, num_classes=NUM_CLASSES)
+    crop = None if args.side == "full" else (256, CROP_WIDTH, CROP_STRIDE)
+    windows = FolderReader(folder, args.channels)
+    if args.side == "precropped":
+        windows = open_store(
+            args.store, root=args.root, image_ids=image_ids, channels=args.channels
+        )
+    augmentation = find_augmentation(*args.augmentation)
+    samples = list_samples(labels, image_ids, crop=crop)
+    dataset = SampleDataset(labels, samples, windows, augmentation=augmentation, seed=0)
+    order = EpochBatches(len(samples), BATCH_SIZE, seed=0)
+    loader = BatchLoader(dataset, order, num_workers=1, pin_memory=False)
+
+    def epoch():
+        order.epoch += 1
+        return iter(loader)
+
+    return epoch
 
 
-def samples_per_second(loader):
-    """Time an epoch from its first batch on, so that starting the worker does not count."""
-    batches = iter(loader)
-    next(batches)
-    begin = time.monotonic()
-    count = sum(len(images) for images, _, _ in batches)
+def samples_per_second(epoch, seconds):
+    """Time whole epochs, after one that starts the worker and warms up."""
+    for _ in epoch():
+        pass
+    count, begin = 0, time.monotonic()
+    while time.monotonic() - begin < seconds:
+        count += sum(len(batch[0]) for batch in epoch())
     return count / (time.monotonic() - begin)
 
 
-def most_memory(loader, store, *, pause):
+def most_memory(batches, *, pause):
     """The most that `memory` gives over some batches, each held for `pause` seconds."""
-    own = mapped = 0
-    for _ in islice(loader, BATCHES_HELD):
+    most = 0
+    for _ in islice(batches, BATCHES_HELD):
         time.sleep(pause)
-        own, mapped = (max(pair) for pair in zip((own, mapped), memory(store), strict=True))
-    return own, mapped
+        most = max(most, memory())
+    return most
 
 
-def memory(store):
-    """Bytes of this process and its workers: their own, and of the store's mapped file."""
-    own = mapped = 0
-    for pid in [os.getpid(), *(child.pid for child in multiprocessing.active_children())]:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-        own += kib_of("Pss_Anon", rollup) + kib_of("Pss_Shmem", rollup)
-        maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{pid}/smaps").read_text(),
-                        flags=re.MULTILINE)  # fmt: skip
-        path = str(store / "strips.bin")
-        mapped += sum(kib_of("Pss", m.splitlines()) for m in maps if path in m)
-    return 1024 * own, 1024 * mapped
+def memory():
+    """Bytes that belong to this process and its workers alone."""
+    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:] for pid in pids]
+    return 1024 * sum(
+        kib_of(name, rollup) for name in ("Pss_Anon", "Pss_Shmem") for rollup in rollups
+    )
 
 
 def kib_of(name, lines):
-    """One figure of smaps."""
+    """One figure of smaps_rollup."""
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 

@@ -16,6 +16,8 @@ from steelseg.cli import guard, main
 from steelseg.data.mask_csv import SEPARATE
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "timm", "zarr")
+# Of the standard library, beyond what argparse needs: quick beside torch, slow beside --help.
+SLOW = ("dataclasses", "inspect", "pathlib", "typing", "importlib.metadata")
 
 
 @pytest.fixture
@@ -49,12 +51,14 @@ def read_rows(path):
 def test_help_imports_nothing_heavy(words):
     """It stays quick: command modules import what they need when they run."""
     code = (
-        "import sys\n"
+        "import argparse, sys\n"
+        "argparse.ArgumentParser().format_help()\n"
+        "needed = set(sys.modules)\n"
         "from steelseg.cli import main\n"
         "try:\n"
         "    main(sys.argv[1:])\n"
         "except SystemExit as end:\n"
-        f"    heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        f"    heavy = ({{*sys.modules}} - needed) & {{*{HEAVY + SLOW}}}\n"
         "    sys.exit(str(heavy) if heavy or end.code else 0)\n"
     )
 
@@ -208,6 +212,24 @@ def test_check_lists_every_fault_and_writes_nothing(settings, root, capsys):
     }
     assert err == f"error: {len(out.splitlines())} faults\n"
     assert sorted(root.rglob("*")) == before
+
+
+def test_check_keeps_a_manifest_of_a_good_set(settings, root, tmp_path, capsys):
+    """Written the first time, held against from then on; a set with a fault has none."""
+    words = ["check", settings, "--hash", tmp_path / "m"]
+    whole = (root / "train_images" / "train_007.jpg").read_bytes()
+    (root / "train_images" / "train_007.jpg").write_bytes(b"")
+    assert call(*words, capsys=capsys)[0] == 1
+    assert not (tmp_path / "m").exists()
+    (root / "train_images" / "train_007.jpg").write_bytes(whole)
+
+    assert call(*words, capsys=capsys)[1].startswith(f"wrote {tmp_path / 'm'}\nok: 8 training")
+    assert call(*words, capsys=capsys)[1].startswith("ok: every file is the one that ")
+    (root / "test_images" / "test_001.jpg").write_bytes(whole)
+    code, out, err = call(*words, capsys=capsys)
+
+    assert (code, err) == (1, "error: 1 faults\n")
+    assert out.startswith(f"{root / 'test_images' / 'test_001.jpg'}: the file has changed: its ")
 
 
 def test_settings_are_taken_wherever_they_stand(settings, root, tmp_path, capsys):

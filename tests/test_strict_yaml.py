@@ -35,3 +35,20 @@ def test_what_cannot_be_read_is_one_kind_of_error(text):
     """Callers catch YAMLError; no object is made on the way."""
     with pytest.raises(yaml.YAMLError):
         strict_yaml.load(text)
+
+
+DOUBLING = "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a0: &a0 [1, 2]\n" + DOUBLING, "its aliases make more than 100000 values of it"),
+        ("a: &a [*a]", "its aliases make more than 100000 values of it"),
+        ("[" * 5000, "it is nested too deeply"),
+    ],
+)
+def test_a_text_that_unpacks_to_more_than_memory_holds_is_refused(text, fault):
+    """Forty lines of aliases are a trillion values."""
+    with pytest.raises(yaml.YAMLError, match=fault):
+        strict_yaml.load(text)

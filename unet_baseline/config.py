@@ -9,7 +9,7 @@ DATA_ROOT = "input"
 NUM_CLASSES = 4
 IMG_HEIGHT = 256  # None: every image has its own height
 IMG_WIDTH = 1600
-NUM_WORKERS = 2  # processes that load training samples
+NUM_WORKERS = 2  # threads that load training samples
 
 # Model
 MODEL_ARCH = "unet"  # unetplusplus, fpn, linknet, pspnet, deeplabv3, deeplabv3plus

@@ -7,10 +7,11 @@ Names are loaded when first used, so that importing the package costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+# Checkers take it for that of `typing`, which takes longer to import than all of --help.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from steelseg.api import run, train
     from steelseg.config import Config
@@ -28,7 +29,7 @@ _HOMES = {
 __all__ = ["Config", "Predictor", "__version__", "load_config", "run", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'steelseg' has no attribute '{name}'")

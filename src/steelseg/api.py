@@ -6,17 +6,21 @@ run(load_config("configs/smoke.yaml", ["data.root=input"]), out="outputs/first")
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
+from steelseg.data.manifest import compare_manifest, write_manifest
 from steelseg.data.store import build_store, open_store
 from steelseg.deployment.bundle import MadeFrom, bundle_run
 from steelseg.deployment.export import ExportPlan, export_run
 from steelseg.deployment.exported import Check, Export, Format
 from steelseg.errors import DataError
+from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.evaluate import evaluate_run
+from steelseg.evaluation.first_look import Looks
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.evaluation.tuned import Tuned, is_open
@@ -28,9 +32,25 @@ from steelseg.run_folder import RunFolder, default_run_path
 from steelseg.training.train import choose_folds, train_run
 
 
-def check(config: Config) -> Inspection:
-    """Decode every image and hold every row against the rules; changes nothing."""
-    return inspect_data(config.data)
+def check(config: Config, *, manifest: Path | None = None) -> Inspection:
+    """Decode every image and hold every row against the rules; changes nothing in data.root.
+
+    Args:
+        config: The settings.
+        manifest: A file with the hash of every file of the data set. If it is there, each file
+            that has changed, is missing or was added is a fault too; if it is not, and the data
+            set has no fault, it is written.
+    """
+    inspection = inspect_data(config.data)
+    root = config.data.root
+    if manifest is None:
+        return inspection
+    if manifest.exists():
+        changes = compare_manifest(manifest, root, progress=show)
+        return replace(inspection, faults=tuple(sorted([*inspection.faults, *changes])))
+    if not inspection.faults:
+        write_manifest(manifest, root, progress=show)
+    return inspection
 
 
 def precrop(config: Config) -> Path:
@@ -95,6 +115,20 @@ def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> Tuned:
     """Choose the post-processing of a run; see `steelseg.evaluation.tune.tune_run`."""
     run_folder = RunFolder(Path(run_dir))
     return tune_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def cascade(
+    run_dir: Path | str,
+    first: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    miss_rate: float = 0.01,
+    fold: int | None = None,
+) -> Looks:
+    """Let a cheap run look first; see `steelseg.evaluation.cascade.cascade_run`."""
+    run_folder, first_folder = RunFolder(Path(run_dir)), RunFolder(Path(first))
+    config = run_folder.load_config(tuple(overrides))
+    return cascade_run(config, run_folder, first_folder, miss_rate=miss_rate, fold=fold)
 
 
 def evaluate(

@@ -27,7 +27,7 @@ from steelseg.inference.stitching import predict_crops
 from steelseg.models.build import build_network
 from steelseg.models.losses import build_loss
 from steelseg.models.precision import pick_device
-from steelseg.training.setup import batch_loader
+from steelseg.training.loader import BatchLoader
 
 # Enough to meet every kind of strip, few enough for seconds.
 _SAMPLE = 100
@@ -102,7 +102,7 @@ def _try_loading(config: Config) -> str:
         seed=train.seed,
     )
     order = EpochBatches(len(samples), train.batch_size_train, seed=train.seed)
-    loader = batch_loader(config, dataset, order, pick_device())
+    loader = BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=False)
     images_nchw, masks_nchw, _ = next(iter(loader))
     return (
         f"mode {data.mode} makes {len(samples)} samples of {len(labels.sizes)} strips; a batch "
@@ -128,7 +128,7 @@ def _try_losses(config: Config) -> str:
 def _try_crops(config: Config) -> str:
     """Cut strips and masks as training does, and stitch them as prediction does."""
     data = config.data
-    labels, read = _sample_labels(data), _reader(data)
+    labels, read = _sample_labels(data), _reader(data).read
 
     def cut_image(image_id: str, box: Box) -> NDArray[np.uint8]:
         return read(image_id, box).transpose(2, 0, 1)
@@ -163,10 +163,10 @@ def _tensor(array_chw: NDArray[Any]) -> Tensor:
 def _try_store(config: Config) -> str:
     """Hold the crops of the store against those cut from the files."""
     data = config.data
-    store, read, labels = _open_store(data), _reader(data), _sample_labels(data)
+    store, reader, labels = _open_store(data), _reader(data), _sample_labels(data)
     samples = list_samples(labels, list(labels.sizes), crop=data.crop)
     for image_id, box in samples:
-        if not np.array_equal(store.read(image_id, box), read(image_id, box)):
+        if not np.array_equal(store.read(image_id, box), reader.read(image_id, box)):
             raise DataError(
                 f"{data.precropped_dir} holds other pixels than {image_id}. Remove the folder and "
                 "make it again: steelseg precrop CONFIG."

@@ -17,7 +17,7 @@ from steelseg import __version__
 from steelseg.commands.data import add_check, add_precrop, add_synth
 from steelseg.commands.deployment import add_bundle, add_export
 from steelseg.commands.prediction import add_predict
-from steelseg.commands.scores import add_compare, add_evaluate, add_report, add_tune
+from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.training import add_oof, add_run, add_train
 from steelseg.errors import SteelsegError, Stopped
 
@@ -114,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_oof(commands)
     add_tune(commands)
     add_evaluate(commands)
+    add_cascade(commands)
     add_compare(commands)
     add_report(commands)
     add_predict(commands)

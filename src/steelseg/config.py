@@ -224,6 +224,9 @@ class TrainConfig(Section):
     amp: bool = True
     """true trains in mixed precision where the machine has it (bf16, else fp16 on a GPU)."""
 
+    compile: bool = False
+    """true compiles the network first: minutes before the first step, faster steps on a GPU."""
+
     save_best_only: bool = True
     """false also keeps checkpoint_epoch_N of every epoch."""
 
@@ -231,7 +234,7 @@ class TrainConfig(Section):
     """Minutes between resumable checkpoints within an epoch; 0 saves at its end alone."""
 
     num_workers: int = Field(2, ge=0)
-    """Processes that load training samples; 0 loads in the training process."""
+    """Threads that load training samples; processes for an augmentation of your own. 0: none."""
 
     seed: int = Field(42, ge=0, lt=2**32)
     """Every random draw follows from it: weights, order, augmentation, folds."""
@@ -294,6 +297,9 @@ class InferenceConfig(Section):
 
     ensemble: Literal["together", "sequential"] = "together"
     """together keeps every checkpoint in memory; sequential holds one at a time."""
+
+    cascade: bool = True
+    """true skips what the first look of `steelseg cascade` finds clean; false looks at all."""
 
     amp: bool = False
     """true predicts in mixed precision where the machine has it: faster, not to the same bit."""

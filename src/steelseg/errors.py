@@ -11,8 +11,6 @@ The command line prints these as one line and exits with 1. Any other exception 
 ours and keeps its traceback.
 """
 
-from dataclasses import dataclass
-
 
 class SteelsegError(Exception):
     """The root of every error that a user can cause and mend."""
@@ -32,24 +30,6 @@ class CheckpointError(SteelsegError):
 
 class ExportError(SteelsegError):
     """An exported network failed a check against its original."""
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """One thing that is wrong with a data set; prints as `file:row: reason`."""
-
-    file: str
-    """The file at fault, as the user would type it."""
-
-    row: int
-    """Line of the file, from 1; 0 when the file as a whole is at fault."""
-
-    reason: str
-    """What is wrong and what was expected, as a sentence."""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.row}" if self.row else self.file
-        return f"{place}: {self.reason}"
 
 
 class TrainingError(SteelsegError):

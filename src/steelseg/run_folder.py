@@ -46,6 +46,7 @@ class RunFolder:
         self.metrics_json = path / "metrics.json"
         self.scores_csv = path / "scores.csv"
         self.postprocess_json = path / "postprocess.json"
+        self.cascade_json = path / "cascade.json"
         self.report_html = path / "report.html"
         self._log = path / "training_log.txt"
         self.events_jsonl = path / "events.jsonl"

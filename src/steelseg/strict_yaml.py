@@ -1,12 +1,17 @@
 """YAML as settings need it: a name that stands twice is refused, not half forgotten.
 
 PyYAML keeps the last of two equal names in silence, so a second `train:` further down would
-undo the first. Only plain values are built, never objects.
+undo the first. Only plain values are built, never objects. Aliases that unpack ten lines to
+billions of values are refused before a value is built.
 """
 
+from itertools import chain
 from typing import Any
 
 import yaml
+
+# A hundred times what the longest settings file has.
+_MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -32,7 +37,26 @@ def load(text: str) -> Any:
         yaml.YAMLError: if the text is not YAML, or names something twice.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases make more than {_MOST_VALUES} values of it")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
     except ValueError as error:
         # PyYAML takes 2024-13-45 for a date, and trips over numbers of thousands of digits.
         raise yaml.YAMLError(str(error)) from None
+
+
+def _count(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Values that a node stands for; what an alias names counts each time, but is counted once."""
+    if id(node) not in counts:
+        # Until it is known, so that a node which holds itself is too many.
+        counts[id(node)] = _MOST_VALUES + 1
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
+        counts[id(node)] = 1 + sum(_count(part, counts) for part in parts)
+    return counts[id(node)]

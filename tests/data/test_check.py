@@ -1,13 +1,16 @@
 import shutil
+import struct
 import time
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 
 from steelseg.config import DataConfig
 from steelseg.data import rle
-from steelseg.data.check import inspect, load_labels
+from steelseg.data.check import inspect, inspect_data, load_labels, refuse_faults
 from steelseg.data.mask_csv import JOINED, SEPARATE
 from steelseg.errors import DataError
 
@@ -193,6 +196,26 @@ def test_training_gets_the_labels_of_a_good_set(make_strips, tmp_path):
     assert list(load_labels(DataConfig(root=tmp_path, **SETTINGS)).sizes) == list(masks)
 
 
+def test_labels_are_read_without_decoding_what_was_checked_before(make_strips, tmp_path):
+    """Scan data that no decoder takes pass; a file that ends early does not."""
+    make_strips(tmp_path, suffix=".png")
+    folder = tmp_path / "train_images"
+    path = folder / "train_000.png"
+    header = b"IHDR" + struct.pack(">IIBBBBB", 96, 32, 8, 0, 0, 0, 0)
+    parts = [header, b"IDATno pixels", b"IEND"]
+    chunks = (struct.pack(">I", len(p) - 4) + p + struct.pack(">I", zlib.crc32(p)) for p in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    data = DataConfig(root=tmp_path, **SETTINGS)
+
+    assert load_labels(data).sizes["train_000.png"] == (32, 96)
+    with pytest.raises(DataError, match=r"train_000\.png: the image cannot be decoded"):
+        refuse_faults(tmp_path, inspect_data(data))
+
+    path.write_bytes((folder / "train_001.png").read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"train_000\.png: the image is truncated"):
+        load_labels(data)
+
+
 def test_progress_is_shown_for_every_image(make_strips, tmp_path):
     """Ten train and test images: the bar must not stop at eight."""
     make_strips(tmp_path)
@@ -213,7 +236,14 @@ def test_an_interruption_does_not_wait_for_every_image(make_strips, tmp_path, mo
     """Ctrl-C in the first of 12,568 images."""
     make_strips(tmp_path, num_train=100, height=4, width=4)
     decoded = []
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: time.sleep(0.005) or decoded.append(1))
+    whole = simplejpeg.decode_jpeg
+
+    def slow(*arguments, **options):
+        time.sleep(0.005)
+        decoded.append(1)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", slow)
 
     def progress(_loop, _length, _title):
         yield 0
@@ -222,7 +252,7 @@ def test_an_interruption_does_not_wait_for_every_image(make_strips, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         inspect(tmp_path, **SETTINGS, progress=progress)
 
-    assert len(decoded) < 100
+    assert 0 < len(decoded) < 100
 
 
 def plant_copy(root, original, copy, *, masks):

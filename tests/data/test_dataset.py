@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from steelseg.config import DataConfig
 from steelseg.data.check import load_labels
@@ -11,7 +10,6 @@ from steelseg.data.dataset import (
     FolderReader,
     SampleDataset,
     balanced_chances,
-    collate,
     list_samples,
 )
 from steelseg.data.images import read_image
@@ -68,13 +66,20 @@ def test_a_kaggle_strip_gives_six_crops(labels):
     assert [box.left for _, box in samples] == [0, 256, 512, 768, 1024, 1088]
 
 
+def sample(dataset, key):
+    """Make one sample alone."""
+    images, masks, valid = dataset.make([key])
+    assert valid is None
+    return images[0], masks[0]
+
+
 @pytest.mark.parametrize("crop", [None, (24, 40, 20)])
 def test_a_sample_is_the_window_and_its_mask(root, labels, crop):
     """Channels first, uint8, the mask 0 or 1 on the same pixels."""
     dataset = make_dataset(root, labels, crop=crop)
 
     for index, (image_id, box) in enumerate(list_samples(labels, list(labels.sizes), crop=crop)):
-        image_chw, mask_chw = dataset[0, index]
+        image_chw, mask_chw = sample(dataset, (0, index))
         strip_hwc = read_image(root / "train_images" / image_id, channels=1)
         rows, columns = (
             slice(box.top, box.top + box.height),
@@ -85,58 +90,78 @@ def test_a_sample_is_the_window_and_its_mask(root, labels, crop):
         np.testing.assert_array_equal(mask_chw, labels.draw(image_id)[:, rows, columns])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("augmentation", ["none", "flips", "light"])
-def test_the_store_gives_the_samples_that_the_images_give(root, labels, tmp_path, augmentation):
-    """It saves decoding and changes nothing else."""
+def test_the_store_gives_the_samples_that_the_images_give(
+    root, labels, tmp_path, augmentation, channels
+):
+    """It saves decoding and changes nothing else; crops of fewer rows than the strip too."""
     image_ids = list(labels.sizes)
-    build_store(tmp_path / "store", root=root, image_ids=image_ids, channels=1)
-    store = open_store(tmp_path / "store", root=root, image_ids=image_ids, channels=1)
-    chosen = {"crop": (32, 40, 30), "augmentation": augmentation}
-    stored, decoded = (make_dataset(root, labels, source=s, **chosen) for s in (store, None))
-
-    for index in range(len(decoded)):
-        for found, expected in zip(stored[1, index], decoded[1, index], strict=True):
-            assert torch.equal(found, expected)
-
-
-def load(dataset, workers, epochs=2):
-    """Load every batch of some epochs as the training does."""
-    order = EpochBatches(len(dataset), 2, seed=5)
-    loader = DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-    )
-    batches = []
-    for epoch in range(1, epochs + 1):
-        order.epoch = epoch
-        batches += [(images.clone(), masks.clone()) for images, masks, _ in loader]
-    return batches
+    build_store(tmp_path / "store", root=root, image_ids=image_ids, channels=channels)
+    store = open_store(tmp_path / "store", root=root, image_ids=image_ids, channels=channels)
+    folder = FolderReader(root / "train_images", channels)
+    for crop in (None, (24, 40, 20)):
+        stored, decoded = (
+            make_dataset(root, labels, source=source, crop=crop, augmentation=augmentation)
+            for source in (store, folder)
+        )
+        keys = [(1, index) for index in range(len(decoded))]
+        for found, expected in zip(stored.make(keys), decoded.make(keys), strict=True):
+            assert found is expected is None or torch.equal(found, expected)
 
 
-def test_samples_do_not_depend_on_the_number_of_workers(root, labels):
-    """Also when the workers live on from epoch to epoch."""
+@pytest.mark.parametrize("augmentation", ["none", "flips", "light"])
+def test_a_batch_is_its_samples(root, labels, augmentation):
+    """Each one is what the augmentation makes of its window, whatever lies beside it."""
+    dataset = make_dataset(root, labels, crop=(24, 40, 20), augmentation=augmentation)
+    windows = list_samples(labels, list(labels.sizes), crop=(24, 40, 20))
+    keys = [(2, index) for index in (7, 3, 3, 0)]
+
+    images, masks, valid = dataset.make(keys)
+
+    assert valid is None
+    for key, image_chw, mask_chw in zip(keys, images.numpy(), masks.numpy(), strict=True):
+        image_id, box = windows[key[1]]
+        strip_hwc = read_image(root / "train_images" / image_id, channels=1)
+        rows, columns = (
+            slice(box.top, box.top + box.height),
+            slice(box.left, box.left + box.width),
+        )
+        expected_image, expected_mask = find_augmentation(augmentation)(
+            strip_hwc[rows, columns].transpose(2, 0, 1).copy(),
+            labels.draw(image_id)[:, rows, columns].astype(np.uint8),
+            np.random.default_rng([3, *key]),
+        )
+        np.testing.assert_array_equal(image_chw, expected_image)
+        np.testing.assert_array_equal(mask_chw, expected_mask)
+
+
+def test_a_batch_that_is_held_is_never_written_again(root, labels):
+    """Memory goes round, but only once nothing holds a part of it."""
     dataset = make_dataset(root, labels, augmentation="light")
+    held = [dataset.make([(1, k), (1, k + 1)]) for k in range(4)]
+    copies = [(images.clone(), masks.clone()) for images, masks, _ in held]
+    parts = [masks[1:, 0] for _, masks, _ in held]
+    arrays = [images.numpy() for images, _, _ in held]
+    del held
 
-    alone, together = load(dataset, 0), load(dataset, 2)
+    for epoch in range(2, 6):
+        dataset.make([(epoch, 0), (epoch, 1)])
 
-    for expected, found in zip(alone, together, strict=True):
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
-    assert len(alone) == 6
-    assert not torch.equal(alone[0][0], alone[3][0])
+    for part, array, (images, masks) in zip(parts, arrays, copies, strict=True):
+        assert torch.equal(part, masks[1:, 0])
+        np.testing.assert_array_equal(array, images)
 
 
 def test_a_sample_is_drawn_anew_in_each_epoch_and_with_each_seed(root, labels):
     """The same key gives the same sample whatever was drawn before it."""
     dataset = make_dataset(root, labels, augmentation="light")
-    first = dataset[1, 0][0]
+    first = sample(dataset, (1, 0))[0]
 
-    assert torch.equal(dataset[1, 0][0], first)
-    assert any(not torch.equal(dataset[epoch, 0][0], first) for epoch in (2, 3))
-    assert not torch.equal(make_dataset(root, labels, augmentation="light", seed=4)[1, 0][0], first)
+    assert torch.equal(sample(dataset, (1, 0))[0], first)
+    assert any(not torch.equal(sample(dataset, (epoch, 0))[0], first) for epoch in (2, 3))
+    other = make_dataset(root, labels, augmentation="light", seed=4)
+    assert not torch.equal(sample(other, (1, 0))[0], first)
 
 
 def test_an_epoch_visits_every_sample_once():
@@ -168,36 +193,48 @@ def test_a_last_single_sample_sits_out(samples, size, expected):
     assert len(EpochBatches(samples, size, seed=0)) == len(expected)
 
 
-def test_samples_of_one_size_are_stacked():
-    """With nothing to mark."""
-    draw = torch.Generator().manual_seed(0)
-    samples = [
-        (
-            torch.randint(0, 256, (1, 3, 5), generator=draw, dtype=torch.uint8),
-            torch.randint(0, 2, (2, 3, 5), generator=draw, dtype=torch.uint8),
-        )
-        for _ in range(3)
-    ]
-
-    images, masks, valid = collate(samples)
-
-    assert valid is None
-    assert torch.equal(images, torch.stack([image for image, _ in samples]))
-    assert torch.equal(masks, torch.stack([mask for _, mask in samples]))
+def pad(array_chw, height, width):
+    """Repeat the last row and column."""
+    _, high, wide = array_chw.shape
+    return np.pad(array_chw, ((0, 0), (0, height - high), (0, width - wide)), mode="edge")
 
 
-def test_samples_of_many_sizes_repeat_their_edges():
+CROPPER = """
+def crop(image, mask):
+    side = 5 + int(image[0, 0, 0]) % 7
+    return {"image": image[:side, :9], "mask": mask[:side, :9]}
+"""
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flips", "light", "of_ones_own"])
+def test_samples_of_many_sizes_repeat_their_edges(make_strips, tmp_path, monkeypatch, augmentation):
     """Black padding would look like the end of a strip; `valid` keeps it out of the loss."""
-    tall = torch.arange(8, dtype=torch.uint8).view(1, 4, 2)
-    wide = torch.arange(6, dtype=torch.uint8).view(1, 2, 3)
+    for number, (height, width) in enumerate([(32, 96), (20, 50), (40, 20)]):
+        part = tmp_path / str(number)
+        make_strips(part, num_train=2, height=height, width=width)
+        for path in (part / "train_images").iterdir():
+            (tmp_path / "train_images").mkdir(exist_ok=True)
+            path.rename(tmp_path / "train_images" / f"{number}_{path.name}")
+    (tmp_path / "train.csv").write_text("ImageId,ClassId,EncodedPixels\n0_train_001.jpg,2,700 90\n")
+    if augmentation == "of_ones_own":
+        (tmp_path / "cropper.py").write_text(CROPPER)
+        monkeypatch.syspath_prepend(tmp_path)
+        augmentation = "cropper:crop"
+    labels = load_labels(DataConfig(root=tmp_path, num_classes=2, img_height=None, img_width=None))
+    dataset = make_dataset(tmp_path, labels, augmentation=augmentation)
+    keys = [(1, index) for index in range(6)]
 
-    images, masks, valid = collate([(tall, tall % 2), (wide, wide % 2)])
+    images, masks, valid = dataset.make(keys)
 
-    assert images[0, 0].tolist() == [[0, 1, 1], [2, 3, 3], [4, 5, 5], [6, 7, 7]]
-    assert images[1, 0].tolist() == [[0, 1, 2], [3, 4, 5], [3, 4, 5], [3, 4, 5]]
-    assert torch.equal(masks, images % 2)
-    assert valid[0, 0].tolist() == [[True, True, False]] * 4
-    assert valid[1, 0].tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
+    alone = [sample(dataset, key) for key in keys]
+    height, width = (max(image.shape[axis] for image, _ in alone) for axis in (1, 2))
+    assert valid.dtype == torch.bool
+    for number, (image, mask) in enumerate(alone):
+        np.testing.assert_array_equal(images[number], pad(image, height, width))
+        np.testing.assert_array_equal(masks[number], pad(mask, height, width))
+        flags = np.zeros((1, height, width), dtype=bool)
+        flags[:, : image.shape[1], : image.shape[2]] = True
+        np.testing.assert_array_equal(valid[number], flags)
 
 
 def test_balanced_sampling_draws_every_class_as_often_as_clean_samples(tmp_path, make_strips):

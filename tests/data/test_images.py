@@ -1,12 +1,14 @@
+import os
+import socket
 import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 
-from steelseg.data.images import decode_image, list_images, measure, read_image
+from steelseg.data.images import decode_image, list_images, measure, measure_image, read_image
 from steelseg.errors import DataError
+from torture.image_files import chunk, png, scan_starts, with_exif
 
 # Smooth, so that JPEG keeps it nearly; of three different channels, so that order matters.
 ROWS, COLUMNS = np.mgrid[0:24, 0:40]
@@ -19,27 +21,6 @@ def encode(image, suffix=".jpg", options=()):
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(suffix, image, options)[1].tobytes()
-
-
-def chunk(kind, content):
-    return (
-        struct.pack(">I4s", len(content), kind)
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-    )
-
-
-def png(height, width, *, bits=8, colour=0, pixels=b"", extra=b""):
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(pixels))
-    return b"\x89PNG\r\n\x1a\n" + chunks + chunk(b"IEND", b"")
-
-
-def with_exif(jpeg, orientation):
-    """Put an EXIF segment that turns the image behind the start of a JPEG."""
-    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -122,7 +103,7 @@ def test_a_truncated_image_is_refused_wherever_it_ends(suffix):
 def test_a_progressive_jpeg_cut_between_two_scans_is_refused():
     """Its first scans alone make a whole, blurred image."""
     content = encode(IMAGE_HWC, options=(cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
-    scans = [i for i in range(len(content)) if content[i : i + 2] == b"\xff\xda"]
+    scans = scan_starts(content)
 
     assert len(scans) > 2
     for scan in scans:
@@ -204,7 +185,7 @@ def test_a_jpeg_without_a_scan_is_refused():
     """Header and end marker are there, but no pixels."""
     content = encode(IMAGE_HWC)
 
-    with pytest.raises(DataError, match="cannot be decoded"):
+    with pytest.raises(DataError, match="the image is incomplete: the JPEG lacks scans"):
         decode_image(content[: content.index(b"\xff\xda")] + b"\xff\xd9", channels=1)
 
 
@@ -221,22 +202,56 @@ def test_a_file_is_read_and_a_fault_names_it(tmp_path):
     """The name's ending promises nothing."""
     (tmp_path / "good.jpg").write_bytes(encode(IMAGE_HWC, ".png"))
     (tmp_path / "text.jpg").write_text("not an image")
-    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "large.jpg").touch()
+    os.truncate(tmp_path / "large.jpg", 2**40)
 
     np.testing.assert_array_equal(read_image(tmp_path / "good.jpg", channels=3), IMAGE_HWC)
     for name, fault in {
         "text.jpg": "the file is neither a JPEG nor a PNG",
         "none.jpg": "cannot be read: No such file or directory",
-        "folder.jpg": "cannot be read: Is a directory",
+        "large.jpg": "the file has 1099511627776 bytes; at most 400000000 are read",
     }.items():
         with pytest.raises(DataError, match=f"^{tmp_path / name}: {fault}"):
             read_image(tmp_path / name, channels=1)
+
+
+def test_what_is_no_file_is_refused_unread(tmp_path):
+    """A pipe has no end, and opening it would wait for one who writes."""
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket.jpg"))
+        for name in list_images(tmp_path):
+            with pytest.raises(DataError, match=f"{name}: this is a folder, socket, pipe or dev"):
+                read_image(tmp_path / name, channels=1)
 
 
 def test_the_size_is_read_without_decoding():
     """Height first, as the array has it."""
     assert measure(encode(IMAGE_HWC)) == (24, 40)
     assert measure(encode(IMAGE_HWC, ".png")) == (24, 40)
+
+
+def test_the_size_of_a_file_names_it_where_it_fails(tmp_path):
+    """As reading it does."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(3, 5))
+    assert measure_image(path) == (3, 5)
+
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.png: the file is empty"):
+        measure_image(path)
+
+
+def test_a_marker_may_have_fill_before_it():
+    """Any number of 0xFF may stand in front of a marker."""
+    jpeg = encode(IMAGE_HWC)
+    scan = jpeg.index(b"\xff\xda")
+    filled = jpeg[:2] + b"\xff\xff" + jpeg[2:scan] + b"\xff" + jpeg[scan:-2] + b"\xff" + jpeg[-2:]
+
+    assert measure(filled) == measure(jpeg)
+    with pytest.raises(DataError, match="truncated"):
+        measure(filled[:-1])
 
 
 def test_images_are_listed_by_ending_and_sorted(tmp_path):
@@ -259,6 +274,19 @@ def test_a_name_that_no_csv_can_hold_is_refused(tmp_path, name):
 
     with pytest.raises(DataError, match=r"holds a file named 'a\\\\?(udcff|n)\.jpg'"):
         list_images(tmp_path)
+
+
+def test_a_link_among_the_images_is_refused_but_the_folder_may_be_one(tmp_path):
+    """Someone's archive could name a file outside it; whole folders are linked by their owner."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(encode(IMAGE_HWC, ".png"))
+    (tmp_path / "linked").symlink_to(tmp_path / "images")
+    assert list_images(tmp_path / "linked") == ["a.png"]
+
+    (tmp_path / "images" / "b.png").symlink_to("a.png")
+
+    with pytest.raises(DataError, match=r"holds a link named b\.png, which may lead anywhere"):
+        list_images(tmp_path / "linked")
 
 
 def test_real_strips_are_read(shared_data):

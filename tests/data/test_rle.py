@@ -60,6 +60,17 @@ def test_a_full_mask_is_one_run():
     assert rle.decode("1 409600", height=256, width=1600).all()
 
 
+@pytest.mark.parametrize("pixels", [1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 512])
+def test_runs_end_where_the_words_do(pixels):
+    """`to_runs` looks at 64 pixels at a time: a run may end in any, or go on over several."""
+    for start in range(pixels):
+        for end in {start + 1, (start + pixels + 1) // 2, pixels} - {start}:
+            mask = np.zeros((pixels, 1), dtype=bool)
+            mask[start:end] = True
+
+            assert rle.to_runs(mask).tolist() == [[start, end - start]]
+
+
 @given(masks)
 def test_a_mask_comes_back_from_its_string(mask):
     """Nothing is lost, whatever the mask."""
@@ -87,6 +98,36 @@ def test_runs_come_back_from_their_string(drawn):
     text, pixels = drawn
 
     assert rle.join(rle.parse(text, pixels)) == text
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31 - 2), st.integers(1, 2**31 - 1)), max_size=3))
+def test_numbers_are_written_as_python_does(pairs):
+    """`join` writes three digits at a time: zeros inside a number stay, those in front do not."""
+    runs = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+
+    assert rle.join(runs) == " ".join(f"{start + 1} {length}" for start, length in pairs)
+
+
+@given(st.lists(st.integers(0, 14), max_size=6).map(lambda numbers: " ".join(map(str, numbers))))
+def test_nothing_but_canonical_runs_is_read(text):
+    """What is refused is found quickly and explained slowly; the two must agree."""
+    numbers = [int(word) for word in text.split()]
+    starts, lengths = numbers[0::2], numbers[1::2]
+    ends = [0, *(start + length for start, length in zip(starts, lengths, strict=False))]
+    canonical = (
+        len(numbers) % 2 == 0
+        and all(length > 0 for length in lengths)
+        and all(start > end for start, end in zip(starts, ends, strict=False))
+        and ends[-1] <= 13
+    )
+
+    if canonical:
+        np.testing.assert_array_equal(rle.decode(text, 4, 3), decode_by_hand(text, 4, 3))
+        assert rle.join(rle.parse(text, pixels=12)) == text
+    else:
+        for read in (lambda: rle.parse(text, pixels=12), lambda: rle.decode(text, 4, 3)):
+            with pytest.raises(DataError, match=r"^RLE (run \d|has \d|ends at pixel \d)"):
+                read()
 
 
 @given(masks, st.data())

@@ -30,6 +30,18 @@ def other_size(image, mask):
     return {"image": image[:-1], "mask": mask}
 
 
+def colour(image, mask):
+    return {"image": np.repeat(image, 3, 2), "mask": mask}
+
+
+def one_class(image, mask):
+    return {"image": image, "mask": mask[..., 0]}
+
+
+def flat(image, mask):
+    return {"image": image.ravel(), "mask": mask.ravel()}
+
+
 class Composed:
     def __call__(self, image, mask):
         return {"image": image[::-1], "mask": mask[::-1]}
@@ -50,8 +62,8 @@ def mine(tmp_path, monkeypatch):
 
 def make_strip(height=6, width=8):
     """An image and a mask that is its own bright pixels, so that both must move together."""
-    image_hwc = np.random.default_rng(0).integers(0, 256, (height, width, 1), dtype=np.uint8)
-    return image_hwc, np.concatenate([image_hwc > 128, image_hwc < 50], axis=2)
+    image_chw = np.random.default_rng(0).integers(0, 256, (1, height, width), dtype=np.uint8)
+    return image_chw, np.concatenate([image_chw > 128, image_chw < 50]).astype(np.uint8)
 
 
 def draw(augmentation, seed):
@@ -60,24 +72,24 @@ def draw(augmentation, seed):
 
 def test_none_changes_nothing():
     """For validation, and to see what an augmentation brings."""
-    image_hwc, mask_hwc = draw(find_augmentation("none"), 0)
+    image_chw, mask_chw = draw(find_augmentation("none"), 0)
 
     expected_image, expected_mask = make_strip()
-    np.testing.assert_array_equal(image_hwc, expected_image)
-    np.testing.assert_array_equal(mask_hwc, expected_mask)
+    np.testing.assert_array_equal(image_chw, expected_image)
+    np.testing.assert_array_equal(mask_chw, expected_mask)
 
 
 def test_flips_move_image_and_mask_together():
     """And never only one of them."""
     for seed in range(20):
-        image_hwc, mask_hwc = draw(flip, seed)
-        np.testing.assert_array_equal(mask_hwc[..., :1], image_hwc > 128)
+        image_chw, mask_chw = draw(flip, seed)
+        np.testing.assert_array_equal(mask_chw[:1], image_chw > 128)
 
 
 def test_each_of_the_four_flips_is_drawn_equally_often():
     """Each axis with probability one half, on its own."""
-    image_hwc, _ = make_strip()
-    views = [np.flip(image_hwc, axes).tobytes() for axes in ((), (0,), (1,), (0, 1))]
+    image_chw, _ = make_strip()
+    views = [np.flip(image_chw, axes).tobytes() for axes in ((), (1,), (2,), (1, 2))]
 
     drawn = [views.index(draw(flip, seed)[0].tobytes()) for seed in range(400)]
 
@@ -88,18 +100,18 @@ def test_light_keeps_the_mask():
     """It flips like flips; brightness and contrast are the image's alone."""
     for seed in range(20):
         _, flipped_mask = draw(flip, seed)
-        image_hwc, mask_hwc = draw(light, seed)
-        np.testing.assert_array_equal(mask_hwc, flipped_mask)
-        assert image_hwc.dtype == np.uint8
+        image_chw, mask_chw = draw(light, seed)
+        np.testing.assert_array_equal(mask_chw, flipped_mask)
+        assert image_chw.dtype == np.uint8
 
 
 def test_light_scales_contrast_and_shifts_brightness():
     """Within a fifth and a tenth of full scale, the same for every pixel of a strip."""
-    grey = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
-    mask = np.zeros((1, 256, 1), dtype=bool)
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 1, 256)
+    mask = np.zeros((1, 1, 256), dtype=np.uint8)
     slopes, shifts = [], []
     for seed in range(50):
-        image, _ = light(grey, mask, np.random.default_rng(seed))
+        image, _ = light(grey.copy(), mask, np.random.default_rng(seed))
         line = np.sort(image.ravel()).astype(float)
         slopes.append((line[178] - line[78]) / 100)
         shifts.append(line[128] - 128)
@@ -133,8 +145,8 @@ def test_a_callable_of_ones_own_is_seeded(mine):
 
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
-    np.testing.assert_array_equal(first[1][..., :1], first[0] > 128)
-    assert first[1].dtype == bool
+    np.testing.assert_array_equal(first[1][:1], first[0] > 128)
+    assert first[1].dtype == np.uint8
     assert not np.array_equal(first[0], other[0])
 
 
@@ -142,23 +154,29 @@ def test_a_composed_object_is_a_callable_too(mine):
     """As albumentations.Compose is; it travels to worker processes."""
     augmentation = pickle.loads(pickle.dumps(find_augmentation(f"{mine}:composed")))
 
-    image_hwc, mask_hwc = draw(augmentation, 0)
+    image_chw, mask_chw = draw(augmentation, 0)
 
     expected_image, expected_mask = make_strip()
-    np.testing.assert_array_equal(image_hwc, expected_image[::-1])
-    np.testing.assert_array_equal(mask_hwc, expected_mask[::-1])
+    np.testing.assert_array_equal(image_chw, expected_image[:, ::-1])
+    np.testing.assert_array_equal(mask_chw, expected_mask[:, ::-1])
 
 
 def test_a_lost_channel_axis_is_put_back(mine):
     """OpenCV drops the axis of one channel."""
-    image_hwc, _ = draw(find_augmentation(f"{mine}:drop_axis"), 0)
+    image_chw, _ = draw(find_augmentation(f"{mine}:drop_axis"), 0)
 
-    np.testing.assert_array_equal(image_hwc, make_strip()[0])
+    np.testing.assert_array_equal(image_chw, make_strip()[0])
 
 
 @pytest.mark.parametrize(
     ("attribute", "returned"),
-    [("to_float", r"an image of float64 \(6, 8, 1\)"), ("other_size", r"of uint8 \(5, 8, 1\)")],
+    [
+        ("to_float", r"an image of float64 \(6, 8, 1\)"),
+        ("other_size", r"of uint8 \(5, 8, 1\)"),
+        ("colour", r"of uint8 \(6, 8, 3\)"),
+        ("one_class", r"of uint8 \(6, 8, 1\) and a mask of \(6, 8\)"),
+        ("flat", r"of uint8 \(48,\)"),
+    ],
 )
 def test_what_is_no_image_is_refused(mine, attribute, returned):
     """Floats would be normalised twice; another size shifts the mask."""

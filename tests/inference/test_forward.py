@@ -45,6 +45,25 @@ def test_every_plan_gives_the_probabilities_of_the_pixels(plan):
     torch.testing.assert_close(found[:, 1], 1 - expected)
 
 
+def test_a_strip_does_not_depend_on_its_neighbours():
+    """On a processor strips go through alone: same bits in any batch, memory of one."""
+    seen = []
+
+    class Spy(Logit):
+        def forward(self, images_nchw):
+            seen.append(len(images_nchw))
+            return super().forward(images_nchw)
+
+    images_nhwc = make_images(3, 8, 33, 1)
+
+    together = predict_batch(Spy(), images_nhwc, ForwardPlan(tta="hflip"), CPU)
+
+    assert seen == [1] * 6
+    for image_hwc, probs_chw in zip(images_nhwc, together, strict=True):
+        alone = predict_batch(Logit(), image_hwc[None], ForwardPlan(tta="hflip"), CPU)
+        assert torch.equal(alone[0], probs_chw)
+
+
 def sizes_of(images, batch_size):
     """Group images of these sizes; gives the image_ids of each batch."""
     arrays = {f"{n}": np.full((*size, 1), n, np.uint8) for n, size in enumerate(images)}

@@ -139,3 +139,13 @@ def test_grey_with_and_without_a_channel_axis_looks_the_same():
     np.testing.assert_array_equal(
         draw_overlay(image[..., None], mask_chw, class_names=["scratch"]), flat
     )
+
+
+def test_an_image_that_changed_since_it_was_predicted_is_named(tmp_path):
+    """Masks of another size cannot be drawn on it."""
+    writer = OverlayWriter(tmp_path / "overlays", NAMES)
+
+    with pytest.raises(DataError, match=r"a\.jpg is 64x199, but its masks are 64x200: the ima"):
+        writer.add("a.jpg", GREY[:, 1:], square(0))
+
+    assert not (tmp_path / "overlays").exists()

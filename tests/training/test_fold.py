@@ -33,7 +33,7 @@ def make_learner():
     schedule = Schedule(
         optimizer, name="reduce_on_plateau", learning_rate=0.01, steps=1, patience=0
     )
-    return Learner(model, optimizer, schedule, make_scaler(CPU, amp=False), CPU)
+    return Learner(model, optimizer, schedule, make_scaler(CPU, None), CPU)
 
 
 def make_scores(percent):
@@ -60,7 +60,6 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
             num_batches=2,
             accumulate=1,
             gradient_clip=1,
-            amp=False,
             position=position,
             before_batch=lambda _: None,
             after_step=after_step,

@@ -42,7 +42,7 @@ def make_learner(optimizer="adam", learning_rate=0.05, model=None):
         model.parameters(), name=optimizer, learning_rate=learning_rate, weight_decay=0
     )
     schedule = Schedule(chosen, name="none", learning_rate=learning_rate, steps=1, patience=1)
-    return Learner(model, chosen, schedule, make_scaler(CPU, amp=False), CPU)
+    return Learner(model, chosen, schedule, make_scaler(CPU, None), CPU)
 
 
 def make_batches(sizes, seed=0):
@@ -73,7 +73,6 @@ def train(
         num_batches=len(batches) + (position.step if position else 0),
         accumulate=accumulate,
         gradient_clip=gradient_clip,
-        amp=False,
         position=position or Position(),
         before_batch=lambda _: None,
         after_step=after_step,

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ KILLER = '''
 """Flips at random; raises in the middle of an epoch when a test asks for it."""
 import os
 import signal
+import threading
 
 import numpy as np
 
@@ -438,13 +440,20 @@ def test_an_augmentation_that_returns_floats_is_one_line(
 
 
 def test_a_training_that_explodes_names_its_place(root, tmp_path, make_config):
-    """Fold, epoch and step."""
+    """Fold, epoch and step; the threads that load have ended before anyone hears of it."""
     config = make_config(
-        root, "train.learning_rate=1e30", "train.optimizer=sgd", "train.gradient_clip=0"
+        root,
+        "train.learning_rate=1e30",
+        "train.optimizer=sgd",
+        "train.gradient_clip=0",
+        "train.num_workers=2",
     )
 
-    with pytest.raises(TrainingError, match="fold 0, epoch 1, step 2 of 2: the loss is"):
+    with pytest.raises(TrainingError, match="fold 0, epoch 1, step 2 of 2: the loss is") as caught:
         train_run(config, tmp_path / "run")
+
+    assert caught.tb
+    assert not [t for t in threading.enumerate() if t.name.startswith("load")]
 
 
 def test_images_of_many_sizes_train_together(make_strips, tmp_path, make_config):

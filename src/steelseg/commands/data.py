@@ -2,15 +2,17 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from steelseg.commands.arguments import CONFIG_HELP, Commands, add_command, load
+from steelseg.commands.arguments import CONFIG_HELP, Commands, add_command, load, path
 
 
 def add_check(commands: Commands) -> None:
     """Add `steelseg check`."""
     parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--hash", type=path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
+    )
 
 
 def _run_check(args: argparse.Namespace) -> int | None:
@@ -19,14 +21,19 @@ def _run_check(args: argparse.Namespace) -> int | None:
     Strips that look alike are no fault: a good set is listed with them as remarks, those whose
     masks differ first.
 
-    Reads  data.root
-    Writes nothing
+    --hash FILE finds what no decoder can, a flipped bit in a JPEG: the first time, it writes the
+    SHA-256 of every file of a good set to FILE; from then on every file that has changed, is
+    missing or was added is a fault. Delete FILE to take the data set as it is now.
 
-    Example: steelseg check configs/smoke.yaml data.root=input
+    Reads  data.root, FILE
+    Writes FILE, if it is not there
+
+    Example: steelseg check configs/smoke.yaml data.root=input --hash input.sha256
     """
     from steelseg.api import check
 
-    inspection = check(load(args))
+    is_new = args.hash is not None and not args.hash.exists()
+    inspection = check(load(args), manifest=args.hash)
     for fault in inspection.faults:
         print(fault)
     if inspection.faults:
@@ -34,6 +41,10 @@ def _run_check(args: argparse.Namespace) -> int | None:
         return 1
     for remark in inspection.remarks:
         print(f"remark: {remark}")
+    if is_new:
+        print(f"wrote {args.hash}")
+    elif args.hash is not None:
+        print(f"ok: every file is the one that {args.hash} names")
     print(f"ok: {inspection.summary}")
     return None
 
@@ -41,11 +52,11 @@ def _run_check(args: argparse.Namespace) -> int | None:
 def add_precrop(commands: Commands) -> None:
     """Add `steelseg precrop`."""
     parser = add_command(commands, _run_precrop, "decode every strip once, for mode precropped")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
 
 
 def _run_precrop(args: argparse.Namespace) -> int | None:
-    """Decode every training strip once into a memory-mapped store.
+    """Decode every training strip once into a store.
 
     Reads  data.root
     Writes data.precropped_dir
@@ -63,7 +74,7 @@ def add_synth(commands: Commands) -> None:
     parser = add_command(
         commands, _run_synth, "make a small synthetic data set", takes_settings=False
     )
-    parser.add_argument("root", type=Path, metavar="DIR", help="a new folder")
+    parser.add_argument("root", type=path, metavar="DIR", help="a new folder")
     parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
     parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
     parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")

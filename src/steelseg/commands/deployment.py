@@ -1,15 +1,14 @@
 """Commands that bring a run elsewhere: export, bundle."""
 
 import argparse
-from pathlib import Path
 
-from steelseg.commands.arguments import Commands, add_command, add_fold
+from steelseg.commands.arguments import Commands, add_command, add_fold, path
 
 
 def add_export(commands: Commands) -> None:
     """Add `steelseg export`."""
     parser = add_command(commands, _run_export, "write networks as ONNX or OpenVINO, checked")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
     parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
     add_fold(parser)
@@ -79,10 +78,10 @@ def _run_export(args: argparse.Namespace) -> int | None:
 def add_bundle(commands: Commands) -> None:
     """Add `steelseg bundle`."""
     parser = add_command(commands, _run_bundle, "put all that prediction needs into one folder")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     add_fold(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where it goes; default RUN/bundle"
+        "--out", type=path, metavar="FOLDER", help="where it goes; default RUN/bundle"
     )
     parser.add_argument(
         "--from",

@@ -1,29 +1,28 @@
 """Commands that predict: predict."""
 
 import argparse
-from pathlib import Path
 
-from steelseg.commands.arguments import Commands, add_command, add_fold
+from steelseg.commands.arguments import Commands, add_command, add_fold, path
 
 
 def add_predict(commands: Commands) -> None:
     """Add `steelseg predict`."""
     parser = add_command(commands, _run_predict, "predict images and write submission.csv")
     parser.add_argument(
-        "run_dir", type=Path, nargs="?", metavar="RUN", help="a run folder or a bundle"
+        "run_dir", type=path, nargs="?", metavar="RUN", help="a run folder or a bundle"
     )
     parser.add_argument(
-        "--checkpoints", type=Path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
+        "--checkpoints", type=path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
     )
     add_fold(parser)
     parser.add_argument(
         "--images",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="images to predict; default data.root/test_images",
     )
     parser.add_argument(
-        "--output-dir", type=Path, metavar="DIR", help="where results go; default the run folder"
+        "--output-dir", type=path, metavar="DIR", help="where results go; default the run folder"
     )
     parser.add_argument(
         "--format",
@@ -71,6 +70,6 @@ def _run_predict(args: argparse.Namespace) -> int | None:
         formats=args.format,
         overlays=args.overlays,
     )
-    for path in written:
-        print(f"wrote {path}")
+    for file in written:
+        print(f"wrote {file}")
     return None

@@ -1,15 +1,14 @@
 """Commands that judge a run: tune, evaluate, compare, report."""
 
 import argparse
-from pathlib import Path
 
-from steelseg.commands.arguments import Commands, add_command, add_fold
+from steelseg.commands.arguments import Commands, add_command, add_fold, path
 
 
 def add_tune(commands: Commands) -> None:
     """Add `steelseg tune`."""
     parser = add_command(commands, _run_tune, "choose thresholds and sizes on held-out strips")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
 
 
 def _run_tune(args: argparse.Namespace) -> int | None:
@@ -34,7 +33,7 @@ def _run_tune(args: argparse.Namespace) -> int | None:
 def add_evaluate(commands: Commands) -> None:
     """Add `steelseg evaluate`."""
     parser = add_command(commands, _run_evaluate, "score the held-out strips")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     add_fold(parser)
     parser.add_argument("--overlays", action="store_true", help="also draw truth and prediction")
 
@@ -57,13 +56,49 @@ def _run_evaluate(args: argparse.Namespace) -> int | None:
     return None
 
 
+def add_cascade(commands: Commands) -> None:
+    """Add `steelseg cascade`."""
+    parser = add_command(commands, _run_cascade, "let a cheap run skip what is surely clean")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--first", type=path, metavar="FIRST", required=True, help="the cheap run that looks first"
+    )
+    parser.add_argument(
+        "--miss-rate",
+        type=float,
+        metavar="SHARE",
+        default=0.01,
+        help="largest share of the defective strips that may be skipped (default 0.01)",
+    )
+    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST that looks")
+
+
+def _run_cascade(args: argparse.Namespace) -> int | None:
+    """Choose the suspicion below which strips need no second look.
+
+    The miss rate is set on held-out strips of both runs, and reported cross-fitted.
+    `steelseg predict RUN` then skips what the first look finds clean;
+    inference.cascade=false looks at every strip.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
+    Writes RUN/cascade.json
+
+    Example: steelseg cascade outputs/best --first outputs/small --miss-rate 0.005
+    """
+    from steelseg.api import cascade
+
+    cascade(args.run_dir, args.first, args.settings, miss_rate=args.miss_rate, fold=args.first_fold)
+    print(f"wrote {args.run_dir / 'cascade.json'}")
+    return None
+
+
 def add_compare(commands: Commands) -> None:
     """Add `steelseg compare`."""
     parser = add_command(
         commands, _run_compare, "say whether one run is better than another", takes_settings=False
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run folder")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another")
+    parser.add_argument("run_a", type=path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another")
 
 
 def _run_compare(args: argparse.Namespace) -> int | None:
@@ -86,7 +121,7 @@ def _run_compare(args: argparse.Namespace) -> int | None:
 def add_report(commands: Commands) -> None:
     """Add `steelseg report`."""
     parser = add_command(commands, _run_report, "write everything about a run to one page")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
 
 
 def _run_report(args: argparse.Namespace) -> int | None:

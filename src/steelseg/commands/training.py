@@ -1,7 +1,6 @@
 """Commands that train: run, train, oof."""
 
 import argparse
-from pathlib import Path
 
 from steelseg.commands.arguments import (
     CONFIG_HELP,
@@ -11,15 +10,16 @@ from steelseg.commands.arguments import (
     add_fold,
     load,
     out,
+    path,
 )
 
 
 def add_run(commands: Commands) -> None:
     """Add `steelseg run`."""
     parser = add_command(commands, _run_run, "the whole job, from train.csv to submission.csv")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
     add_fold(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
     parser.add_argument("--resume", action="store_true", help="go on with a run that was begun")
     parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
 
@@ -35,26 +35,26 @@ def _run_run(args: argparse.Namespace) -> int | None:
     """
     from steelseg.api import run
 
-    path = run(
+    run_dir = run(
         load(args),
         out(args),
         folds=args.fold,
         resume=args.resume,
         overlays=args.overlays,
     )
-    print(f"\ndone: {path}")
+    print(f"\ndone: {run_dir}")
     return None
 
 
 def add_train(commands: Commands) -> None:
     """Add `steelseg train`."""
     parser = add_command(commands, _run_train, "train folds, or go on with them")
-    parser.add_argument("config", type=Path, help=CONFIG_HELP)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
     add_fold(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
     parser.add_argument("--resume", action="store_true", help="go on with folds that were begun")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="go on with one fold from this checkpoint"
+        "--checkpoint", type=path, metavar="FILE", help="go on with one fold from this checkpoint"
     )
 
 
@@ -72,17 +72,17 @@ def _run_train(args: argparse.Namespace) -> int | None:
 
     if args.checkpoint and len(args.fold or ()) != 1:
         raise ConfigError("--checkpoint goes on with one fold: name it with --fold K.")
-    path = train(
+    run_dir = train(
         load(args), out(args), folds=args.fold, resume=args.resume, checkpoint=args.checkpoint
     )
-    print(f"done: {path}")
+    print(f"done: {run_dir}")
     return None
 
 
 def add_oof(commands: Commands) -> None:
     """Add `steelseg oof`."""
     parser = add_command(commands, _run_oof, "predict the held-out strips")
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     add_fold(parser)
     parser.add_argument("--npy", action="store_true", help="also write oof_predictions.npy")
 

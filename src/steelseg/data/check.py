@@ -2,11 +2,11 @@
 
 `inspect` decodes every image and parses every row; what it finds wrong comes back as a list.
 Strips that look alike are no fault: they come back as matches, and as remarks for a reader.
-`load_labels` is the same inspection, refused on any fault. Nothing is written and nothing is
-repaired.
+`load_labels`, for stages whose data were inspected before or are decoded next, does the same but
+for decoding: images are walked from start to end. Nothing is written and nothing is repaired.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from steelseg.data.duplicates import (
     group_matches,
     make_thumbnail,
 )
-from steelseg.data.images import list_images, read_image
+from steelseg.data.fault import Fault
+from steelseg.data.images import list_images, measure_image, read_image
 from steelseg.data.sample_submission import inspect_sample
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 from steelseg.progress import Progress
 from steelseg.progress import progress as show
 
@@ -81,6 +82,7 @@ def inspect(
     img_width: int | None,
     channels: int,
     group_duplicates: bool = True,
+    decode: bool = True,
     progress: Progress = lambda loop, _length, _title: loop,
 ) -> Inspection:
     """Decode every image, parse every row and collect what is wrong.
@@ -93,6 +95,7 @@ def inspect(
         img_width: Width that every image must have, in pixels; None allows any.
         channels: 1 for grey, 3 for RGB.
         group_duplicates: Whether to look for training images that look alike.
+        decode: False walks the files without decoding them; nothing is found to look alike.
         progress: Shows how far the decoding is.
     """
     train_csv, train_images, test_images = (
@@ -108,16 +111,17 @@ def inspect(
         expected,
         channels=channels,
         num_thumbnails=len(train_ids) if group_duplicates else 0,
+        decode=decode,
         faults=faults,
         progress=progress,
     )
-    rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
     train_sizes = {
         name: sizes[train_images / name] for name in train_ids if train_images / name in sizes
     }
-    labels, bad_masks = parse_rows(train_csv, rows, train_sizes, num_classes=num_classes)
-    faults += bad_rows + bad_masks + _absent(train_csv, train_images, rows, train_ids)
-    faults += _sample_faults(root / "sample_submission.csv", test_images, test_ids)
+    labels, bad_rows = inspect_rows(
+        train_csv, train_images, train_ids, train_sizes, num_classes=num_classes
+    )
+    faults += bad_rows + _sample_faults(root / "sample_submission.csv", test_images, test_ids)
     matches = find_matches(
         {path.name: thumbnail for path, thumbnail in thumbnails.items()},
         train_sizes,
@@ -126,7 +130,32 @@ def inspect(
     return Inspection(labels, len(test_ids), tuple(sorted(faults)), tuple(matches))
 
 
-def inspect_data(data: DataConfig) -> Inspection:
+def inspect_rows(
+    train_csv: Path,
+    folder: Path,
+    image_ids: Sequence[str],
+    sizes: Mapping[str, tuple[int, int]],
+    *,
+    num_classes: int,
+) -> tuple[Labels, list[Fault]]:
+    """Hold every row of train.csv against the rules and the images.
+
+    Args:
+        train_csv: The file.
+        folder: Where the images are, for the faults.
+        image_ids: Every image there.
+        sizes: Height and width of those that are sound.
+        num_classes: Highest ClassId.
+
+    Returns:
+        The labels of the good rows, and a Fault for every bad one.
+    """
+    rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
+    labels, bad_masks = parse_rows(train_csv, rows, sizes, num_classes=num_classes)
+    return labels, bad_rows + bad_masks + _absent(train_csv, folder, rows, image_ids)
+
+
+def inspect_data(data: DataConfig, *, decode: bool = True) -> Inspection:
     """Inspect the data set that the settings name, with progress on stderr."""
     return inspect(
         data.root,
@@ -135,6 +164,7 @@ def inspect_data(data: DataConfig) -> Inspection:
         img_width=data.img_width,
         channels=data.channels,
         group_duplicates=data.group_duplicates,
+        decode=decode,
         progress=show,
     )
 
@@ -142,13 +172,12 @@ def inspect_data(data: DataConfig) -> Inspection:
 def load_labels(data: DataConfig) -> Labels:
     """Read the labels of the data set that the settings name, or refuse it.
 
-    Images that look alike are not looked for; `inspect_data` does that.
+    Images are not decoded, and those that look alike are not looked for; `inspect_data` does both.
 
     Raises:
         DataError: with a line for every fault.
     """
-    plain = data.model_copy(update={"group_duplicates": False})
-    return refuse_faults(data.root, inspect_data(plain)).labels
+    return refuse_faults(data.root, inspect_data(data, decode=False)).labels
 
 
 def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
@@ -177,10 +206,11 @@ def _measure_all(
     *,
     channels: int,
     num_thumbnails: int,
+    decode: bool,
     faults: list[Fault],
     progress: Progress,
 ) -> tuple[dict[Path, tuple[int, int]], dict[Path, Thumbnail]]:
-    """Decode every image and append a Fault for each bad one.
+    """Decode every image, or walk it, and append a Fault for each bad one.
 
     Returns:
         The sizes of the good images, and the thumbnails of those among the first
@@ -191,6 +221,8 @@ def _measure_all(
 
     def measure(index: int) -> tuple[tuple[int, int], Thumbnail | None] | Fault:
         try:
+            if not decode:
+                return measure_image(paths[index]), None
             image_hwc = read_image(paths[index], channels=channels)
         except DataError as error:
             return Fault(str(paths[index]), 0, str(error).removeprefix(f"{paths[index]}: "))

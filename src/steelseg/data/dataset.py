@@ -1,14 +1,18 @@
-"""Training samples as tensors.
+"""Training samples, made a batch at a time.
 
-A sample is one crop (or one whole strip) of one image: `image_chw` uint8, shape
-(channels, h, w), and `mask_chw` uint8 0/1, shape (C, h, w). Normalisation belongs to the
-network. Samples are asked for by (epoch, index), and all randomness follows from those two.
+A sample is one crop (or one whole strip) of one image. A batch is images_nchw uint8, masks_nchw
+uint8 0/1 of shape (N, C, H, W) and, where sizes differ, valid_nchw bool of shape (N, 1, H, W), True
+on pixels of an image; edges are repeated behind them. Pixels are written once, to their place in
+the batch. Normalisation belongs to the network. Samples are asked for by (epoch, index), and all
+randomness follows from those two.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,16 +20,30 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from steelseg.data.annotations import Labels
+from steelseg.data.batch_memory import BatchMemory
 from steelseg.data.crops import Box, crop_boxes
 from steelseg.data.images import read_image
-from steelseg.data.store import Store
-from steelseg.data.transforms import Augmentation
+from steelseg.data.transforms import Augmentation, Foreign
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
 
-ReadWindow = Callable[[str, Box], NDArray[np.uint8]]
-"""Reads a window of an image: (h, w, channels) uint8."""
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""images_nchw, masks_nchw and valid_nchw; None where all of the batch is image."""
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""image_chw and mask_chw."""
+
+
+class Windows(Protocol):
+    """Where windows come from: a `Store` or a `FolderReader`."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of every window, 1 or 3."""
+
+    def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
+        """Read one window, shape (h, w, channels)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class FolderReader:
     folder: Path
     channels: int
 
-    def __call__(self, image_id: str, box: Box) -> NDArray[np.uint8]:
+    def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
         """Read one window, shape (h, w, channels)."""
         image_hwc = read_image(self.folder / image_id, channels=self.channels)
         return image_hwc[box.top : box.top + box.height, box.left : box.left + box.width]
@@ -80,14 +98,14 @@ def balanced_chances(labels: Labels, samples: Sequence[tuple[str, Box]]) -> NDAr
     return 1 / (sizes[group] * np.count_nonzero(sizes))
 
 
-class SampleDataset(Dataset[tuple[Tensor, Tensor]]):
+class SampleDataset(Dataset[Batch]):
     """Windows of strips with their masks, augmented."""
 
     def __init__(
         self,
         labels: Labels,
         samples: Sequence[tuple[str, Box]],
-        read_window: ReadWindow | Store,
+        windows: Windows,
         *,
         augmentation: Augmentation,
         seed: int,
@@ -95,31 +113,95 @@ class SampleDataset(Dataset[tuple[Tensor, Tensor]]):
         """Hold what is needed to make any sample; nothing is read yet."""
         self._labels = labels
         self._samples = samples
-        self._read = read_window.read if isinstance(read_window, Store) else read_window
+        self._windows = windows
         self._augmentation = augmentation
         self._seed = seed
+        self._memory = BatchMemory()
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
-        """Make sample `index` of epoch `epoch`.
+    @property
+    def needs_processes(self) -> bool:
+        """Whether threads would disturb each other: a user's augmentation has global state."""
+        return isinstance(self._augmentation, Foreign)
 
-        Returns:
-            image_chw uint8 and mask_chw uint8.
-        """
-        epoch, index = key
-        image_id, box = self._samples[index]
-        rng = np.random.default_rng([self._seed, epoch, index])
-        image_hwc, mask_hwc = self._augmentation(
-            self._read(image_id, box), self._labels.draw(image_id, box).transpose(1, 2, 0), rng
+    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+        """Make the samples of these keys."""
+        return self.make(keys)
+
+    def make(self, keys: Sequence[Key], *, pin_memory: bool = False) -> Batch:
+        """Make the samples of these keys, in memory that a GPU can read from if it is pinned."""
+        sizes = [self._samples[index][1][2:] for _, index in keys]
+        if self.needs_processes:
+            made = [self._draw(key, self._new(size)) for key, size in zip(keys, sizes, strict=True)]
+            batch, places = self._new_batch([mask.shape[1:] for _, mask in made], pin_memory)
+            for place, sample in zip(places, made, strict=True):
+                for target_chw, source_chw in zip(place, sample, strict=True):
+                    np.copyto(target_chw, source_chw)
+        else:
+            batch, places = self._new_batch(sizes, pin_memory)
+            for key, place in zip(keys, places, strict=True):
+                self._draw(key, place)
+        if batch[2] is not None:
+            _repeat_edges(batch, places)
+        return batch
+
+    def _new(self, size: tuple[int, int]) -> Sample:
+        """Arrays for one sample."""
+        image_chw = np.empty((self._windows.channels, *size), np.uint8)
+        return image_chw, np.empty((self._labels.num_classes, *size), np.uint8)
+
+    def _new_batch(
+        self, sizes: Sequence[tuple[int, ...]], pin_memory: bool
+    ) -> tuple[Batch, list[Sample]]:
+        """A batch for samples of these sizes, and the place of each sample in it."""
+        height, width = map(max, zip(*sizes, strict=True))
+        planes = [self._windows.channels, self._labels.num_classes]
+        if len(set(sizes)) > 1:
+            planes.append(1)
+        images, masks, *valid = self._memory.new(
+            *[(len(sizes), count, height, width) for count in planes], pin_memory=pin_memory
         )
-        return _to_chw(image_hwc), _to_chw(mask_hwc.view(np.uint8))
+        places = [
+            (image_chw[:, :high, :wide], mask_chw[:, :high, :wide])
+            for image_chw, mask_chw, (high, wide) in zip(
+                images.numpy(), masks.numpy(), sizes, strict=True
+            )
+        ]
+        return (images, masks, valid[0].view(torch.bool) if valid else None), places
+
+    def _draw(self, key: Key, place: Sample) -> Sample:
+        """Draw a sample over `place`; give it augmented, in place if the augmentation does so."""
+        image_chw, mask_chw = place
+        image_id, box = self._samples[key[1]]
+        _write(image_chw, self._windows.read(image_id, box))
+        self._labels.draw_into(mask_chw, image_id, box)
+        return self._augmentation(image_chw, mask_chw, np.random.default_rng([self._seed, *key]))
 
 
-def _to_chw(array_hwc: NDArray[np.uint8]) -> Tensor:
-    """Copy into a tensor of its own: views of a memory map or a flip cannot be shared."""
-    return torch.from_numpy(np.ascontiguousarray(array_hwc.transpose(2, 0, 1)).copy())
+def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:
+    """Copy pixels, row-major or column-major; OpenCV does either ten times as fast as numpy."""
+    by_column = image_hwc.strides[0] < image_hwc.strides[1]
+    image_whc = image_hwc.transpose(1, 0, 2)
+    if len(image_chw) > 1:
+        cv2.split(cv2.transpose(image_whc) if by_column else image_hwc, list(image_chw))
+    elif by_column:
+        cv2.transpose(image_whc[..., 0], image_chw[0])
+    else:
+        np.copyto(image_chw[0], image_hwc[..., 0])
+
+
+def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
+    """Fill what lies behind each sample with its last row and column, and mark what is image."""
+    images, masks, valid = (np.asarray(tensor) for tensor in batch)
+    valid.fill(False)
+    for number, (_, place) in enumerate(places):
+        high, wide = place.shape[1:]
+        valid[number, 0, :high, :wide] = True
+        for array_chw in (images[number], masks[number]):
+            array_chw[:, :high, wide:] = array_chw[:, :high, wide - 1 : wide]
+            array_chw[:, high:] = array_chw[:, high - 1 : high]
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -161,29 +243,3 @@ class EpochBatches(Sampler[list[Key]]):
         whole, rest = divmod(self._num_samples, self._batch_size)
         # Batch normalisation has no variance over one sample, so a last single one sits out.
         return whole + (rest > 1 or whole == 0)
-
-
-def collate(samples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Stack samples; where sizes differ, repeat edges and mark what is image.
-
-    Returns:
-        images_nchw uint8, masks_nchw uint8 and, if any sample was padded, valid_nchw bool of
-        shape (N, 1, H, W): True on pixels of the image.
-    """
-    images, masks = zip(*samples, strict=True)
-    height = max(image.shape[1] for image in images)
-    width = max(image.shape[2] for image in images)
-    if all(image.shape[1:] == (height, width) for image in images):
-        return torch.stack(images), torch.stack(masks), None
-    valid = torch.zeros(len(images), 1, height, width, dtype=torch.bool)
-    for flags, image in zip(valid, images, strict=True):
-        flags[:, : image.shape[1], : image.shape[2]] = True
-    padded = [torch.stack([_pad(t, height, width) for t in group]) for group in (images, masks)]
-    return padded[0], padded[1], valid
-
-
-def _pad(tensor_chw: Tensor, height: int, width: int) -> Tensor:
-    """Repeat the last row and column until the size is reached."""
-    rows = torch.arange(height).clamp(max=tensor_chw.shape[1] - 1)
-    columns = torch.arange(width).clamp(max=tensor_chw.shape[2] - 1)
-    return tensor_chw[:, rows][:, :, columns]

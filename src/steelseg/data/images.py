@@ -1,23 +1,24 @@
 """Reading strips: JPEG and PNG, grey or colour, whole or refused.
 
 Decoders repair in silence: OpenCV returns a full-size image for half a JPEG. So a file is
-walked from its first marker to its last before it is decoded, and the decoded size is held
-against the header's. EXIF orientation is ignored, because masks are drawn on stored pixels.
-Bytes behind the last marker are ignored too. What happens to a JPEG between its markers is
-not seen: unlike a PNG it has no checksums.
+walked from its first marker to its last before it is decoded (`jpeg`, `png`), and the decoded
+size is held against the header's. The size is known before a pixel is made, so an image that
+is too large costs nothing.
+
+A folder may be a link; an image inside it may not, because a link among thousands of images can
+lead anywhere without anyone having put it there.
 
 Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RGB).
 """
 
-import re
+import stat
 import struct
-import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from steelseg.data import jpeg, png
 from steelseg.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -25,27 +26,30 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 # Larger than any line camera's strip, small enough that a decoded image fits in memory.
 MAX_PIXELS = 100_000_000
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_JPEG_START = b"\xff\xd8\xff"
-# In a JPEG scan 0xFF is data when 0x00 follows, and restart markers are part of the scan.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# What the largest RGB image takes without compression, and then some.
+MAX_BYTES = 400_000_000
 
 
 def list_images(folder: Path) -> list[str]:
     """Name the images of a folder, sorted.
 
     Raises:
-        DataError: if the folder does not exist, or a name cannot be written to a CSV file.
+        DataError: if the folder does not exist, a name cannot be written to a CSV file, or an
+            image is a link.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It should hold the images.")
-    names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-    for name in names:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    for path in paths:
         # Python hands over bytes that are not UTF-8 as lone surrogates, which no file takes.
-        if not name.isprintable():
-            raise DataError(f"{folder} holds a file named {name!r}. Rename it to plain text.")
-    return names
+        if not path.name.isprintable():
+            raise DataError(f"{folder} holds a file named {path.name!r}. Rename it to plain text.")
+        if path.is_symlink():
+            raise DataError(
+                f"{folder} holds a link named {path.name}, which may lead anywhere. Put the file "
+                "itself there, or make the whole folder a link."
+            )
+    return [path.name for path in paths]
 
 
 def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
@@ -62,13 +66,30 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
         DataError: if the file is missing, truncated, damaged, too large or of another kind.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
-    try:
-        return decode_image(content, channels=channels)
+        return decode_image(_read(path), channels=channels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def measure_image(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, in pixels, without decoding; errors as `read_image`."""
+    try:
+        return measure(_read(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    """Read a file; a pipe, which would never end, is not opened."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("this is a folder, socket, pipe or device, not an image file.")
+        if status.st_size > MAX_BYTES:
+            raise DataError(f"the file has {status.st_size} bytes; at most {MAX_BYTES} are read.")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}.") from None
 
 
 def decode_image(content: bytes, *, channels: int) -> NDArray[np.uint8]:
@@ -76,11 +97,11 @@ def decode_image(content: bytes, *, channels: int) -> NDArray[np.uint8]:
     height, width = measure(content)
     if height * width > MAX_PIXELS:
         raise DataError(f"the image has {height}x{width} pixels; at most {MAX_PIXELS} are read.")
-    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None or image.shape[:2] != (height, width):
-        raise DataError("the image cannot be decoded; the file is damaged.")
-    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+    decode = png.decode if content.startswith(png.START) else jpeg.decode
+    image = decode(content, channels=channels)
+    if image.shape[:2] != (height, width):
+        raise DataError("the image has another size than its header says; the file is damaged.")
+    return image.reshape(height, width, channels)
 
 
 def measure(content: bytes) -> tuple[int, int]:
@@ -95,50 +116,10 @@ def measure(content: bytes) -> tuple[int, int]:
     if not content:
         raise DataError("the file is empty.")
     try:
-        if content.startswith(_PNG_START):
-            return _walk_png(content)
-        if content.startswith(_JPEG_START):
-            return _walk_jpeg(content)
+        if content.startswith(png.START):
+            return png.measure(content)
+        if content.startswith(jpeg.START):
+            return jpeg.measure(content)
     except struct.error:
         raise DataError("the image is truncated: the file ends before its last part.") from None
     raise DataError("the file is neither a JPEG nor a PNG, whatever its name says.")
-
-
-def _walk_png(content: bytes) -> tuple[int, int]:
-    """Check every chunk of a PNG up to IEND."""
-    kind, width, height, bits = struct.unpack_from(">4sIIB", content, 12)
-    if kind != b"IHDR":
-        raise DataError("the PNG does not begin with its header; the file is damaged.")
-    position = len(_PNG_START)
-    while True:
-        length, kind = struct.unpack_from(">I4s", content, position)
-        end = position + 8 + length
-        (checksum,) = struct.unpack_from(">I", content, end)
-        if zlib.crc32(content[position + 4 : end]) != checksum:
-            raise DataError(f"PNG chunk {kind!r} is damaged: its checksum does not fit.")
-        if kind == b"IEND":
-            break
-        position = end + 4
-    if bits > 8:
-        # OpenCV would keep the upper byte: a 12-bit camera's picture turns black.
-        raise DataError(f"the PNG has {bits} bits a channel. Save it with 8.")
-    return height, width
-
-
-def _walk_jpeg(content: bytes) -> tuple[int, int]:
-    """Step over every segment and scan of a JPEG up to its end marker."""
-    size, position = None, 2
-    while True:
-        found = _JPEG_MARKER.search(content, position)
-        if found is None:
-            raise DataError("the image is truncated: the JPEG has no end marker.")
-        marker, position = found[1][0], found.end()
-        if marker == 0xD9:
-            break
-        if marker in _JPEG_FRAMES:
-            size = struct.unpack_from(">HH", content, position + 3)
-        # Scan data follows its own header, so the next search starts behind both alike.
-        position += struct.unpack_from(">H", content, position)[0]
-    if size is None:
-        raise DataError("the JPEG declares no size.")
-    return size

@@ -1,4 +1,4 @@
-"""The precropped store: every strip decoded once, memory-mapped.
+"""The precropped store: every strip decoded once.
 
     precropped_data/
       strips.bin    the pixels of all strips, one after the other, column by column
@@ -10,8 +10,9 @@ the crops themselves, and serves any crop size and stride. Masks are not stored:
 drawn from the runs of train.csv, whose hash is part of the fingerprint.
 """
 
-import hashlib
 import json
+import os
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from steelseg.atomic import replacing, write_text
 from steelseg.data.crops import Box
 from steelseg.data.images import read_image
+from steelseg.data.manifest import hash_file
 from steelseg.errors import DataError
 from steelseg.progress import Progress
 
@@ -61,23 +63,20 @@ class Index:
 
 
 class Store:
-    """Windows of stored strips; `open_store` makes one."""
+    """Windows of stored strips; `open_store` makes one. Threads may share it."""
 
     def __init__(self, folder: Path, entries: Sequence[Entry], channels: int) -> None:
-        """Map strips.bin; `entries` and `channels` as index.json has them."""
-        self._path = folder / "strips.bin"
+        """Open strips.bin; `entries` and `channels` as index.json has them."""
+        self._folder = folder
         self._entries = {entry.image_id: entry for entry in entries}
-        self._channels = channels
-        self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r")
+        self.channels = channels
+        # Read, not mapped: what is read stays in the page cache and never counts as ours.
+        self._file = os.open(folder / "strips.bin", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Travel to a worker process as a path, not as pixels."""
-        return {**self.__dict__, "_pixels": None}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Map the file again in a worker process."""
-        self.__dict__.update(state)
-        self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r")
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to a worker process as a path, not as an open file."""
+        return Store, (self._folder, tuple(self._entries.values()), self.channels)
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
         """Read one window of a strip.
@@ -87,13 +86,21 @@ class Store:
             box: The window, in pixels.
 
         Returns:
-            Pixels, shape (h, w, channels), uint8; a read-only view of the file.
+            Pixels, shape (h, w, channels), uint8, read-only; column-major in memory.
+
+        Raises:
+            DataError: if the file ends before the window does.
         """
         entry = self._entries[image_id]
-        column = entry.height * self._channels
+        column = entry.height * self.channels
         begin = entry.offset + box.left * column
-        columns = self._pixels[begin : begin + box.width * column]
-        window_whc = columns.reshape(box.width, entry.height, self._channels)
+        content = os.pread(self._file, box.width * column, begin)
+        if len(content) < box.width * column:
+            raise DataError(
+                f"{self._folder / 'strips.bin'} ends within {image_id}; it was cut after it was "
+                "opened. Make it again: steelseg precrop CONFIG."
+            )
+        window_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
         return window_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
 
 
@@ -120,7 +127,7 @@ def build_store(
     """
     if not image_ids:
         raise DataError(f"{root / 'train_images'} holds no images to store.")
-    train_csv = _hash(root / "train.csv")
+    train_csv = hash_file(root / "train.csv")
     folder.mkdir(parents=True, exist_ok=True)
     # The index is what makes a store: without it, a killed build leaves no store at all.
     (folder / "index.json").unlink(missing_ok=True)
@@ -141,7 +148,7 @@ def build_store(
                     offset=offset,
                     file_size=stat.st_size,
                     modified_ns=stat.st_mtime_ns,
-                    sha256=_hash(path),
+                    sha256=hash_file(path),
                 )
             )
             offset += image_hwc.size
@@ -170,7 +177,7 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
         raise DataError(
             f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
         )
-    if index.train_csv != _hash(root / "train.csv"):
+    if index.train_csv != hash_file(root / "train.csv"):
         raise DataError(f"{folder} was made from another {root / 'train.csv'}. {again}")
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
@@ -196,7 +203,7 @@ def _read_index(folder: Path) -> Index:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         index = _parse_index(content) if content["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{path} is damaged. {again}") from None
     if index is None:
         raise DataError(f"{path} is of another version. {again}")
@@ -227,14 +234,5 @@ def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
         path = folder / entry.image_id
         stat = path.stat()
         known = stat.st_size == entry.file_size and stat.st_mtime_ns == entry.modified_ns
-        if not known and _hash(path) != entry.sha256:
+        if not known and hash_file(path) != entry.sha256:
             yield path
-
-
-def _hash(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None

@@ -15,7 +15,7 @@ from steelseg.errors import CheckpointError
 from steelseg.evaluation.oof_store import new_store, write_npy
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import batches
+from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.members import checkpoint_member, refuse_unfit
 from steelseg.inference.settings import forward_plan
 from steelseg.models.precision import pick_device
@@ -61,11 +61,12 @@ def _predict_fold(
     folder, channels = config.data.root / "train_images", config.data.channels
     member = checkpoint_member(run.best_model(fold))
     refuse_unfit(member, config)
-    ensemble = Ensemble([member], sequential=False, device=pick_device())
+    device = pick_device()
+    ensemble = Ensemble([member], sequential=False, device=device)
     strips = batches(
         show(image_ids, len(image_ids), f"fold {fold} OOF"),
         lambda image_id: read_image(folder / image_id, channels=channels),
-        batch_size=config.train.batch_size_val,
+        batch_size=images_at_once(config.train.batch_size_val, device),
     )
     with new_store(
         run.oof(fold),

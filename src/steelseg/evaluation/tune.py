@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config import Config
-from steelseg.data.folds import assign_folds, read_groups
-from steelseg.errors import ConfigError, DataError
+from steelseg.errors import ConfigError
 from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
 from steelseg.evaluation.metrics import count_pixels, dice
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
+from steelseg.evaluation.parts import deal_parts
 from steelseg.evaluation.postprocess import MaskSettings, per_class
 from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings, write_tuned
 from steelseg.evaluation.tuning import (
@@ -65,7 +65,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
     )
-    part_of = _deal(config, run, held_out)
+    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
     num_parts = len(set(part_of.values()))
     tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
     untuned = _fill(tables, held_out, part_of, mask_settings(config))
@@ -84,23 +84,6 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
     write_tuned(run.postprocess_json, tuned)
     run.say(_summary(config, tuned, len(held_out)))
     return tuned
-
-
-def _deal(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, int]:
-    """Deal the strips to parts; those that look alike stay together, as in the folds."""
-    groups = read_groups(run.folds_csv)
-    alone = len({groups.get(image_id, image_id) for image_id in held_out.fold_of})
-    if alone < 2:
-        raise DataError(f"{run.path} has predictions of one strip; tuning needs two at least.")
-    part_of = assign_folds(
-        held_out.present,
-        num_folds=min(config.tune.parts, alone),
-        seed=config.train.seed,
-        groups=groups,
-    )
-    # Of few strips in large groups a part may have got none.
-    number = {part: place for place, part in enumerate(sorted(set(part_of.values())))}
-    return {image_id: number[part] for image_id, part in part_of.items()}
 
 
 def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:

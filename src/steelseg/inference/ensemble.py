@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, refuse_strangers
-from steelseg.models.allocator import return_freed_memory
+from steelseg.models.allocator import keep_freed_memory
 
 # Loading a network costs about as much as predicting a few strips; more would cost memory.
 _SEQUENTIAL_BATCHES = 4
@@ -40,7 +40,7 @@ class Ensemble:
         self._members = tuple(members)
         self._device = device
         if device.type == "cpu":
-            return_freed_memory()
+            keep_freed_memory()
         self._held: list[Network] = []
         for member in members:
             network = member.load(device)

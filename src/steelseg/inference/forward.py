@@ -17,7 +17,7 @@ from torch import Tensor
 
 from steelseg.inference.stitching import predict_crops
 from steelseg.inference.tta import average_views
-from steelseg.models.precision import autocast
+from steelseg.models.precision import autocast, half_type
 
 Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 """image_ids and images_nhwc, shape (N, H, W, channels)."""
@@ -63,8 +63,17 @@ def predict_batch(
         return network(part_nchw).sigmoid()
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
-    with torch.inference_mode(), autocast(device, amp=plan.amp):
+    half = half_type(device) if plan.amp else None
+    with torch.inference_mode(), autocast(device, half):
         return average_views(stitched, images_nchw, tta=plan.tta)
+
+
+def images_at_once(batch_size: int, device: torch.device) -> int:
+    """How many images a network computes together: on a processor one is as fast as many.
+
+    And memory stays flat, and the bits of a strip hang on no other.
+    """
+    return 1 if device.type == "cpu" else batch_size
 
 
 def batches(
@@ -77,8 +86,18 @@ def batches(
         read: From image_id to image_hwc.
         batch_size: Most images a batch.
     """
+    return stack(_read_ahead(image_ids, read), batch_size=batch_size)
+
+
+def stack(images: Iterable[tuple[str, NDArray[np.uint8]]], *, batch_size: int) -> Iterator[Batch]:
+    """Make batches of neighbours of one size.
+
+    Args:
+        images: image_id and image_hwc of each.
+        batch_size: Most images a batch.
+    """
     waiting: list[tuple[str, NDArray[np.uint8]]] = []
-    for image_id, image_hwc in _read_ahead(image_ids, read):
+    for image_id, image_hwc in images:
         if waiting and (len(waiting) == batch_size or waiting[0][1].shape != image_hwc.shape):
             yield _stack(waiting)
             waiting = []

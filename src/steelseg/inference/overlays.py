@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from steelseg.atomic import write_bytes
 from steelseg.data.exchange import file_for, to_png
+from steelseg.errors import DataError
 
 Color = tuple[int, int, int]
 
@@ -78,8 +79,16 @@ class OverlayWriter:
         """Write the picture of one image; the arguments are those of `draw_overlay`.
 
         Raises:
-            DataError: if `image_id` leads out of the folder.
+            DataError: if `image_id` leads out of the folder, or the image is not as large as its
+                masks.
         """
+        size, masks_size = image.shape[:2], mask_chw.shape[1:]
+        if size != masks_size:
+            raise DataError(
+                f"{image_id} is {size[0]}x{size[1]}, but its masks are "
+                f"{masks_size[0]}x{masks_size[1]}: the image was changed after it was predicted. "
+                "Put it back, or predict it again."
+            )
         path = file_for(image_id, folder=self._folder, suffix=".png")
         picture = draw_overlay(image, mask_chw, class_names=self._class_names, truth_chw=truth_chw)
         write_bytes(path, to_png(picture[:, :, ::-1]))

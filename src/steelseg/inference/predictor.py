@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from steelseg.data.images import read_image
 from steelseg.errors import DataError
 from steelseg.evaluation.tuned import mask_maker
+from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import batches
+from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.inference.sources import Place, open_source
 from steelseg.models.precision import pick_device
@@ -54,12 +55,22 @@ class Predictor:
         """
         found = open_source(source, overrides, folds=folds)
         self.config = found.config
-        self._ensemble = Ensemble(
-            found.members,
-            sequential=found.config.inference.ensemble == "sequential",
-            device=torch.device(device) if device else pick_device(),
+        where = torch.device(device) if device else pick_device()
+        sequential = found.config.inference.ensemble == "sequential"
+        self._looks: Ensemble | Cascade = Ensemble(
+            found.members, sequential=sequential, device=where
         )
         self._plan = forward_plan(found.config)
+        self._batch_size = images_at_once(found.config.train.batch_size_val, where)
+        if found.first is not None:
+            self._looks = Cascade(
+                Ensemble([found.first.member], sequential=False, device=where),
+                self._looks,
+                first_plan=forward_plan(found.first.config),
+                cut=found.first.cut,
+                batch_size=self._batch_size,
+                num_classes=found.config.data.num_classes,
+            )
         self._to_mask = mask_maker(found.masks)
 
     @property
@@ -86,7 +97,7 @@ class Predictor:
         image_hwc = self._load(image)
         # A copy, because torch takes no view that is turned or locked.
         batch = (("",), np.stack([image_hwc]))
-        ((_, _, probs_chw),) = self._ensemble.predict([batch], self._plan)
+        ((_, _, probs_chw),) = self._looks.predict([batch], self._plan)
         return probs_chw
 
     def stream(
@@ -101,8 +112,8 @@ class Predictor:
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
         """
-        strips = batches(image_ids, read, batch_size=self.config.train.batch_size_val)
-        for image_id, image_hwc, probs_chw in self._ensemble.predict(strips, self._plan):
+        strips = batches(image_ids, read, batch_size=self._batch_size)
+        for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
             yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
     def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,15 +6,17 @@ checkpoints, and the files of a bundle to check them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steelseg.config import Config
 from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
+from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import mask_settings, read_tuned
 from steelseg.inference.bundle import open_bundle
+from steelseg.inference.cascade import FirstLook
 from steelseg.inference.manifest import MANIFEST, is_bundle
 from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
 from steelseg.run_folder import RunFolder
@@ -34,6 +36,9 @@ class Source:
 
     masks: MaskSettings
     """From probabilities to masks: the user's settings, else what was tuned, else the default."""
+
+    first: FirstLook | None = None
+    """What looks first and skips what is clean; None looks at every strip."""
 
 
 def open_source(
@@ -84,7 +89,31 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
         )
     members = {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
-    return _settle(config, tuple(members.values()), tuned)
+    source = _settle(config, tuple(members.values()), tuned)
+    return replace(source, first=_first_look(run) if config.inference.cascade else None)
+
+
+def _first_look(run: RunFolder) -> FirstLook | None:
+    """What `steelseg cascade` chose for a run; None if nothing.
+
+    Raises:
+        CheckpointError: if the network that looks first is not the one it was chosen for.
+    """
+    cascade = read_cascade(run.cascade_json)
+    if cascade is None:
+        return None
+    first = RunFolder(run.path / cascade.first)
+    ways_out = (
+        f"Choose again: steelseg cascade {run.path} --first {first.path}; or look at every strip: "
+        "inference.cascade=false."
+    )
+    try:
+        member = checkpoint_member(first.best_model(cascade.fold))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {run.cascade_json} asks for it. {ways_out}") from None
+    if member.sha256 != cascade.sha256:
+        raise CheckpointError(f"{run.cascade_json} was made for another {member.name}. {ways_out}")
+    return FirstLook(member, first.load_config(), cascade.cut)
 
 
 def _settle(

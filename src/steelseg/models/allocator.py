@@ -1,8 +1,8 @@
 """What the C library does with the large blocks that a network frees.
 
 glibc returns some to the system and keeps others, by a threshold that it moves as it goes.
-Training is faster when it keeps them all: the kernel need not clear pages anew at each step.
-Prediction must not grow over thousands of strips, so there every large block goes back.
+Training and prediction are faster when it keeps them all: the kernel need not clear pages anew
+at each step. How far memory grows then is in docs/experiments.md.
 """
 
 import ctypes
@@ -11,7 +11,6 @@ import ctypes.util
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 
 
@@ -22,18 +21,6 @@ def keep_freed_memory() -> bool:
         Whether the C library understood.
     """
     return _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 * 2**20})
-
-
-def return_freed_memory() -> bool:
-    """Return freed blocks of 1 MiB and more at once; otherwise as `keep_freed_memory`."""
-    return _set(
-        {
-            _M_MMAP_MAX: 65536,
-            _M_MMAP_THRESHOLD: 2**20,
-            _M_TRIM_THRESHOLD: 2**20,
-            _M_TOP_PAD: 2**17,
-        }
-    )
 
 
 def _set(parameters: dict[int, int]) -> bool:

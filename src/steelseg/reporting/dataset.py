@@ -13,7 +13,7 @@ import numpy as np
 
 from steelseg.config import DataConfig
 from steelseg.data.annotations import Labels, read_labels
-from steelseg.data.images import list_images, measure
+from steelseg.data.images import list_images, measure_image
 from steelseg.errors import CheckpointError, DataError
 from steelseg.progress import progress as show
 
@@ -89,19 +89,9 @@ def _sizes(folder: Path, height: int | None, width: int | None) -> Mapping[str, 
     if height is not None and width is not None:
         return dict.fromkeys(image_ids, (height, width))
     return {
-        image_id: _measure(folder / image_id)
+        image_id: measure_image(folder / image_id)
         for image_id in show(image_ids, len(image_ids), "measure")
     }
-
-
-def _measure(path: Path) -> tuple[int, int]:
-    """Size of an image by its header."""
-    try:
-        return measure(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def _count(labels: Labels, names: Sequence[str]) -> Statistics:

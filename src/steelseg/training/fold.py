@@ -253,6 +253,7 @@ def save_resumable(
         "groups": learner.optimizer.state_dict()["param_groups"],
         "schedule": learner.schedule.state(),
         "scaler": learner.scaler.state_dict(),
+        "precision": learner.precision,
     }
     tensors = optimizer_tensors(learner.optimizer)
     save_checkpoint(path, Checkpoint(learner.model.state_dict(), tensors, state))

@@ -16,7 +16,7 @@ from steelseg.errors import TrainingError
 from steelseg.evaluation.metrics import Scores, count_pixels, score
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
 from steelseg.models.losses import Loss
-from steelseg.models.precision import autocast, half_type
+from steelseg.models.precision import autocast
 from steelseg.training.optimizers import Schedule
 
 Binarize = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
@@ -32,6 +32,13 @@ class Learner:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     device: torch.device
+    half: torch.dtype | None = None
+    """Half precision of the network; None is float32."""
+
+    @property
+    def precision(self) -> str:
+        """Device and precision, such as "cpu bfloat16"."""
+        return f"{self.device.type} {str(self.half or torch.float32).removeprefix('torch.')}"
 
 
 @dataclass
@@ -48,10 +55,9 @@ class Position:
     """Samples seen."""
 
 
-def make_scaler(device: torch.device, *, amp: bool) -> torch.amp.GradScaler:
+def make_scaler(device: torch.device, half: torch.dtype | None) -> torch.amp.GradScaler:
     """Loss scaling, which only float16 needs."""
-    enabled = amp and half_type(device) == torch.float16
-    return torch.amp.GradScaler(device.type, enabled=enabled)
+    return torch.amp.GradScaler(device.type, enabled=half == torch.float16)
 
 
 def train_epoch(
@@ -62,7 +68,6 @@ def train_epoch(
     num_batches: int,
     accumulate: int,
     gradient_clip: float,
-    amp: bool,
     position: Position,
     before_batch: Callable[[int], None],
     after_step: Callable[[], None],
@@ -76,7 +81,6 @@ def train_epoch(
         num_batches: How many batches the loader gives.
         accumulate: Batches an optimizer step.
         gradient_clip: Largest gradient norm; 0 does not clip.
-        amp: Mixed precision where the machine has it.
         position: Where to begin; moved on after each optimizer step.
         before_batch: Told the number of each batch, from 1; it seeds.
         after_step: Called after each optimizer step, where training can be saved and stopped.
@@ -94,7 +98,7 @@ def train_epoch(
         # The last optimizer step may have fewer batches to average over.
         first_of_group = (step - 1) // accumulate * accumulate
         group = min(accumulate, num_batches - first_of_group)
-        with autocast(learner.device, amp=amp):
+        with autocast(learner.device, learner.half):
             logits = learner.model(images.to(learner.device, non_blocking=True))
         value = loss(logits, masks.to(learner.device), _move(valid, learner.device))
         amount = float(value.detach())

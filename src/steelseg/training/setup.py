@@ -1,33 +1,31 @@
-"""What a fold is trained with: the settings turned into reader, batches, network, validation."""
+"""What a fold is trained with: the settings turned into reader, network, validation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
-from steelseg.data.dataset import EpochBatches, FolderReader, ReadWindow, SampleDataset, collate
+from steelseg.data.dataset import FolderReader, Windows
 from steelseg.data.images import read_image
-from steelseg.data.store import Store, open_store
-from steelseg.errors import SteelsegError
+from steelseg.data.store import open_store
 from steelseg.evaluation.metrics import Scores
 from steelseg.evaluation.tuned import mask_maker, mask_settings
-from steelseg.inference.forward import batches
+from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.build import build_network
+from steelseg.models.checkpoint import Checkpoint
 from steelseg.models.losses import Loss
-from steelseg.models.precision import pick_device
+from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.training.fold import Validate, seed_batch
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
 
 
-def window_source(config: Config, labels: Labels) -> ReadWindow | Store:
+def window_source(config: Config, labels: Labels) -> Windows:
     """Where training windows come from in the chosen mode."""
     data = config.data
     if data.mode == "precropped":
@@ -40,43 +38,32 @@ def window_source(config: Config, labels: Labels) -> ReadWindow | Store:
     return FolderReader(data.root / "train_images", data.channels)
 
 
-def batch_loader(
-    config: Config, dataset: SampleDataset, order: EpochBatches, device: torch.device
-) -> DataLoader[Any]:
-    """Batches of an epoch; the order decides, whatever the number of workers."""
-    workers = config.train.num_workers
-    return DataLoader(
-        dataset,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
-    )
+def build_learner(
+    config: Config, fold: int, *, num_batches: int, before: Checkpoint | None
+) -> Learner:
+    """A fresh network with its optimizer; the seed gives the same one each time.
 
-
-def plainly(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
-    try:
-        yield from loader
-    except SteelsegError as error:
-        line = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-        raise type(error)(line) from None
-
-
-def build_learner(config: Config, fold: int, *, num_batches: int, is_new: bool) -> Learner:
-    """A fresh network with its optimizer; the seed gives the same one each time."""
+    Args:
+        config: The settings.
+        fold: Number of the fold.
+        num_batches: Batches an epoch.
+        before: The checkpoint that training goes on from, in the precision that it began in.
+    """
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
     seed_batch(train.seed, fold, 0, 0)
     # A checkpoint brings its own weights, so nobody is asked for the encoder's.
-    model = build_network(config, is_new=is_new).to(device)
+    model = build_network(config, is_new=before is None).to(device)
+    if train.compile:
+        # In place, so the names of the weights stay; its CUDA graphs spare the launches.
+        model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = build_optimizer(
         model.parameters(),
         name=train.optimizer,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
+        fused=device.type == "cuda",
     )
     schedule = Schedule(
         optimizer,
@@ -85,7 +72,16 @@ def build_learner(config: Config, fold: int, *, num_batches: int, is_new: bool) 
         steps=train.epochs * -(-num_batches // train.accumulate),
         patience=train.patience,
     )
-    return Learner(model, optimizer, schedule, make_scaler(device, amp=train.amp), device)
+    half = _half_type(device, before) if train.amp else None
+    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half)
+
+
+def _half_type(device: torch.device, before: Checkpoint | None) -> torch.dtype | None:
+    """The half precision of a fold, as it was where it began on such a device."""
+    begun_on, _, name = (before.state.get("precision", "") if before else "").partition(" ")
+    if begun_on != device.type:
+        return half_type(device)
+    return None if name == "float32" else getattr(torch, name)
 
 
 def validation_pass(
@@ -106,7 +102,7 @@ def validation_pass(
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
-            batch_size=config.train.batch_size_val,
+            batch_size=images_at_once(config.train.batch_size_val, learner.device),
         )
         return validate(
             learner.model,

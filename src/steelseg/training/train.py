@@ -5,10 +5,9 @@ Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from steelseg.atomic import write_bytes
 from steelseg.config import Config, PostprocessConfig, TuneConfig
@@ -16,20 +15,18 @@ from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
     EpochBatches,
-    ReadWindow,
     SampleDataset,
+    Windows,
     balanced_chances,
     list_samples,
 )
 from steelseg.data.folds import assign_folds, read_folds, write_folds
-from steelseg.data.store import Store
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import build_loss
-from steelseg.models.precision import half_type
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.fold import (
@@ -41,11 +38,10 @@ from steelseg.training.fold import (
     run_epochs,
     seed_batch,
 )
+from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.setup import (
-    batch_loader,
     build_learner,
-    plainly,
     validation_pass,
     window_source,
 )
@@ -57,13 +53,14 @@ _MAY_CHANGE = {
     "train": {
         "amp",
         "batch_size_val",
+        "compile",
         "early_stopping",
         "num_workers",
         "save_best_only",
         "save_minutes",
     },
     "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"ensemble", "submission_form", "tta"},
+    "inference": {"cascade", "ensemble", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
 }
 
@@ -194,7 +191,7 @@ def _train_fold(
     fold_of: dict[str, int],
     fold: int,
     *,
-    source: ReadWindow | Store,
+    source: Windows,
     checkpoint: Path | None,
     note: StopNote,
 ) -> None:
@@ -209,35 +206,41 @@ def _train_fold(
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
     found = _find_checkpoint(config, run, files, fold, checkpoint)
-    learner = build_learner(config, fold, num_batches=len(order), is_new=found is None)
+    before = found[1] if found else None
+    learner = build_learner(config, fold, num_batches=len(order), before=before)
     done = _pick_up(run, learner, files, fold, found) if found else Progress()
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         return
-    precision = half_type(learner.device) if train.amp else None
     run.say(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
-        f"{len(val_ids)} held out; {learner.device.type}, {precision or torch.float32}"
+        f"{len(val_ids)} held out; {learner.precision}"
     )
     loss = build_loss(train.loss, pos_weight=config.pos_weight)
-    loader = batch_loader(config, dataset, order, learner.device)
+    loader = BatchLoader(
+        dataset,
+        order,
+        num_workers=train.num_workers,
+        pin_memory=learner.device.type == "cuda",
+    )
     title = f"fold {fold} epoch"
 
     def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
         order.epoch, order.begin = epoch, position.step
         left = len(order) - position.step
-        return train_epoch(
-            learner,
-            show(plainly(loader), left, f"{title} {epoch}/{train.epochs}"),
-            loss,
-            num_batches=len(order),
-            accumulate=train.accumulate,
-            gradient_clip=train.gradient_clip,
-            amp=train.amp,
-            position=position,
-            before_batch=partial(seed_batch, train.seed, fold, epoch),
-            after_step=after_step,
-        )
+        # An error keeps hold of its frames; the threads must not wait for it to be forgotten.
+        with closing(iter(loader)) as batches:
+            return train_epoch(
+                learner,
+                show(batches, left, f"{title} {epoch}/{train.epochs}"),
+                loss,
+                num_batches=len(order),
+                accumulate=train.accumulate,
+                gradient_clip=train.gradient_clip,
+                position=position,
+                before_batch=partial(seed_batch, train.seed, fold, epoch),
+                after_step=after_step,
+            )
 
     run_epochs(
         learner,

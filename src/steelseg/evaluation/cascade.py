@@ -1,0 +1,146 @@
+"""The cascade stage: a cheap run looks first, and skips what is surely clean.
+
+Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
+Writes RUN/cascade.json
+
+Both runs' predictions are out of fold, and every strip is judged with a cut that was chosen on
+other strips. The first look of prediction is one fold of FIRST, because that is what its
+out-of-fold predictions tell about.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steelseg.config import Config
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.evaluation.cascade_file import Cascade, write_cascade
+from steelseg.evaluation.first_look import Looks, choose_cut, count_looks, cross_fit, suspicion
+from steelseg.evaluation.held_out_masks import held_out_masks
+from steelseg.evaluation.metrics import count_pixels, score
+from steelseg.evaluation.oof_store import HeldOut, open_held_out
+from steelseg.evaluation.parts import deal_parts
+from steelseg.evaluation.tuned import read_tuned
+from steelseg.progress import progress as show
+from steelseg.run_folder import RunFolder
+
+
+def cascade_run(
+    config: Config, run: RunFolder, first: RunFolder, *, miss_rate: float, fold: int | None = None
+) -> Looks:
+    """Choose the cut below which strips need no second look.
+
+    Args:
+        config: The settings of the run.
+        run: The run whose strips are to be looked at first.
+        first: The cheap run, with predictions of the same strips.
+        miss_rate: Largest share of the defective strips that may be skipped, in [0, 1).
+        fold: Fold of the cheap run that looks; None takes its lowest.
+
+    Returns:
+        What it does to the held-out strips, cross-fitted.
+
+    Raises:
+        CheckpointError: if predictions are missing, or the cheap run lacks some of the strips.
+        ConfigError: if the runs do not fit each other.
+        DataError: if no strip has a defect.
+    """
+    if not 0 <= miss_rate < 1:
+        raise ConfigError(f"--miss-rate {miss_rate:g}: expected a share from 0 to less than 1.")
+    held_out, looks = _open(config, run), _open(_fitting(config, run, first), first)
+    chosen = _choose_fold(first, looks, fold)
+    if absent := held_out.fold_of.keys() - looks.fold_of.keys():
+        raise CheckpointError(
+            f"{first.path} has no prediction of {min(absent)} ({len(absent)} such), which "
+            f"{run.path} has. Both need the same strips: steelseg oof {first.path}."
+        )
+    is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
+    suspicion_of = {
+        image_id: suspicion(probs_chw)
+        for image_id, probs_chw, _ in show(
+            looks.read(held_out.fold_of), len(held_out), "first look"
+        )
+    }
+    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
+    is_skipped = cross_fit(suspicion_of, is_defective, part_of, miss_rate=miss_rate)
+    found = count_looks(is_skipped, is_defective)
+    defective = np.array([s for i, s in suspicion_of.items() if is_defective[i]])
+    cascade = Cascade(
+        first=Path(os.path.relpath(first.path, run.path)).as_posix(),
+        fold=chosen,
+        sha256=looks.models[chosen],
+        cut=choose_cut(defective, miss_rate=miss_rate),
+    )
+    dice = _dice(config, run, held_out, is_skipped)
+    report = {"miss_rate": miss_rate, "cross_fitted": asdict(found), **dice}
+    write_cascade(run.cascade_json, cascade, report)
+    run.say(_summary(cascade, found, dice, miss_rate))
+    return found
+
+
+def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
+    """The settings of the cheap run, if both can look at the same strips."""
+    other = first.load_config()
+    if first.path.resolve() == run.path.resolve():
+        raise ConfigError(f"{run.path} cannot be its own first look. Name a cheaper run.")
+    if other.data.channels != config.data.channels:
+        raise ConfigError(
+            f"{first.path} has data.channels={other.data.channels}, but {run.path} has "
+            f"{config.data.channels}. A strip is decoded once for both."
+        )
+    return other.model_copy(
+        update={"data": other.data.model_copy(update={"root": config.data.root})}
+    )
+
+
+def _open(config: Config, run: RunFolder) -> HeldOut:
+    """The held-out predictions of a run."""
+    return open_held_out(
+        run,
+        train_csv=config.data.root / "train.csv",
+        num_classes=config.data.num_classes,
+        num_folds=config.data.num_folds,
+    )
+
+
+def _choose_fold(first: RunFolder, looks: HeldOut, fold: int | None) -> int:
+    """The fold that looks."""
+    chosen = min(looks.models) if fold is None else fold
+    if chosen not in looks.models:
+        there = ", ".join(map(str, sorted(looks.models)))
+        raise ConfigError(
+            f"{first.path} has no predictions of fold {chosen}; it has them of {there}."
+        )
+    return chosen
+
+
+def _dice(
+    config: Config, run: RunFolder, held_out: HeldOut, is_skipped: Mapping[str, bool]
+) -> dict[str, Any]:
+    """The competition's Dice with a second look at every strip, and with the cascade."""
+    to_mask = held_out_masks(config, run, held_out, read_tuned(run.postprocess_json))
+    with_all, with_cascade = [], []
+    for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "second look"):
+        mask_chw = to_mask(image_id, probs_chw)
+        with_all.append(count_pixels(mask_chw, truth_chw))
+        kept = np.zeros_like(mask_chw) if is_skipped[image_id] else mask_chw
+        with_cascade.append(count_pixels(kept, truth_chw))
+    both = {"dice_with_all": with_all, "dice_with_cascade": with_cascade}
+    return {name: score(np.stack(counts)).overall.dice for name, counts in both.items()}
+
+
+def _summary(cascade: Cascade, found: Looks, dice: Mapping[str, float], miss_rate: float) -> str:
+    """What the user wants to know before switching it on."""
+    low, high = found.missed_interval
+    return (
+        f"first look: fold {cascade.fold} of {cascade.first}, cut {cascade.cut:.4f}\n"
+        f"cross-fitted, asked for at most {miss_rate:.2%} missed: {found.missed} of "
+        f"{found.defective} defective strips missed (95 % interval {low:.2%} to {high:.2%}), "
+        f"{found.skipped} of {found.clean} clean strips skipped\n"
+        f"Dice {dice['dice_with_cascade']:.4f}, with a second look at every strip "
+        f"{dice['dice_with_all']:.4f}"
+    )
