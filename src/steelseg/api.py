@@ -14,7 +14,7 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.manifest import compare_manifest, write_manifest
 from steelseg.data.store import build_store, open_store
-from steelseg.deployment.bundle import bundle_run
+from steelseg.deployment.bundle import MadeFrom, bundle_run
 from steelseg.deployment.export import ExportPlan, export_run
 from steelseg.deployment.exported import Check, Export, Format
 from steelseg.errors import DataError
@@ -184,10 +184,12 @@ def bundle(
     *,
     out: Path | str | None = None,
     folds: Sequence[int] | None = None,
+    made_from: MadeFrom = "torch",
 ) -> Path:
     """Put all that prediction needs into one folder; see `deployment.bundle.bundle_run`."""
     run_folder = RunFolder(Path(run_dir))
-    return bundle_run(run_folder, overrides, out=Path(out) if out else None, folds=folds)
+    path = Path(out) if out else None
+    return bundle_run(run_folder, overrides, out=path, folds=folds, made_from=made_from)
 
 
 def run(

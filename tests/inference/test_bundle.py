@@ -142,7 +142,7 @@ def test_a_path_that_leaves_the_folder_is_refused(folder, whole, tmp_path, name)
     shutil.copy(folder / "models" / "fold_0.safetensors", tmp_path / "outside.safetensors")
     files = read_manifest(folder).model_dump()["files"]
     outside = seal_of(tmp_path / "outside.safetensors").model_dump()
-    models = [{"fold": 0, "file": name, "checkpoint_sha256": "0" * 64}]
+    models = [{"fold": 0, "file": name, "checkpoint_sha256": "0" * 64, "multiple": None}]
 
     seal(folder, models=models)
     with pytest.raises(CheckpointError, match=r"is damaged: models.0.file"):

@@ -83,6 +83,13 @@ def add_bundle(commands: Commands) -> None:
     parser.add_argument(
         "--out", type=path, metavar="FOLDER", help="where it goes; default RUN/bundle"
     )
+    parser.add_argument(
+        "--from",
+        dest="made_from",
+        choices=("torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"),
+        default="torch",
+        help="the checkpoints themselves (torch, the default), or an export of the run",
+    )
 
 
 def _run_bundle(args: argparse.Namespace) -> int | None:
@@ -92,13 +99,18 @@ def _run_bundle(args: argparse.Namespace) -> int | None:
     SHA-256 before it is used. A bundle that is there already is replaced once the new one is
     whole. Settings on the command line become the bundle's own.
 
-    Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json
+    Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json;
+           RUN/export/FORMAT-PRECISION/ of an export
     Writes FOLDER/manifest.json, FOLDER/models/
 
     Example: steelseg bundle outputs/first
              steelseg bundle outputs/first --fold 0 --out strips_v1 inference.tta=hflip
+             steelseg bundle outputs/first --from openvino-int8
     """
     from steelseg.api import bundle
 
-    print(f"wrote {bundle(args.run_dir, args.settings, out=args.out, folds=args.fold)}")
+    path = bundle(
+        args.run_dir, args.settings, out=args.out, folds=args.fold, made_from=args.made_from
+    )
+    print(f"wrote {path}")
     return None

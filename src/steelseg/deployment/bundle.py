@@ -1,6 +1,7 @@
 """The bundling stage: all that prediction needs in one folder that is checked when it is read.
 
-Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json
+Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json,
+       RUN/export/FORMAT-PRECISION/
 Writes FOLDER/manifest.json, FOLDER/models/
 
 Nothing in a bundle says where it was made, or when: made again of the same run it has the same
@@ -8,18 +9,20 @@ bytes. The folder is written whole or not at all.
 """
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import save
 
 from steelseg import __version__
 from steelseg.atomic import replacing_folder, write_text
 from steelseg.config import Config
+from steelseg.deployment.exported import ExportedFold, read_export
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.inference.manifest import (
@@ -53,12 +56,17 @@ _KEPT = {
 }
 
 
+MadeFrom = Literal["torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
+"""The checkpoints themselves, or what `steelseg export` made of them."""
+
+
 def bundle_run(
     run: RunFolder,
     overrides: Sequence[str] = (),
     *,
     out: Path | None = None,
     folds: Sequence[int] | None = None,
+    made_from: MadeFrom = "torch",
 ) -> Path:
     """Put the networks of a run with all that they need into one folder.
 
@@ -67,12 +75,14 @@ def bundle_run(
         overrides: Settings that the bundle shall have, such as "inference.tta=hflip".
         out: The folder; None makes RUN/bundle. A bundle that is there is replaced.
         folds: Which folds; None takes every trained one.
+        made_from: Checkpoints or an export.
 
     Returns:
         The bundle.
 
     Raises:
-        CheckpointError: if a checkpoint cannot be used, or tuning is older than it.
+        CheckpointError: if a checkpoint or an export cannot be used, or an export or tuning is
+            older than the checkpoint.
         ConfigError: if an override is wrong, or `out` holds something else.
     """
     path = out or run.path / "bundle"
@@ -80,30 +90,63 @@ def bundle_run(
     source = open_source(run.path, overrides, folds=folds)
     folds = list(dict.fromkeys(folds or run.trained_folds(source.config.data.num_folds)))
     checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in folds}
+    exported = {} if made_from == "torch" else _exported(run, folds, made_from)
+    backend, _, precision = made_from.partition("-")
     with replacing_folder(path) as folder:
-        (folder / "models").mkdir()
-        for fold, checkpoint in checkpoints.items():
-            (folder / _weights(fold)).write_bytes(save(dict(checkpoint.model)))
+        models = tuple(
+            _put(folder / "models", fold, checkpoint, exported.get(fold))
+            for fold, checkpoint in checkpoints.items()
+        )
         manifest = Manifest(
             steelseg=__version__,
-            backend="torch",
-            precision="fp32",
-            multiple=None,
+            backend=backend,
+            precision=precision or "fp32",
             config=_plain_settings(source.config, source.masks),
-            models=tuple(
-                BundledModel(fold=fold, file=_weights(fold), checkpoint_sha256=checkpoint.sha256)
-                for fold, checkpoint in checkpoints.items()
-            ),
-            provenance=_provenance(run, checkpoints),
+            models=models,
+            provenance=_provenance(run, checkpoints, exported),
             files={name: seal_of(folder / name) for name in sorted(file_names(folder))},
         )
         write_text(folder / MANIFEST, manifest_text(manifest))
     return path
 
 
-def _weights(fold: int) -> str:
-    """Where the weights of a fold lie in a bundle."""
-    return f"models/fold_{fold}.safetensors"
+def _exported(
+    run: RunFolder, folds: Sequence[int], made_from: MadeFrom
+) -> dict[int, tuple[Path, ExportedFold]]:
+    """The file to load and the record of each fold's export."""
+    folder = run.path / "export" / made_from
+    export = read_export(folder)
+    held = {fold.fold: (export.path(fold), fold) for fold in export.record.folds}
+    if missing := [str(fold) for fold in folds if fold not in held]:
+        there = " ".join(map(str, held))
+        raise CheckpointError(
+            f"{folder} lacks fold {', '.join(missing)}. Export it too, or take --fold {there}."
+        )
+    return {fold: held[fold] for fold in folds}
+
+
+def _put(
+    models: Path,
+    fold: int,
+    checkpoint: Checkpoint,
+    exported: tuple[Path, ExportedFold] | None,
+) -> BundledModel:
+    """Write one network into a bundle."""
+    models.mkdir(exist_ok=True)
+    if exported is None:
+        name = f"fold_{fold}.safetensors"
+        (models / name).write_bytes(save(dict(checkpoint.model)))
+    else:
+        name = exported[0].name
+        for part, digest in exported[1].files.items():
+            shutil.copyfile(exported[0].with_name(part), models / part)
+            assert seal_of(models / part).sha256 == digest
+    return BundledModel(
+        fold=fold,
+        file=f"models/{name}",
+        checkpoint_sha256=checkpoint.sha256,
+        multiple=exported[1].multiple if exported else None,
+    )
 
 
 def _refuse_other_folder(path: Path) -> None:
@@ -141,7 +184,11 @@ def _plain_settings(config: Config, masks: MaskSettings) -> dict[str, dict[str, 
     return kept
 
 
-def _provenance(run: RunFolder, checkpoints: Mapping[int, Checkpoint]) -> dict[str, Any]:
+def _provenance(
+    run: RunFolder,
+    checkpoints: Mapping[int, Checkpoint],
+    exported: Mapping[int, tuple[Path, ExportedFold]],
+) -> dict[str, Any]:
     """Where the networks come from, and how they scored, for people."""
     trained_at = _epoch_times(run)
     return {
@@ -155,6 +202,10 @@ def _provenance(run: RunFolder, checkpoints: Mapping[int, Checkpoint]) -> dict[s
             for fold, checkpoint in checkpoints.items()
         },
         "evaluation": _figures(run, checkpoints),
+        "exports": {
+            str(fold): record.model_dump(mode="json", exclude={"fold", "files", "multiple"})
+            for fold, (_, record) in exported.items()
+        },
     }
 
 

@@ -4,17 +4,17 @@ What a bundle is, `steelseg.inference.manifest` says. An exported network needs 
 network beside it.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load_file
 
 from steelseg.config import Config
 from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
+from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network
 from steelseg.inference.manifest import (
     MANIFEST,
@@ -22,9 +22,11 @@ from steelseg.inference.manifest import (
     Manifest,
     read_manifest,
     refuse_changed,
+    seal_of,
 )
 from steelseg.inference.members import Member
 from steelseg.models.build import fill_network
+from steelseg.models.model import StripNet
 
 
 def open_bundle(
@@ -59,7 +61,7 @@ def open_bundle(
             name=str(folder / held[fold].file),
             config=trained,
             sha256=held[fold].checkpoint_sha256,
-            load=_loader(folder, manifest, held[fold], trained),
+            load=_loader(folder, manifest, held[fold], trained, amp=config.inference.amp),
         )
         for fold in folds or held
     )
@@ -67,19 +69,31 @@ def open_bundle(
 
 
 def _loader(
-    folder: Path, manifest: Manifest, model: BundledModel, config: Config
+    folder: Path, manifest: Manifest, model: BundledModel, config: Config, *, amp: bool
 ) -> Callable[[torch.device], Network]:
-    """How a network of a bundle is loaded."""
+    """How a network of a bundle is loaded, by its backend."""
     path = folder / model.file
 
-    def load_weights(device: torch.device) -> Network:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != manifest.files[model.file].sha256:
-            raise CheckpointError(f"{path} was replaced while it was in use. Start again.")
-        try:
-            weights = load(content)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
-        return fill_network(config, weights).to(device)
+    def load_network(device: torch.device) -> Network:
+        _refuse_replaced(folder, manifest, path)
+        if model.multiple is None:
+            return _with_weights(path, config).to(device)
+        return load_exported(path, multiple=model.multiple, amp=amp)
 
-    return load_weights
+    return load_network
+
+
+def _refuse_replaced(folder: Path, manifest: Manifest, path: Path) -> None:
+    """Raise CheckpointError if a model, or what lies beside it, is not what was checked."""
+    for name, seal in manifest.files.items():
+        beside = folder / name
+        if beside.stem == path.stem and (not beside.is_file() or seal_of(beside) != seal):
+            raise CheckpointError(f"{beside} was replaced while it was in use. Start again.")
+
+
+def _with_weights(path: Path, config: Config) -> StripNet:
+    """The torch network of a safetensors file."""
+    try:
+        return fill_network(config, load_file(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None

@@ -61,6 +61,9 @@ class BundledModel(_Record):
     checkpoint_sha256: _Digest
     """Of the checkpoint that it was made from."""
 
+    multiple: Annotated[int, Field(ge=1)] | None
+    """What the sizes that an exported network takes are multiples of; null of torch's."""
+
 
 class Manifest(_Record):
     """All of manifest.json but the SHA-256 over it."""
@@ -73,9 +76,6 @@ class Manifest(_Record):
     backend: Backend
 
     precision: Literal["fp32", "int8"]
-
-    multiple: Annotated[int, Field(ge=1)] | None
-    """What the sizes that exported networks take are multiples of; null of torch's."""
 
     config: dict[str, dict[str, Any]]
     """The settings that prediction needs, thresholds and sizes of every class among them."""
@@ -132,9 +132,11 @@ def read_manifest(folder: Path) -> Manifest:
     if text != manifest_text(manifest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
     for model in manifest.models:
-        if model.file not in manifest.files or Path(model.file).suffix != _SUFFIX[manifest.backend]:
+        listed = model.file in manifest.files
+        fits = Path(model.file).suffix == _SUFFIX[manifest.backend]
+        if not listed or not fits or (model.multiple is None) != (manifest.backend == "torch"):
             raise CheckpointError(
-                f"{path} is damaged: {model.file} is no {manifest.backend} model it lists."
+                f"{path} is damaged: {model.file} is no {manifest.backend} network it lists."
             )
     return manifest
 

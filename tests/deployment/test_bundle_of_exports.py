@@ -1,0 +1,164 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from steelseg import Predictor
+from steelseg.api import bundle, export
+from steelseg.data.images import read_image
+from steelseg.deployment.exported import (
+    EXPORT_JSON,
+    export_folder,
+    read_record,
+    record_text,
+)
+from steelseg.errors import CheckpointError
+from steelseg.inference.backends import load_exported
+from steelseg.inference.forward import ForwardPlan, predict_batch
+from steelseg.inference.manifest import read_manifest
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.run_folder import RunFolder
+from steelseg.training.train import train_run
+
+FORMATS = ("onnx", "openvino")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_config, make_strips):
+    """Give a run with exports: both folds in both formats, one fold as int8; tests keep it so."""
+    folder = tmp_path_factory.mktemp("exported")
+    make_strips(folder / "input")
+    train_run(make_config(folder / "input", "model.encoder=tu-test_resnet"), folder / "run")
+    for format in FORMATS:
+        export(folder / "run", format=format)
+    # Of a network that has learnt nothing int8 may be worse, and slower on so few pixels.
+    export(folder / "run", format="openvino", int8=True, folds=[0], allow=["dice", "speed"])
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """Give a copy of the run that a test may change."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    return RunFolder(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("folds", "overrides"),
+    [
+        (None, []),
+        ([1], []),
+        (None, ["inference.ensemble=sequential", "inference.tta=both"]),
+        ([0], ["inference.crops=true", "inference.tta=hflip"]),
+    ],
+)
+def test_a_bundle_of_an_export_gives_the_masks_of_its_run(run, tmp_path, format, folds, overrides):
+    """Probabilities to 1e-4, so masks are equal but where one lies that near to the threshold."""
+    path = bundle(run.path, out=tmp_path / "b", folds=folds, made_from=f"{format}-fp32")
+    strips = sorted((run.path.parent / "input" / "test_images").iterdir())
+    plain = Predictor(run.path, overrides, folds=folds)
+    threshold = clear_threshold(plain.probs(strips[0]))
+    expected = Predictor(run.path, [threshold, *overrides], folds=folds)
+    found = Predictor(path, [threshold, *overrides])
+
+    for strip in strips:
+        np.testing.assert_allclose(found.probs(strip), expected.probs(strip), atol=1e-4, rtol=0)
+    mask_chw = found(strips[0])
+    np.testing.assert_array_equal(mask_chw, expected(strips[0]))
+    assert 0 < mask_chw.mean() < 1
+
+
+def clear_threshold(probs_chw):
+    """Give the middle of the widest gap between probabilities near their median."""
+    levels = np.sort(probs_chw.ravel())[len(probs_chw.ravel()) // 4 : -len(probs_chw.ravel()) // 4]
+    gap = int(np.argmax(np.diff(levels)))
+    return f"postprocess.threshold={(float(levels[gap]) + float(levels[gap + 1])) / 2}"
+
+
+def test_a_bundle_of_int8_gives_what_its_export_gives(run, tmp_path):
+    """To the bit: the file is the same."""
+    path = bundle(run.path, out=tmp_path / "b", folds=[0], made_from="openvino-int8")
+    strip = run.path.parent / "input" / "test_images" / "test_000.jpg"
+    file = export_folder(run, "openvino", "int8") / "fold_0.xml"
+
+    network = load_exported(file, multiple=32, amp=False)
+    images_nhwc = read_image(strip, channels=1)[None]
+    expected = predict_batch(network, images_nhwc, ForwardPlan(), torch.device("cpu"))
+
+    np.testing.assert_array_equal(Predictor(path).probs(strip), expected[0].numpy())
+    assert np.abs(Predictor(run.path, folds=[0]).probs(strip) - expected[0].numpy()).max() > 1e-4
+    assert read_manifest(path).precision == "int8"
+
+
+def test_the_manifest_says_what_the_export_is(run, tmp_path):
+    """Backend, precision, checkpoint and how it was checked."""
+    manifest = read_manifest(bundle(run.path, out=tmp_path / "b", made_from="openvino-fp32"))
+
+    assert (manifest.backend, manifest.precision) == ("openvino", "fp32")
+    assert sorted(manifest.files) == [
+        f"models/fold_{k}.{end}" for k in (0, 1) for end in ("bin", "xml")
+    ]
+    assert [model.multiple for model in manifest.models] == [32, 32]
+    for model in manifest.models:
+        assert model.checkpoint_sha256 == load_checkpoint(run.best_model(model.fold)).sha256
+        origin = manifest.provenance["exports"][str(model.fold)]
+        assert origin["figures"]["fp32"]["difference"] <= 1e-4
+        assert origin["strips"] == 4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_in_a_bundle_does_not_tell_of_the_machine(run, tmp_path, format):
+    """Exporters note files and source lines."""
+    path = bundle(run.path, out=tmp_path / "b", made_from=f"{format}-fp32")
+
+    for file in path.rglob("*.*"):
+        content = file.read_bytes()
+        for place in (str(run.path.parent), str(tmp_path), "site-packages", ".py"):
+            assert place.encode() not in content, (file, place)
+
+
+def test_an_export_of_another_checkpoint_is_not_bundled(copy):
+    """The fold was trained on since."""
+    shutil.copy(copy.best_model(1), copy.best_model(0))
+
+    with pytest.raises(CheckpointError, match=r"was made from another .*fold_0"):
+        bundle(copy.path, made_from="onnx-fp32")
+    assert not (copy.path / "bundle").exists()
+
+
+def test_a_damaged_export_is_not_bundled(copy):
+    """It would be sealed as if it were whole."""
+    file = export_folder(copy, "openvino", "fp32") / "fold_1.bin"
+    file.write_bytes(file.read_bytes()[:-1])
+
+    with pytest.raises(CheckpointError, match=r"fold_1.bin is damaged"):
+        bundle(copy.path, made_from="openvino-fp32")
+
+
+def test_an_export_that_is_not_there_is_named_with_its_command(copy):
+    """As a whole, or a fold of it."""
+    with pytest.raises(CheckpointError, match=r"onnx-int8.export.json. Make it: steelseg export"):
+        bundle(copy.path, made_from="onnx-int8")
+
+    folder = export_folder(copy, "onnx", "fp32")
+    record = read_record(folder)
+    (folder / EXPORT_JSON).write_text(
+        record_text(record.model_copy(update={"folds": record.folds[:1]}))
+    )
+    with pytest.raises(CheckpointError, match=r"lacks fold 1. Export it too, or take --fold 0"):
+        bundle(copy.path, made_from="onnx-fp32")
+    assert Predictor(bundle(copy.path, made_from="onnx-fp32", folds=[0]))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_exported_network_replaced_while_in_use_is_refused(run, tmp_path, format):
+    """Its weights too, which lie beside the file that is loaded."""
+    path = bundle(run.path, out=tmp_path / "b", made_from=f"{format}-fp32")
+    predictor = Predictor(path, ["inference.ensemble=sequential"])
+    other = next((path / "models").glob("fold_1.[bo]*"))
+    other.write_bytes(other.read_bytes()[::-1])
+
+    with pytest.raises(CheckpointError, match=f"{other.name} was replaced while it was in use"):
+        predictor(np.zeros((32, 96), np.uint8))
