@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 import torch
 
+from steelseg.api import bundle
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.cascade_file import Cascade as Choice
 from steelseg.evaluation.cascade_file import write_cascade
 from steelseg.evaluation.first_look import suspicion
 from steelseg.evaluation.postprocess import to_uint8
-from steelseg.inference.cascade import Cascade, FirstLook
+from steelseg.inference.cascade import Cascade
 from steelseg.inference.forward import ForwardPlan
+from steelseg.inference.members import FirstLook
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
 from steelseg.inference.sources import open_source
@@ -40,6 +42,9 @@ def looks():
     return Cascade(
         Levels(), Levels(), first_plan=ForwardPlan(), cut=0.5, batch_size=2, num_classes=2
     )
+
+
+OUTS = ("plain_out", "run_out", "bundle_out", "all_out")
 
 
 def strips(levels, width=16):
@@ -159,3 +164,24 @@ def test_the_first_look_is_a_member_with_settings_of_its_own(runs):
 
     assert isinstance(found, FirstLook)
     assert (found.cut, found.config.inference.tta) == (0.25, first.load_config().inference.tta)
+
+
+def test_a_bundle_holds_the_first_look(runs, tmp_path):
+    """It predicts as the run does, where neither run is."""
+    run, first = runs
+    images = run.load_config().data.root / "test_images"
+    predict_folder(Predictor(run.path), tmp_path / "plain_out", images=images)
+    choose(run, first, 1.0)
+    predict_folder(Predictor(run.path), tmp_path / "run_out", images=images)
+    path = bundle(run.path, out=tmp_path / "bundle")
+    first.best_model(0).unlink()
+
+    predict_folder(Predictor(path), tmp_path / "bundle_out", images=images)
+    predict_folder(
+        Predictor(path, ["inference.cascade=false"]), tmp_path / "all_out", images=images
+    )
+
+    rows = {n: (tmp_path / n / "submission.csv").read_bytes() for n in OUTS}
+    assert rows["bundle_out"] == rows["run_out"]
+    assert rows["all_out"] == rows["plain_out"]
+    assert all(row.endswith(b",") for row in rows["bundle_out"].splitlines()[1:])

@@ -24,9 +24,12 @@ from steelseg.atomic import replacing_folder, write_text
 from steelseg.config import Config
 from steelseg.deployment.exported import ExportedFold, read_export
 from steelseg.errors import CheckpointError, ConfigError, DataError
+from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.postprocess import MaskSettings
+from steelseg.evaluation.tuned import mask_settings
 from steelseg.inference.manifest import (
     MANIFEST,
+    BundledFirst,
     BundledModel,
     Manifest,
     file_names,
@@ -52,7 +55,7 @@ _KEPT = {
     ),
     "model": ("arch", "encoder"),
     "train": ("batch_size_val",),
-    "inference": ("tta", "crops", "ensemble", "amp", "submission_form"),
+    "inference": ("tta", "crops", "ensemble", "cascade", "amp", "submission_form"),
 }
 
 
@@ -94,7 +97,7 @@ def bundle_run(
     backend, _, precision = made_from.partition("-")
     with replacing_folder(path) as folder:
         models = tuple(
-            _put(folder / "models", fold, checkpoint, exported.get(fold))
+            _put(folder / "models", f"fold_{fold}", checkpoint, exported.get(fold), fold=fold)
             for fold, checkpoint in checkpoints.items()
         )
         manifest = Manifest(
@@ -103,6 +106,7 @@ def bundle_run(
             precision=precision or "fp32",
             config=_plain_settings(source.config, source.masks),
             models=models,
+            first=_put_first(folder / "models", run, made_from) if source.first else None,
             provenance=_provenance(run, checkpoints, exported),
             files={name: seal_of(folder / name) for name in sorted(file_names(folder))},
         )
@@ -125,22 +129,40 @@ def _exported(
     return {fold: held[fold] for fold in folds}
 
 
+def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirst:
+    """Write the network that looks first into a bundle, in the same format as the others."""
+    cascade = read_cascade(run.cascade_json)
+    assert cascade is not None
+    first = RunFolder(run.path / cascade.first)
+    config, fold = first.load_config(), cascade.fold
+    exported = {} if made_from == "torch" else _exported(first, [fold], made_from)
+    checkpoint = load_checkpoint(first.best_model(fold))
+    return BundledFirst(
+        model=_put(models, "first", checkpoint, exported.get(fold), fold=fold),
+        config=_plain_settings(config, mask_settings(config)),
+        cut=cascade.cut,
+    )
+
+
 def _put(
     models: Path,
-    fold: int,
+    stem: str,
     checkpoint: Checkpoint,
     exported: tuple[Path, ExportedFold] | None,
+    *,
+    fold: int,
 ) -> BundledModel:
     """Write one network into a bundle."""
     models.mkdir(exist_ok=True)
     if exported is None:
-        name = f"fold_{fold}.safetensors"
+        name = f"{stem}.safetensors"
         (models / name).write_bytes(save(dict(checkpoint.model)))
     else:
-        name = exported[0].name
+        name = stem + exported[0].suffix
         for part, digest in exported[1].files.items():
-            shutil.copyfile(exported[0].with_name(part), models / part)
-            assert seal_of(models / part).sha256 == digest
+            copy = models / (stem + Path(part).suffix)
+            shutil.copyfile(exported[0].with_name(part), copy)
+            assert seal_of(copy).sha256 == digest
     return BundledModel(
         fold=fold,
         file=f"models/{name}",

@@ -24,14 +24,14 @@ from steelseg.inference.manifest import (
     refuse_changed,
     seal_of,
 )
-from steelseg.inference.members import Member
+from steelseg.inference.members import FirstLook, Member
 from steelseg.models.build import fill_network
 from steelseg.models.model import StripNet
 
 
 def open_bundle(
     folder: Path, overrides: Sequence[str] = (), *, folds: Sequence[int] | None = None
-) -> tuple[Config, tuple[Member, ...]]:
+) -> tuple[Config, tuple[Member, ...], FirstLook | None]:
     """Check a bundle and name its networks.
 
     Args:
@@ -40,7 +40,7 @@ def open_bundle(
         folds: Which of its folds; None takes all.
 
     Returns:
-        The settings, and the networks in the order of the manifest.
+        The settings, the networks in the order of the manifest, and what looks first.
 
     Raises:
         CheckpointError: if a file is not what the manifest says, or a fold is not there.
@@ -56,16 +56,28 @@ def open_bundle(
         if fold not in held:
             there = ", ".join(map(str, held))
             raise CheckpointError(f"{folder} has no fold {fold}. It holds: {there}.")
+    amp = config.inference.amp
     members = tuple(
-        Member(
-            name=str(folder / held[fold].file),
-            config=trained,
-            sha256=held[fold].checkpoint_sha256,
-            load=_loader(folder, manifest, held[fold], trained, amp=config.inference.amp),
-        )
-        for fold in folds or held
+        _member(folder, manifest, held[fold], trained, amp=amp) for fold in folds or held
     )
-    return config, members
+    if manifest.first is None:
+        return config, members, None
+    own = build_config(manifest.first.config, source=source)
+    looker = _member(folder, manifest, manifest.first.model, own, amp=own.inference.amp)
+    return config, members, FirstLook(looker, own, manifest.first.cut)
+
+
+def _member(
+    folder: Path, manifest: Manifest, model: BundledModel, trained: Config, *, amp: bool
+) -> Member:
+    """One network of a bundle."""
+    return Member(
+        name=str(folder / model.file),
+        config=trained,
+        sha256=model.checkpoint_sha256,
+        load=_loader(folder, manifest, model, trained, amp=amp),
+        side_by_side=manifest.backend != "torch",
+    )
 
 
 def _loader(

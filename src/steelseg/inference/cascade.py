@@ -4,37 +4,20 @@ Strips come out in the order they went in. A skipped strip has probability 0 eve
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.config import Config
 from steelseg.evaluation.first_look import suspicion
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import Batch, ForwardPlan, stack
-from steelseg.inference.members import Member
 
 Predicted = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 """image_id, image_hwc and probs_chw."""
 
 # Strips that wait for as many suspicious ones as the second look takes at once.
 _MOST_WAITING = 32
-
-
-@dataclass(frozen=True)
-class FirstLook:
-    """What looks first, and when it is sure."""
-
-    member: Member
-    """The cheap network."""
-
-    config: Config
-    """The settings of its run: its own flips and crops."""
-
-    cut: float
-    """Strips of a lower suspicion are clean."""
 
 
 class Cascade:

@@ -68,12 +68,18 @@ def predict_batch(
         return average_views(stitched, images_nchw, tta=plan.tta)
 
 
-def images_at_once(batch_size: int, device: torch.device) -> int:
-    """How many images a network computes together: on a processor one is as fast as many.
+def images_at_once(batch_size: int, device: torch.device, *, side_by_side: bool = False) -> int:
+    """How many images to hand to a network.
 
-    And memory stays flat, and the bits of a strip hang on no other.
+    Torch on a processor gets them one by one: that is as fast, memory stays flat, and the bits of
+    a strip hang on no other.
+
+    Args:
+        batch_size: What the settings say.
+        device: Where the network is.
+        side_by_side: Whether the network computes images side by side by itself.
     """
-    return 1 if device.type == "cpu" else batch_size
+    return batch_size if side_by_side or device.type != "cpu" else 1
 
 
 def batches(

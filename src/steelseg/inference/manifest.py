@@ -65,6 +65,18 @@ class BundledModel(_Record):
     """What the sizes that an exported network takes are multiples of; null of torch's."""
 
 
+class BundledFirst(_Record):
+    """The cheap network that looks first."""
+
+    model: BundledModel
+
+    config: dict[str, dict[str, Any]]
+    """The settings of its own run that prediction needs."""
+
+    cut: float
+    """Strips of a lower suspicion are clean."""
+
+
 class Manifest(_Record):
     """All of manifest.json but the SHA-256 over it."""
 
@@ -81,6 +93,9 @@ class Manifest(_Record):
     """The settings that prediction needs, thresholds and sizes of every class among them."""
 
     models: tuple[BundledModel, ...] = Field(min_length=1)
+
+    first: BundledFirst | None = None
+    """What looks first; null looks at every strip."""
 
     provenance: dict[str, Any]
     """For people: the run, when its checkpoints were trained, and how they scored."""
@@ -131,7 +146,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path} is damaged: {place}: {fault['msg']}.") from None
     if text != manifest_text(manifest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
-    for model in manifest.models:
+    first = (manifest.first.model,) if manifest.first else ()
+    for model in (*manifest.models, *first):
         listed = model.file in manifest.files
         fits = Path(model.file).suffix == _SUFFIX[manifest.backend]
         if not listed or not fits or (model.multiple is None) != (manifest.backend == "torch"):

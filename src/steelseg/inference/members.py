@@ -43,6 +43,23 @@ class Member:
     load: Callable[[torch.device], Network]
     """Read, check and build it; what it returns takes and gives tensors on that device."""
 
+    side_by_side: bool = False
+    """Whether it computes the images of a batch side by side on a processor, as exports do."""
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What looks first, and when it is sure."""
+
+    member: Member
+    """The cheap network."""
+
+    config: Config
+    """The settings of its run: its own flips and crops."""
+
+    cut: float
+    """Strips of a lower suspicion are clean."""
+
 
 def checkpoint_member(path: Path) -> Member:
     """A checkpoint as a member; its weights are read and checked when it is loaded.

@@ -61,7 +61,11 @@ class Predictor:
             found.members, sequential=sequential, device=where
         )
         self._plan = forward_plan(found.config)
-        self._batch_size = images_at_once(found.config.train.batch_size_val, where)
+        self._batch_size = images_at_once(
+            found.config.train.batch_size_val,
+            where,
+            side_by_side=any(member.side_by_side for member in found.members),
+        )
         if found.first is not None:
             self._looks = Cascade(
                 Ensemble([found.first.member], sequential=False, device=where),

@@ -16,9 +16,8 @@ from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import mask_settings, read_tuned
 from steelseg.inference.bundle import open_bundle
-from steelseg.inference.cascade import FirstLook
 from steelseg.inference.manifest import MANIFEST, is_bundle
-from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
+from steelseg.inference.members import FirstLook, Member, checkpoint_member, refuse_unfit
 from steelseg.run_folder import RunFolder
 
 Place = str | Path
@@ -62,7 +61,9 @@ def open_source(
     if isinstance(place, str | Path) and Path(place).is_dir():
         folder = Path(place)
         if is_bundle(folder):
-            return _settle(*open_bundle(folder, overrides, folds=folds))
+            config, members, first = open_bundle(folder, overrides, folds=folds)
+            source = _settle(config, members)
+            return replace(source, first=first if config.inference.cascade else None)
         run = RunFolder(folder)
         if not run.config_yaml.exists():
             raise CheckpointError(
