@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from steelseg.errors import DataError
-from steelseg.inference.forward import ForwardPlan, batches, predict_batch
+from steelseg.inference.forward import ForwardPlan, batches, images_at_once, predict_batch
 
 CPU = torch.device("cpu")
 
@@ -45,23 +45,11 @@ def test_every_plan_gives_the_probabilities_of_the_pixels(plan):
     torch.testing.assert_close(found[:, 1], 1 - expected)
 
 
-def test_a_strip_does_not_depend_on_its_neighbours():
-    """On a processor strips go through alone: same bits in any batch, memory of one."""
-    seen = []
-
-    class Spy(Logit):
-        def forward(self, images_nchw):
-            seen.append(len(images_nchw))
-            return super().forward(images_nchw)
-
-    images_nhwc = make_images(3, 8, 33, 1)
-
-    together = predict_batch(Spy(), images_nhwc, ForwardPlan(tta="hflip"), CPU)
-
-    assert seen == [1] * 6
-    for image_hwc, probs_chw in zip(images_nhwc, together, strict=True):
-        alone = predict_batch(Logit(), image_hwc[None], ForwardPlan(tta="hflip"), CPU)
-        assert torch.equal(alone[0], probs_chw)
+def test_on_a_processor_torch_gets_strips_one_by_one():
+    """Same bits whatever lies beside a strip, memory of one; exports share the work themselves."""
+    assert images_at_once(8, CPU) == 1
+    assert images_at_once(8, CPU, side_by_side=True) == 8
+    assert images_at_once(8, torch.device("cuda")) == 8
 
 
 def sizes_of(images, batch_size):
