@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def need(package: str) -> Any:
     # Known as missing, it is left out by the packages that would report to it.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
-        return __import__(package)
+        return import_module(package)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"Exported networks need {error.name}, which is not installed: "
