@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: setup demo test lint types imports unit torture format docs build clean
+.PHONY: setup demo test lint types imports unit torture format docs build bench clean
 
 setup: $(VENV)/.ready
 
@@ -56,8 +56,12 @@ format: setup
 docs: setup
 	$(BIN)/python -m steelseg.reference docs
 
+# About an hour: two networks are trained for it. Rows alone: benchmarks/table.py bench --rows rle
+bench: setup
+	$(BIN)/python benchmarks/table.py bench
+
 build: setup
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist
+	rm -rf $(VENV) $(DEMO) bench dist

@@ -1,0 +1,141 @@
+"""Every speed that is promised, measured on this machine and printed as one table.
+
+    python benchmarks/table.py WORK [--rows loading rle startup memory training prediction]
+
+WORK keeps the synthetic strips and runs that the rows need; what is there is used again. A row
+that needs trained networks trains them briefly first, which takes most of the time. Each row is a
+script of this folder, both sides in one run; its whole answer goes to WORK/ROW.json.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SMALL = ["model.arch=linknet", "model.encoder=mobilenet_v2", "train.epochs=10"]
+LARGE = ["model.arch=unet", "model.encoder=efficientnet-b3", "train.epochs=8"]
+COMMON = [
+    "model.encoder_weights=none",
+    "data.num_folds=2",
+    "data.crop_stride=512",
+    "train.batch_size_train=4",
+    "train.learning_rate=0.002",
+    "train.optimizer=adamw",
+    "train.scheduler=one_cycle",
+    "train.sampling=balanced",
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not (args.work / "data").exists():
+        steelseg("synth", args.work / "data", "--num-train", 80, "--num-test", 60,
+                 "--min-per-class", 8)  # fmt: skip
+    print(f"{'what':<44} {'reference':>12} {'ours':>12} {'ratio':>8}  target")
+    for row in args.rows:
+        for what, reference, ours, ratio, target in ROWS[row](args.work):
+            print(f"{what:<44} {reference:>12} {ours:>12} {ratio:>8}  {target}", flush=True)
+
+
+def loading(work):
+    answer = script(work, "loading", work / "data", "--augmentation", "flips")["flips"]
+    both = answer["reference"], answer["precropped"], answer["precropped_to_reference"]
+    for name, what, target in (
+        ("samples_per_second", "loading, samples/s", ">= 20"),
+        ("added_mb", "loading, added memory, MB", "<= 0.4"),
+    ):
+        yield what, *(side[name]["median"] for side in both), target
+
+
+def rle(work):
+    answer = script(work, "rle", work / "data" / "train.csv")
+    seconds = [round(sum(answer[f"{side}_seconds"]), 3) for side in ("kaggle", "steelseg")]
+    yield "RLE, decode and encode, s", *seconds, answer["times_faster_both"], ">= 3"
+
+
+def startup(work):
+    answer = script(work, "startup")
+    times = answer["python_pass_ms"], answer["steelseg_help_ms"], answer["times_as_long"]
+    yield "python -c pass, steelseg --help, ms", *times, "<= 4"
+
+
+def memory(work):
+    answer = script(work, "prediction_memory", work / "data" / "test_images")["kept"]
+    peaks = answer["few"]["peak_mb"], answer["many"]["peak_mb"], answer["more_mb"]
+    yield "prediction, 100 and 5,000 strips, MB", *peaks, "<= 50 MB more"
+
+
+def training(work):
+    for encoder, answer in script(work, "training").items():
+        sides = (answer[f"{side}_crops_per_second"] for side in ("plain", "ours"))
+        target = {"resnet18": ">= 2.5", "efficientnet-b3": ">= 1.8"}[encoder]
+        yield f"training, unet/{encoder}, crops/s", *sides, answer["times_faster"], target
+
+
+def prediction(work):
+    large = trained(work, "large", LARGE)
+    small = trained(work, "small", SMALL)
+    if not (large / "cascade.json").exists():
+        steelseg("cascade", large, "--first", small, "--miss-rate", 0.02)
+    for run in (small, large):
+        for format, precision in (("openvino", "fp32"), ("openvino", "int8"), ("onnx", "fp32")):
+            if not (run / "export" / f"{format}-{precision}").exists():
+                words = ["--int8"] if precision == "int8" else []
+                steelseg("export", run, "--format", format, *words, "--strips", 40)
+    answer = script(work, "prediction", large, "--images", work / "data" / "test_images")
+    sides = answer["sides"]
+    reference = sides["reference"]["strips_per_second"]
+    targets = {"openvino-fp32": ">= 3", "openvino-int8": ">= 6", "openvino-int8, cascade": ">= 9"}
+    for name, side in sides.items():
+        speeds = reference, side["strips_per_second"], side["times_faster"]
+        yield f"prediction, {name}, strips/s", *speeds, targets.get(name, "")
+
+
+ROWS = {
+    "loading": loading,
+    "rle": rle,
+    "startup": startup,
+    "memory": memory,
+    "training": training,
+    "prediction": prediction,
+}
+
+
+def trained(work, name, settings):
+    """A run with one fold and its predictions; one that was stopped goes on."""
+    run, root = work / name, f"data.root={work / 'data'}"
+    if not (run / "scores.csv").exists():
+        store = f"data.precropped_dir={work / 'store'}"
+        config = HERE.parent / "configs" / "precropped.yaml"
+        words = [root, store, *COMMON, *settings]
+        steelseg("precrop", config, *words)
+        steelseg("train", config, *words, "--out", run, "--fold", 0, "--resume")
+        steelseg("oof", run, "--fold", 0)
+        steelseg("tune", run)
+        steelseg("evaluate", run)
+    return run
+
+
+def script(work, name, *words):
+    """Run a script of this folder and keep its answer."""
+    command = [sys.executable, HERE / f"{name}.py", *words]
+    out = subprocess.run([str(w) for w in command], check=True, stdout=subprocess.PIPE, text=True)
+    (work / f"{name}.json").write_text(out.stdout)
+    return json.loads(out.stdout)
+
+
+def steelseg(*words):
+    """Run a command, its results to stderr, so that stdout holds the table alone."""
+    command = shutil.which("steelseg", path=str(Path(sys.executable).parent)) or "steelseg"
+    subprocess.run([command, *map(str, words)], check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
