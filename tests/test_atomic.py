@@ -1,10 +1,13 @@
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from steelseg.atomic import replacing, replacing_folder, write_bytes, write_text
+from steelseg.leftovers import remove_leftovers
 
 
 class HalfWayError(Exception):
@@ -170,3 +173,115 @@ def test_an_exception_leaves_the_old_folder(tmp_path):
 
     assert (tmp_path / "x" / "inner" / "a.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+DIES_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from steelseg.atomic import replacing
+with replacing(pathlib.Path(sys.argv[1])) as file:
+    file.write("half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def partials(folder):
+    return [path.name for path in folder.iterdir() if path.name.endswith(".partial")]
+
+
+def test_what_a_killed_process_left_goes_at_the_next_write(tmp_path):
+    """By any process, for any file of the folder; what a living one writes stays."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIES_WHILE_WRITING, tmp_path / name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("dead.csv", "alive.csv")
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == b"writing\n"
+    writers[0].communicate()
+    before = partials(tmp_path)
+
+    write_text(tmp_path / "mine.csv", "text")
+
+    after = partials(tmp_path)
+    writers[1].communicate()
+    assert [writer.returncode for writer in writers] == [-signal.SIGKILL] * 2
+    assert len(before) == 2
+    assert after == [f".alive.csv.{writers[1].pid}.partial"]
+
+
+@pytest.mark.parametrize(
+    "name", [".mine.partial", "a.1.partial", ".a.csv.partial.1", ".a.x.partial"]
+)
+def test_files_of_others_stay(tmp_path, name):
+    """Only the names that are made here go; 4194304 is no process, as Linux counts."""
+    ours = tmp_path / ".a.csv.4194305.partial"
+    for path in (ours, tmp_path / name):
+        path.write_text("text")
+
+    write_text(tmp_path / "a.csv", "text")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.csv", name])
+
+
+def test_a_half_file_that_somebody_holds_stays(tmp_path):
+    """A process of another machine has no number here, but its lock is seen."""
+    path = tmp_path / ".a.csv.4194305.partial"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_text(tmp_path / "a.csv", "text")
+        assert path.exists()
+
+
+def test_a_link_at_the_temporary_name_is_not_followed(tmp_path):
+    """A run folder of others could overwrite any file with it."""
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / f".a.csv.{os.getpid()}.partial").symlink_to(tmp_path / "precious")
+
+    write_text(tmp_path / "a.csv", "new")
+
+    assert (tmp_path / "precious").read_text() == "old"
+    assert not (tmp_path / "a.csv").is_symlink()
+
+
+def test_a_folder_that_was_moved_aside_returns(tmp_path):
+    """Killed before the new one was in its place, a bundle must not be gone."""
+    old = tmp_path / ".bundle.4194305.old"
+    half = tmp_path / ".bundle.4194305.partial"
+    for folder, text in ((old, "old"), (half, "half")):
+        folder.mkdir()
+        (folder / "a.txt").write_text(text)
+
+    write_text(tmp_path / "b.txt", "text")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "bundle"]
+    assert (tmp_path / "bundle" / "a.txt").read_text() == "old"
+
+
+def test_an_old_folder_goes_when_the_new_one_is_there(tmp_path):
+    """Killed before it was removed."""
+    for name in (".bundle.4194305.old", "bundle"):
+        (tmp_path / name).mkdir()
+
+    write_text(tmp_path / "b.txt", "text")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.txt", "bundle"]
+
+
+def test_a_folder_that_somebody_writes_stays(tmp_path):
+    """Its lock is held while it is filled."""
+    with replacing_folder(tmp_path / "bundle") as folder:
+        (folder / "a.txt").write_text("text")
+        ours = folder.with_name(".bundle.4194305.partial")
+        folder.rename(ours)
+        remove_leftovers.cache_clear()
+        write_text(tmp_path / "b.txt", "text")
+        assert (ours / "a.txt").exists()
+        ours.rename(folder)
+
+    assert (tmp_path / "bundle" / "a.txt").read_text() == "text"

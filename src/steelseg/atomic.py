@@ -1,15 +1,18 @@
 """Files that are either whole or not there.
 
 Every artifact is written beside its final name, flushed to disk and renamed. A killed run
-leaves the old file or the new one, never a half of either.
+leaves the old file or the new one, never a half of either. What it left beside them under a
+temporary name is removed by the next process that writes into the folder.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from steelseg.leftovers import lock, remove_leftovers
 
 
 @contextmanager
@@ -23,11 +26,15 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path: The file to write.
         mode: "w" for UTF-8 text with line ends left alone, "wb" for bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
+    remove_leftovers(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        with open(partial, mode, **text) as file:  # type: ignore[call-overload]  # noqa: PTH123
+        # "x" follows no link that someone laid there.
+        partial.unlink(missing_ok=True)
+        with open(partial, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]  # noqa: PTH123
+            lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,7 +45,17 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         error.filename = error.filename or str(path)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        # What cannot be removed now is removed later; the first error is the one to show.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it survive a power cut."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
 
 
 @contextmanager
@@ -46,11 +63,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty neighbour of `path` that takes its place when the block ends well.
 
     A folder that was there is moved aside first, and removed once the new one is in its place:
-    a kill in that moment leaves both beside `path`. If the block raises, `path` stays as it was.
+    a kill in that moment leaves both beside `path`, and the next process that writes there puts
+    the old one back. If the block raises, `path` stays as it was.
     """
+    _make_folder(path.parent)
+    remove_leftovers(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    partial.mkdir(parents=True)
+    partial.mkdir()
+    handle = os.open(partial, os.O_RDONLY)
+    lock(handle)
     try:
         yield partial
         for folder, _, names in os.walk(partial, topdown=False):
@@ -68,6 +90,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
+        os.close(handle)
         shutil.rmtree(partial, ignore_errors=True)
 
 

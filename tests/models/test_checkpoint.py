@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from steelseg.atomic import write_bytes
-from steelseg.errors import CheckpointError
+from steelseg.errors import CheckpointError, TrainingError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -141,6 +142,34 @@ def test_a_new_checkpoint_takes_the_place_of_the_old_one(tmp_path):
     write_bytes(path, b"old")
 
     save_checkpoint(path, make_checkpoint())
+
+    assert_same(load_checkpoint(path), make_checkpoint())
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_what_happens_to_the_file_later_does_not_reach_the_weights(tmp_path):
+    """A mapped file that is cut would end the process without a word."""
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, make_checkpoint())
+    found = load_checkpoint(path)
+
+    path.write_bytes(b"")
+
+    assert_same(found, make_checkpoint())
+
+
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_a_number_is_never_saved(tmp_path, part, value):
+    """The checkpoint before stays; one bad value among good ones is found."""
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, make_checkpoint())
+    broken = make_checkpoint()
+    name, tensor = next(iter(getattr(broken, part).items()))
+    tensor.view(-1)[-1] = value
+
+    with pytest.raises(TrainingError, match=f"{part}.{name} is not finite, so a.safetensors was"):
+        save_checkpoint(path, broken)
 
     assert_same(load_checkpoint(path), make_checkpoint())
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]

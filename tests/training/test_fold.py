@@ -6,24 +6,25 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.errors import CheckpointError, TrainingError
+from steelseg.errors import TrainingError
 from steelseg.evaluation.metrics import score
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.losses import build_loss
 from steelseg.training.fold import (
     FoldFiles,
+    Origin,
     Progress,
     is_done,
-    newest_good,
-    resume,
     run_epochs,
     save_resumable,
 )
 from steelseg.training.loop import Learner, make_scaler, train_epoch
 from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.resume import resume
 from steelseg.training.stop import StopNote
 
 CPU = torch.device("cpu")
+ORIGIN = Origin(fold=3, config={}, data="")
 
 
 def make_learner():
@@ -70,9 +71,8 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
         learner,
         progress,
         FoldFiles(folder),
-        fold=3,
+        ORIGIN,
         epochs=progress.epoch + len(dices),
-        settings={},
         train=train,
         validate=lambda _: (0.5, make_scores(next(expected))),
         note=StopNote(),
@@ -133,7 +133,7 @@ def test_every_epoch_is_kept_on_request(tmp_path):
     kept = [tmp_path / f"checkpoint_epoch_{epoch}.safetensors" for epoch in (1, 2, 3)]
     assert [load_checkpoint(path).state["epoch"] for path in kept] == [1, 2, 3]
     other = make_learner()
-    progress = resume(other, load_checkpoint(kept[2]), kept[2])
+    progress = resume(other, load_checkpoint(kept[2]))
     assert (progress.epoch, progress.best_epoch, len(progress.history)) == (3, 3, 3)
     assert torch.equal(other.model.weight, learner.model.weight)
 
@@ -199,7 +199,7 @@ def test_a_resumed_fold_makes_the_same_steps(tmp_path):
     run(tmp_path / "killed", [50, 50])
     path = tmp_path / "killed" / "last" / "epoch_0002.safetensors"
     learner = make_learner()
-    progress = resume(learner, load_checkpoint(path), path)
+    progress = resume(learner, load_checkpoint(path))
 
     run(tmp_path / "killed", [40, 60], learner=learner, progress=progress)
 
@@ -212,35 +212,11 @@ def test_a_resumed_fold_makes_the_same_steps(tmp_path):
     assert (progress.best_dice, progress.best_epoch) == (0.6, 4)
 
 
-def test_a_best_model_cannot_be_gone_on_from(tmp_path):
-    """It holds no optimizer; starting one anew would quietly be another training."""
-    run(tmp_path, [50])
-    path = tmp_path / "best_model.safetensors"
-
-    with pytest.raises(CheckpointError, match=r"without its optimizer.*checkpoint_epoch_N"):
-        resume(make_learner(), load_checkpoint(path), path)
-
-
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path):
-    """The one before it is why there are two."""
-    run(tmp_path, [50, 60])
-    newest, before = FoldFiles(tmp_path).generations()
-    newest.write_bytes(newest.read_bytes()[:-1])
-    warnings = []
-
-    path, checkpoint = newest_good([newest, before], warnings.append)
-
-    assert (path, checkpoint.state["epoch"]) == (before, 1)
-    assert len(warnings) == 1
-    assert str(newest) in warnings[0]
-    assert newest_good([newest], warnings.append) is None
-
-
 def test_generations_are_in_order_beyond_a_thousand_epochs(tmp_path):
     """Names are sorted as text."""
     learner, progress = make_learner(), Progress(history=[{"val_dice": 0.5}])
     files = FoldFiles(tmp_path)
     for epoch in (9, 999, 1000):
-        save_resumable(files.last(epoch), learner, progress, fold=0, settings={})
+        save_resumable(files.last(epoch), learner, progress, ORIGIN)
 
     assert files.generations() == [files.last(epoch) for epoch in (1000, 999, 9)]

@@ -138,13 +138,25 @@ def test_a_second_signal_stops_at_once():
     """Who asks twice does not want to wait; outside the block signals are as before."""
     before = signal.getsignal(signal.SIGINT)
 
-    with noting_signals() as note:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert note.signum == signal.SIGINT
-        with pytest.raises(Stopped):
+    def ask_twice():
+        with noting_signals() as note:
             os.kill(os.getpid(), signal.SIGINT)
+            assert note.signum == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("the second signal was noted too")
+
+    with pytest.raises(Stopped):
+        ask_twice()
 
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_nobody_looked_at_stops_at_the_end():
+    """One that comes while the last epoch is saved must not be lost: the next stage takes hours."""
+    with pytest.raises(Stopped) as caught, noting_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert caught.value.signum == signal.SIGTERM
 
 
 @pytest.mark.parametrize("mode", ["full", "crops"])

@@ -11,6 +11,7 @@ before the single images of their stratum, which then level the folds as far as 
 """
 
 import csv
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from steelseg.atomic import replacing
+from steelseg.data.annotations import Labels
 from steelseg.errors import ConfigError, DataError
 
 COLUMNS = ("image_id", "fold", "num_defects", "group")
@@ -198,6 +200,16 @@ def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[
                 f"is not there. Images of one group belong into one fold."
             )
     return folds
+
+
+def fingerprint(labels: Labels, folds: Mapping[str, int]) -> str:
+    """SHA-256 over the images, their sizes and folds, and every run of their masks."""
+    digest = hashlib.sha256()
+    for image_id, size in sorted(labels.sizes.items()):
+        digest.update(repr((image_id, size, folds[image_id])).encode())
+    for key, runs in sorted(labels.runs.items(), key=lambda item: item[0]):
+        digest.update(repr((key, runs.tolist())).encode())
+    return digest.hexdigest()
 
 
 def read_groups(path: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ Nothing is pickled.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from steelseg.atomic import write_bytes
 from steelseg.config import Config
 from steelseg.config_file import build_config
-from steelseg.errors import CheckpointError
+from steelseg.errors import CheckpointError, TrainingError
 
 FORMAT = 1
 
@@ -49,11 +50,18 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; `path` holds the old file or the new one, never a part."""
+    """Write a checkpoint; `path` holds the old file or the new one, never a part.
+
+    Raises:
+        TrainingError: if a tensor holds what is not a number; nothing is written then.
+    """
     tensors = {f"model.{name}": _plain(tensor) for name, tensor in checkpoint.model.items()}
     tensors |= {
         f"optimizer.{name}": _plain(tensor) for name, tensor in checkpoint.optimizer.items()
     }
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float32)):
+            raise TrainingError(f"{name} is not finite, so {path.name} was not saved")
     text = json.dumps({"format": FORMAT, **checkpoint.state})
     header = {"steelseg": text, "sha256": _digest(tensors, text)}
     write_bytes(path, save(tensors, metadata=header))
@@ -83,10 +91,11 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = file.keys() if with_tensors else ()
-            tensors = {name: file.get_tensor(name) for name in names}
+        if with_tensors:
+            header, tensors = _parse(path.read_bytes())
+        else:
+            with safe_open(path, framework="pt") as file:
+                header, tensors = file.metadata() or {}, {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
     if "steelseg" not in header:
@@ -94,6 +103,16 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
             f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
         )
     return header, tensors
+
+
+def _parse(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Take a safetensors file apart.
+
+    It is read, not mapped: what happens to the file later must not reach the weights.
+    """
+    tensors = load(content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]).get("__metadata__", {}), tensors
 
 
 def read_header(path: Path) -> tuple[Config, str]:

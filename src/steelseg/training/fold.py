@@ -1,15 +1,15 @@
-"""Training one fold: epochs, checkpoints, history, resuming.
+"""Training one fold: epochs, checkpoints, history.
 
-After each epoch `last/` gets a resumable checkpoint (two are kept) and `best_model` a new one
-if the validation Dice is the best so far; within a long epoch, and before stopping on Ctrl-C or
-SIGTERM, `last/` gets one too. All randomness of a batch is seeded by (seed, fold, epoch, batch),
-so a killed fold that resumes makes the same steps as one that was not.
+Before the first epoch and after each, `last/` gets a resumable checkpoint (two are kept), and
+`best_model` a new one if the validation Dice is the best so far; within a long epoch, and before
+stopping on Ctrl-C or SIGTERM, `last/` gets one too. All randomness of a batch is seeded by (seed,
+fold, epoch, batch), so a killed fold that resumes makes the same steps as one that was not.
 """
 
 import csv
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from steelseg.atomic import replacing
-from steelseg.errors import CheckpointError, Stopped, TrainingError
+from steelseg.errors import Stopped, TrainingError
 from steelseg.evaluation.metrics import Scores, flatten
-from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from steelseg.training.loop import Learner, Position, optimizer_tensors, restore_optimizer
+from steelseg.models.checkpoint import Checkpoint, save_checkpoint
+from steelseg.training.loop import Learner, Position, optimizer_tensors
 from steelseg.training.stop import StopNote
 
 _GENERATIONS = 2
@@ -41,6 +41,18 @@ class Progress:
     """A row an epoch, as history.csv has it."""
     position: Position = field(default_factory=Position)
     """How far the next epoch is."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a fold is trained from, as its checkpoints keep it."""
+
+    fold: int
+    """Number of the fold."""
+    config: dict[str, Any]
+    """The resolved settings."""
+    data: str
+    """SHA-256 of strips, masks and folds."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +97,12 @@ def run_epochs(
     learner: Learner,
     progress: Progress,
     files: FoldFiles,
+    origin: Origin,
     *,
-    fold: int,
     epochs: int,
     early_stopping: int,
     save_best_only: bool,
     save_minutes: float,
-    settings: dict[str, Any],
     train: Train,
     validate: Validate,
     note: StopNote,
@@ -103,12 +114,11 @@ def run_epochs(
         learner: Network and optimizer, changed in place.
         progress: Where to start; changed in place.
         files: Where to save.
-        fold: Number of the fold.
+        origin: Kept in the checkpoints.
         epochs: Epochs of the whole training.
         early_stopping: Epochs without a better Dice to stop after; 0 never stops.
         save_best_only: False keeps a resumable checkpoint_epoch_N of each epoch.
         save_minutes: Minutes between checkpoints within an epoch; 0 makes none.
-        settings: The resolved settings, to be kept in the checkpoints.
         train: Trains an epoch.
         validate: Scores the network.
         note: Says when to save and stop.
@@ -116,33 +126,37 @@ def run_epochs(
 
     Raises:
         Stopped: if `note` says so; training goes on from the checkpoint that was saved.
-        TrainingError: if a loss is not a number; it names fold, epoch and step, and what is kept.
+        TrainingError: if a loss, gradient or weight is not a number; it names fold, epoch and
+            step, and what is kept.
     """
-    saver = _Saver(learner, progress, files, fold, settings, note, save_minutes)
+    saver = _Saver(learner, progress, files, origin, note, save_minutes)
     while progress.epoch < epochs and not _is_stale(progress, early_stopping):
         epoch = progress.epoch + 1
-        begin = time.monotonic()
         try:
-            train_loss = train(epoch, progress.position, saver.after_step)
-            train_seconds = time.monotonic() - begin
-            val_loss, scores = validate(saver.stop_if_asked)
+            row, scores = _one_epoch(learner, progress, saver, train, validate)
+            _record(learner, progress, files, origin, row)
         except TrainingError as error:
-            raise TrainingError(_what_is_kept(error, files, fold, epoch)) from None
-        rate = learner.optimizer.param_groups[0]["lr"]
-        learner.schedule.after_epoch(scores.overall.dice)
-        row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
-        row |= {"val_loss": val_loss, **flatten(scores)}
-        row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
-        _record(learner, progress, files, row, fold=fold, settings=settings)
+            raise TrainingError(_what_is_kept(error, files, origin.fold, epoch)) from None
         if not save_best_only:
-            save_resumable(
-                files.folder / f"checkpoint_epoch_{epoch}.safetensors",
-                learner,
-                progress,
-                fold=fold,
-                settings=settings,
-            )
+            kept = files.folder / f"checkpoint_epoch_{epoch}.safetensors"
+            save_resumable(kept, learner, progress, origin)
         report(row, scores)
+
+
+def _one_epoch(
+    learner: Learner, progress: Progress, saver: "_Saver", train: Train, validate: Validate
+) -> tuple[dict[str, float], Scores]:
+    """Train and validate once; give the epoch's row and scores."""
+    epoch, begin = progress.epoch + 1, time.monotonic()
+    train_loss = train(epoch, progress.position, saver.after_step)
+    train_seconds = time.monotonic() - begin
+    val_loss, scores = validate(saver.stop_if_asked)
+    rate = learner.optimizer.param_groups[0]["lr"]
+    learner.schedule.after_epoch(scores.overall.dice)
+    row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
+    row |= {"val_loss": val_loss, **flatten(scores)}
+    row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
+    return row, scores
 
 
 def _is_stale(progress: Progress, early_stopping: int) -> bool:
@@ -172,10 +186,8 @@ def _record(
     learner: Learner,
     progress: Progress,
     files: FoldFiles,
+    origin: Origin,
     row: dict[str, float],
-    *,
-    fold: int,
-    settings: dict[str, Any],
 ) -> None:
     """Write what the epoch brought: best model first, then the point to resume from."""
     progress.epoch, progress.position = int(row["epoch"]), Position()
@@ -183,10 +195,10 @@ def _record(
     dice = row["val_dice"]
     if dice > progress.best_dice:
         progress.best_dice, progress.best_epoch = dice, progress.epoch
-        state = {"config": settings, "fold": fold, "epoch": progress.epoch, "dice": dice}
+        state = {**asdict(origin), "epoch": progress.epoch, "dice": dice}
         save_checkpoint(files.best_model, Checkpoint(learner.model.state_dict(), {}, state))
     _write_history(files.history, progress.history)
-    save_resumable(files.last(progress.epoch), learner, progress, fold=fold, settings=settings)
+    save_resumable(files.last(progress.epoch), learner, progress, origin)
     _drop_old(files)
 
 
@@ -203,8 +215,7 @@ class _Saver:
     learner: Learner
     progress: Progress
     files: FoldFiles
-    fold: int
-    settings: dict[str, Any]
+    origin: Origin
     note: StopNote
     minutes: float
     saved: float = field(default_factory=time.monotonic)
@@ -223,7 +234,7 @@ class _Saver:
 
     def _save(self) -> None:
         path = self.files.last(self.progress.epoch, self.progress.position.step)
-        save_resumable(path, self.learner, self.progress, fold=self.fold, settings=self.settings)
+        save_resumable(path, self.learner, self.progress, self.origin)
         _drop_old(self.files)
         self.saved = time.monotonic()
 
@@ -237,13 +248,10 @@ def _write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
             writer.writerow({name: "" if math.isnan(x) else x for name, x in row.items()})
 
 
-def save_resumable(
-    path: Path, learner: Learner, progress: Progress, *, fold: int, settings: dict[str, Any]
-) -> None:
+def save_resumable(path: Path, learner: Learner, progress: Progress, origin: Origin) -> None:
     """Write a checkpoint from which training can go on to the same bits."""
     state = {
-        "config": settings,
-        "fold": fold,
+        **asdict(origin),
         "epoch": progress.epoch,
         "dice": progress.history[-1]["val_dice"] if progress.history else None,
         "best_dice": progress.best_dice,
@@ -257,40 +265,3 @@ def save_resumable(
     }
     tensors = optimizer_tensors(learner.optimizer)
     save_checkpoint(path, Checkpoint(learner.model.state_dict(), tensors, state))
-
-
-def resume(learner: Learner, checkpoint: Checkpoint, path: Path) -> Progress:
-    """Put a learner back to where a checkpoint was taken.
-
-    Raises:
-        CheckpointError: if the checkpoint holds no training state.
-    """
-    state = checkpoint.state
-    if "groups" not in state:
-        raise CheckpointError(
-            f"{path} holds a model without its optimizer, so training cannot go on from it. "
-            "Use a file of last/ or a checkpoint_epoch_N."
-        )
-    learner.model.load_state_dict(dict(checkpoint.model))
-    restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
-    learner.schedule.restore(state["schedule"])
-    learner.scaler.load_state_dict(state["scaler"])
-    return Progress(
-        state["epoch"],
-        state["best_dice"],
-        state["best_epoch"],
-        state["history"],
-        Position(**state["position"]),
-    )
-
-
-def newest_good(
-    paths: Iterable[Path], warn: Callable[[str], None]
-) -> tuple[Path, Checkpoint] | None:
-    """The newest resumable checkpoint that is whole; damaged ones are named and passed over."""
-    for path in paths:
-        try:
-            return path, load_checkpoint(path)
-        except CheckpointError as error:
-            warn(f"{error} Going back to the checkpoint before it.")
-    return None

@@ -5,6 +5,7 @@ in this process need not be copied between two. A user's augmentation holds the 
 global state, so it gets processes. Which worker makes a batch changes nothing in it.
 """
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,7 @@ class BatchLoader:
                 batch_size=None,
                 num_workers=num_workers,
                 persistent_workers=True,
+                worker_init_fn=_leave_group,
                 pin_memory=pin_memory,
             )
 
@@ -75,6 +77,11 @@ class BatchLoader:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _leave_group(_worker: int) -> None:
+    """Let a process not share what is sent to the parent's group: the parent saves and ends it."""
+    os.setpgid(0, 0)
 
 
 def _plainly(loader: DataLoader[Any]) -> Generator[Batch, None, None]:

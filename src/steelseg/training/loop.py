@@ -122,11 +122,10 @@ def _move(tensor: Tensor | None, device: torch.device) -> Tensor | None:
 def _optimize(learner: Learner, gradient_clip: float, step: int) -> None:
     """Take one optimizer step with the gradients at hand."""
     learner.scaler.unscale_(learner.optimizer)
-    if gradient_clip:
-        norm = nn.utils.clip_grad_norm_(learner.model.parameters(), gradient_clip)
-        # The scaler of float16 expects overflows and skips their steps itself.
-        if not learner.scaler.is_enabled() and not bool(norm.isfinite()):
-            raise TrainingError(f"step {step}: the gradient is {float(norm)}")
+    norm = nn.utils.clip_grad_norm_(learner.model.parameters(), gradient_clip or math.inf)
+    # The scaler of float16 expects overflows and skips their steps itself.
+    if not learner.scaler.is_enabled() and not bool(norm.isfinite()):
+        raise TrainingError(f"step {step}: the gradient is {float(norm)}")
     learner.scaler.step(learner.optimizer)
     learner.scaler.update()
     learner.optimizer.zero_grad(set_to_none=True)
@@ -199,9 +198,17 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: Optimizer, tensors: Iterable[tuple[str, Tensor]], groups: Sequence[dict[str, Any]]
 ) -> None:
-    """Put back what `optimizer_tensors` and the parameter groups held."""
+    """Put back what `optimizer_tensors` and the parameter groups held.
+
+    Raises:
+        ValueError: if they are of another network.
+    """
     slots: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors:
         index, _, name = key.partition(".")
         slots.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": list(groups)})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)} is of another network")

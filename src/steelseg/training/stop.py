@@ -31,7 +31,7 @@ class StopNote:
 
 @contextmanager
 def noting_signals() -> Iterator[StopNote]:
-    """Note Ctrl-C and SIGTERM inside the block instead of stopping.
+    """Note Ctrl-C and SIGTERM inside the block instead of stopping; stop at its end.
 
     Outside the main thread, where Python delivers no signals, nothing is noted.
     """
@@ -42,6 +42,12 @@ def noting_signals() -> Iterator[StopNote]:
     before = {signum: signal.signal(signum, note.take) for signum in _SIGNALS}
     try:
         yield note
+    except RuntimeError:
+        # Where every process was sent the signal, the loss of a worker is no error of its own.
+        if note.signum is None:
+            raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+    if note.signum is not None:
+        raise Stopped(note.signum)

@@ -9,8 +9,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from steelseg.atomic import write_bytes
-from steelseg.config import Config, PostprocessConfig, TuneConfig
+from steelseg.config import Config
 from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
@@ -20,49 +19,24 @@ from steelseg.data.dataset import (
     balanced_chances,
     list_samples,
 )
-from steelseg.data.folds import assign_folds, read_folds, write_folds
+from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
 from steelseg.data.transforms import find_augmentation
-from steelseg.errors import CheckpointError, ConfigError
+from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.build import build_network
-from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.models.losses import build_loss
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
-from steelseg.training.fold import (
-    FoldFiles,
-    Progress,
-    is_done,
-    newest_good,
-    resume,
-    run_epochs,
-    seed_batch,
-)
+from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_batch
 from steelseg.training.loader import BatchLoader
-from steelseg.training.loop import Learner, Position, train_epoch
+from steelseg.training.loop import Position, train_epoch
+from steelseg.training.resume import pick_up, settings_difference
 from steelseg.training.setup import (
     build_learner,
     validation_pass,
     window_source,
 )
-from steelseg.training.stop import StopNote, noting_signals
-
-# Settings that may differ between a checkpoint and the training that goes on from it.
-_MAY_CHANGE = {
-    "data": {"root", "precropped_dir"},
-    "train": {
-        "amp",
-        "batch_size_val",
-        "compile",
-        "early_stopping",
-        "num_workers",
-        "save_best_only",
-        "save_minutes",
-    },
-    "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"cascade", "ensemble", "submission_form", "tta"},
-    "tune": set(TuneConfig.model_fields),
-}
+from steelseg.training.stop import noting_signals
 
 
 def train_run(
@@ -113,38 +87,21 @@ def train_run(
         write_folds(run.folds_csv, fold_of, _present(labels), groups)
     if config.model.encoder.startswith("mit_"):
         run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
-    with noting_signals() as note:
-        for fold in folds:
-            _train_fold(
-                config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint, note=note
-            )
+    for fold in folds:
+        _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
 
 
 def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
     """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
-    if odd := _difference(run.load_config(), config):
+    if odd := settings_difference(run.load_config(), config):
         raise ConfigError(f"{run.path} holds a run with {odd}. Choose another --out.")
     for fold in folds:
         if run.fold(fold).exists() and not go_on:
             raise ConfigError(
                 f"{run.fold(fold)} holds a fold already. Pass --resume to go on, or another --out."
             )
-
-
-def _difference(old: Config, new: Config) -> str:
-    """Name the first setting that training cannot change on the way; "" if there is none."""
-    before, after = old.model_dump(), new.model_dump()
-    free = {section: set(names) for section, names in _MAY_CHANGE.items()}
-    if new.train.scheduler in ("reduce_on_plateau", "none"):
-        # The other schedules are drawn over all epochs from the first step on.
-        free["train"].add("epochs")
-    for section, values in after.items():
-        for name, value in values.items():
-            if before[section][name] != value and name not in free.get(section, ()):
-                return f"{section}.{name}={before[section][name]}, not {value}"
-    return ""
 
 
 def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
@@ -193,7 +150,6 @@ def _train_fold(
     *,
     source: Windows,
     checkpoint: Path | None,
-    note: StopNote,
 ) -> None:
     """Train one fold from where it stands."""
     train, files = config.train, FoldFiles(run.fold(fold))
@@ -205,10 +161,15 @@ def _train_fold(
     dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
     chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
-    found = _find_checkpoint(config, run, files, fold, checkpoint)
-    before = found[1] if found else None
-    learner = build_learner(config, fold, num_batches=len(order), before=before)
-    done = _pick_up(run, learner, files, fold, found) if found else Progress()
+    origin = Origin(fold, config.model_dump(mode="json"), fingerprint(labels, fold_of))
+    learner, done = pick_up(
+        run,
+        files,
+        origin,
+        config,
+        chosen=checkpoint,
+        build=lambda before: build_learner(config, fold, num_batches=len(order), before=before),
+    )
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         return
@@ -242,85 +203,25 @@ def _train_fold(
                 after_step=after_step,
             )
 
-    run_epochs(
-        learner,
-        done,
-        files,
-        fold=fold,
-        epochs=train.epochs,
-        early_stopping=train.early_stopping,
-        save_best_only=train.save_best_only,
-        save_minutes=train.save_minutes,
-        settings=config.model_dump(mode="json"),
-        train=one_epoch,
-        validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
-        note=note,
-        report=partial(_report, config, run, fold),
-    )
+    with noting_signals() as note:
+        run_epochs(
+            learner,
+            done,
+            files,
+            origin,
+            epochs=train.epochs,
+            early_stopping=train.early_stopping,
+            save_best_only=train.save_best_only,
+            save_minutes=train.save_minutes,
+            train=one_epoch,
+            validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
+            note=note,
+            report=partial(_report, config, run, fold),
+        )
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
     )
-
-
-def _find_checkpoint(
-    config: Config, run: RunFolder, files: FoldFiles, fold: int, chosen: Path | None
-) -> tuple[Path, Checkpoint] | None:
-    """The chosen checkpoint, else the last one; None for a new fold.
-
-    Raises:
-        CheckpointError: if the fold was begun and no checkpoint of it can be used.
-    """
-    if chosen is not None:
-        found: tuple[Path, Checkpoint] | None = (chosen, load_checkpoint(chosen))
-    else:
-        found = newest_good(files.generations(), run.warn)
-        if found is None and files.history.exists():
-            raise CheckpointError(
-                f"{files.folder} was trained, but its last/ holds no checkpoint to go on from. "
-                "Remove the folder to train this fold anew."
-            )
-    if found is not None:
-        _refuse_other_settings(config, found[1], found[0], fold)
-    return found
-
-
-def _pick_up(
-    run: RunFolder,
-    learner: Learner,
-    files: FoldFiles,
-    fold: int,
-    found: tuple[Path, Checkpoint],
-) -> Progress:
-    """Put the learner back to a checkpoint."""
-    path, checkpoint = found
-    done = resume(learner, checkpoint, path)
-    if done.best_epoch and not files.best_model.exists():
-        _bring_best(run, files, path, done)
-    within = f" and {done.position.step} batches" if done.position.step else ""
-    run.say(f"fold {fold}: resumes from {path}, {done.epoch} epochs{within} done")
-    return done
-
-
-def _bring_best(run: RunFolder, files: FoldFiles, path: Path, done: Progress) -> None:
-    """Bring the best model so far from where the checkpoint lies, or start anew without it."""
-    for folder in (path.parent, path.parent.parent):
-        best = FoldFiles(folder).best_model
-        if best.exists() and load_checkpoint(best).state["epoch"] == done.best_epoch:
-            write_bytes(files.best_model, best.read_bytes())
-            return
-    run.warn(f"the best model so far does not lie beside {path}; the best epoch is sought anew.")
-    done.best_dice, done.best_epoch = -1.0, done.epoch
-
-
-def _refuse_other_settings(config: Config, checkpoint: Checkpoint, path: Path, fold: int) -> None:
-    """Raise CheckpointError if going on would not be what a whole run would have done."""
-    if checkpoint.state["fold"] != fold:
-        raise CheckpointError(f"{path} is of fold {checkpoint.state['fold']}, not of fold {fold}.")
-    if odd := _difference(checkpoint.config, config):
-        raise CheckpointError(
-            f"{path} was trained with {odd}. Resume with the same settings, or start a new run."
-        )
 
 
 def _report(
