@@ -14,6 +14,7 @@ from steelseg.deployment.exported import (
     record_text,
 )
 from steelseg.errors import CheckpointError
+from steelseg.evaluation.cascade_file import Cascade, write_cascade
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, predict_batch
 from steelseg.inference.manifest import read_manifest
@@ -90,6 +91,46 @@ def test_a_bundle_of_int8_gives_what_its_export_gives(run, tmp_path):
     np.testing.assert_array_equal(Predictor(path).probs(strip), expected[0].numpy())
     assert np.abs(Predictor(run.path, folds=[0]).probs(strip) - expected[0].numpy()).max() > 1e-4
     assert read_manifest(path).precision == "int8"
+
+
+def test_the_first_look_of_an_int8_bundle_is_not_int8(copy, run, tmp_path):
+    """Its cut was chosen on probabilities in full precision; it runs on the same backend."""
+    digest = load_checkpoint(run.best_model(1)).sha256
+    write_cascade(copy.cascade_json, Cascade(str(run.path), 1, digest, 0.0), {})
+    path = bundle(copy.path, folds=[0], made_from="openvino-int8")
+    strip = run.path.parent / "input" / "test_images" / "test_000.jpg"
+
+    fp32 = (export_folder(run, "openvino", "fp32") / "fold_1.bin").read_bytes()
+    assert (path / "models" / "first.bin").read_bytes() == fp32
+    plain = Predictor(path, ["inference.cascade=false"]).probs(strip)
+    np.testing.assert_array_equal(Predictor(path).probs(strip), plain)
+    assert plain.any()
+    for file in path.rglob("*.*"):
+        assert str(run.path).encode() not in file.read_bytes(), file
+
+
+def test_a_first_look_that_was_not_exported_is_named(copy, run):
+    """With both ways out: export it, or do without."""
+    first = copy.path.with_name("first")
+    shutil.copytree(run.path, first, ignore=shutil.ignore_patterns("export"))
+    digest = load_checkpoint(run.best_model(1)).sha256
+    write_cascade(copy.cascade_json, Cascade("../first", 1, digest, 0.0), {})
+
+    with pytest.raises(CheckpointError, match=r"steelseg export .*first .*inference.cascade=false"):
+        bundle(copy.path, made_from="onnx-fp32")
+
+
+def test_a_batch_changes_no_bit_of_a_strip(run, tmp_path):
+    """Exported networks take several strips at once on a processor, each by itself."""
+    path = bundle(run.path, out=tmp_path / "b", made_from="openvino-fp32")
+    folder = run.path.parent / "input" / "train_images"
+    names = sorted(file.name for file in folder.iterdir())
+    predictor = Predictor(path, ["train.batch_size_val=3"])
+
+    found = predictor.stream(names, lambda name: read_image(folder / name, channels=1))
+
+    for name, _, _, probs_chw in found:
+        np.testing.assert_array_equal(probs_chw, predictor.probs(folder / name))
 
 
 def test_the_manifest_says_what_the_export_is(run, tmp_path):

@@ -1,7 +1,7 @@
 """The bundling stage: all that prediction needs in one folder that is checked when it is read.
 
 Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json,
-       RUN/export/FORMAT-PRECISION/
+       RUN/export/FORMAT-PRECISION/, RUN/cascade.json with the run it names
 Writes FOLDER/manifest.json, FOLDER/models/
 
 Nothing in a bundle says where it was made, or when: made again of the same run it has the same
@@ -61,6 +61,11 @@ _KEPT = {
 
 MadeFrom = Literal["torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
 """The checkpoints themselves, or what `steelseg export` made of them."""
+
+_FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
+    "onnx-int8": "onnx-fp32",
+    "openvino-int8": "openvino-fp32",
+}
 
 
 def bundle_run(
@@ -130,12 +135,21 @@ def _exported(
 
 
 def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirst:
-    """Write the network that looks first into a bundle, in the same format as the others."""
+    """Write the network that looks first into a bundle, in the same format as the others.
+
+    It is never int8: its cut was chosen on probabilities in full precision.
+    """
     cascade = read_cascade(run.cascade_json)
     assert cascade is not None
     first = RunFolder(run.path / cascade.first)
     config, fold = first.load_config(), cascade.fold
-    exported = {} if made_from == "torch" else _exported(first, [fold], made_from)
+    exact = _FULL_PRECISION.get(made_from, made_from)
+    try:
+        exported = {} if exact == "torch" else _exported(first, [fold], exact)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} It looks first for {run.path}; to bundle without it: inference.cascade=false."
+        ) from None
     checkpoint = load_checkpoint(first.best_model(fold))
     return BundledFirst(
         model=_put(models, "first", checkpoint, exported.get(fold), fold=fold),
