@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: setup demo test lint types imports unit torture format docs build bench clean
+.PHONY: setup demo test test-export lint types imports unit torture format docs build bench clean
 
 setup: $(VENV)/.ready
 
@@ -48,6 +48,10 @@ unit: setup
 # Every promise of docs/reliability.md in full counts; it says there how long that takes.
 torture: setup
 	$(BIN)/python -m torture
+
+# Minutes for each network: torch's ONNX exporter traces it anew.
+test-export: setup
+	$(BIN)/python -m pytest -m export
 
 format: setup
 	$(BIN)/ruff check --fix .

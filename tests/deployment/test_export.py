@@ -13,6 +13,8 @@ from steelseg.errors import CheckpointError, ConfigError, ExportError
 from steelseg.inference.backends import load_exported
 from steelseg.models.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.export
+
 # Of a network that learned nothing, on eight tiny strips.
 ANYTHING = ("dice", "speed")
 
