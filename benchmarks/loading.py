@@ -9,11 +9,12 @@ take turns. The store goes to a temporary folder. All files are read once before
 of the page cache, not from a disk.
 
 `added_mb` is the most that loading adds to the process as it was before it read any label, while
-batches wait for a slow network: the unique set of this process and its worker together, which is
-the anonymous and shared memory that only they hold, each page counted once. Unique set sizes that
-the system gives for each of the two would not add up: pages that a forked worker shares with its
-parent are in neither. Files are read, not mapped, so their pages are the system's on every side.
-Memory is read from Linux's /proc.
+batches are read once and then held, as by a slow network: the memory that only this process and
+its worker hold, each page counted once. `mapped_mb` is the part of it that page tables show. It
+misses shared memory on its way from a worker process, which an open file holds and nobody maps.
+The unique set sizes that the system gives for each of the two would not add up: pages that a forked
+worker shares with its parent are in neither. Files are read, not mapped, so their pages are the
+system's on every side. Memory is read from Linux's /proc.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -41,8 +43,8 @@ from steelseg.models.allocator import keep_freed_memory
 from steelseg.training.loader import BatchLoader
 
 SIDES = ("reference", "full", "crops", "precropped")
-FIGURES = ("samples_per_second", "added_mb")
-BATCHES_HELD = 40
+FIGURES = ("samples_per_second", "added_mb", "mapped_mb")
+BATCHES_HELD = 24
 
 
 def main():
@@ -117,8 +119,9 @@ def measure(args):
     make = reference_epochs if args.side == "reference" else our_epochs
     epoch = make(args)
     speed = samples_per_second(epoch, args.seconds)
-    most = most_memory(epoch(), pause=1.5 * BATCH_SIZE / speed)
-    return {"samples_per_second": round(speed, 1), "added_mb": megabytes(most - bare)}
+    most = most_memory(epoch(), pause=3 * BATCH_SIZE / speed)
+    added = {name: megabytes(most[name] - bare[name]) for name in bare}
+    return {"samples_per_second": round(speed, 1), **added}
 
 
 def reference_epochs(args):
@@ -159,30 +162,48 @@ def our_epochs(args):
 
 def samples_per_second(epoch, seconds):
     """Time whole epochs, after one that starts the worker and warms up."""
-    for _ in epoch():
-        pass
+    count_samples(epoch())
     count, begin = 0, time.monotonic()
     while time.monotonic() - begin < seconds:
-        count += sum(len(batch[0]) for batch in epoch())
+        count += count_samples(epoch())
     return count / (time.monotonic() - begin)
 
 
+def count_samples(batches):
+    """Take every batch and let it go."""
+    return sum(len(batch[0]) for batch in batches)
+
+
 def most_memory(batches, *, pause):
-    """The most that `memory` gives over some batches, each held for `pause` seconds."""
-    most = 0
-    for _ in islice(batches, BATCHES_HELD):
+    """The most that `memory` gives over some batches, each read and held for `pause` seconds."""
+    rows = []
+    for batch in islice(batches, BATCHES_HELD):
+        for tensor in batch[:2]:
+            tensor.numpy().max()
         time.sleep(pause)
-        most = max(most, memory())
-    return most
+        rows.append(memory())
+    return {name: max(row[name] for row in rows) for name in rows[0]}
 
 
 def memory():
-    """Bytes that belong to this process and its workers alone."""
+    """Bytes that this process and its workers hold alone: all, and those that are mapped."""
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:] for pid in pids]
-    return 1024 * sum(
-        kib_of(name, rollup) for name in ("Pss_Anon", "Pss_Shmem") for rollup in rollups
+    private, shared = (
+        1024 * sum(kib_of(name, rollup) for rollup in rollups) for name in ("Pss_Anon", "Pss_Shmem")
     )
+    return {"added_mb": private + max(shared, open_segments(pids)), "mapped_mb": private + shared}
+
+
+def open_segments(pids):
+    """Bytes of the shared memory that these processes hold open, mapped or not."""
+    sizes = {}
+    for path in (file for pid in pids for file in Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if str(path.readlink()).startswith("/dev/shm/"):
+                stat = path.stat()
+                sizes[stat.st_ino] = 512 * stat.st_blocks
+    return sum(sizes.values())
 
 
 def kib_of(name, lines):
