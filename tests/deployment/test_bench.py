@@ -25,6 +25,7 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.export
 def test_every_way_there_is_takes_part_and_the_run_stays_as_it_is(exported_run):
     """Exports that are there are used; their probabilities are what exporting promised."""
     before = files_of(exported_run.path)
@@ -47,6 +48,7 @@ def test_every_way_there_is_takes_part_and_the_run_stays_as_it_is(exported_run):
     assert files_of(exported_run.path) == before
 
 
+@pytest.mark.export
 def test_an_export_that_is_missing_is_made_elsewhere(exported_run, tmp_path):
     """Its command begins with exporting it; a network of another fold is no substitute."""
     told = []
@@ -74,6 +76,7 @@ def test_an_export_that_is_missing_is_made_elsewhere(exported_run, tmp_path):
     assert told == []
 
 
+@pytest.mark.export
 def test_a_runtime_that_is_not_installed_is_left_out_with_a_word(
     exported_run, tmp_path, monkeypatch
 ):
