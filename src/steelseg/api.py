@@ -14,6 +14,7 @@ from steelseg.config import Config
 from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.manifest import compare_manifest, write_manifest
 from steelseg.data.store import build_store, open_store
+from steelseg.deployment.bench import Bench, bench_run
 from steelseg.deployment.bundle import MadeFrom, bundle_run
 from steelseg.deployment.export import ExportPlan, export_run
 from steelseg.deployment.exported import Check, Export, Format
@@ -24,6 +25,7 @@ from steelseg.evaluation.first_look import Looks
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.evaluation.tuned import Tuned, is_open
+from steelseg.inference.manifest import Backend
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
@@ -190,6 +192,28 @@ def bundle(
     run_folder = RunFolder(Path(run_dir))
     path = Path(out) if out else None
     return bundle_run(run_folder, overrides, out=path, folds=folds, made_from=made_from)
+
+
+def bench(
+    place: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    folds: Sequence[int] | None = None,
+    images: Path | str | None = None,
+    strips: int = 32,
+    rounds: int = 3,
+    backends: Sequence[Backend] = ("torch", "onnx", "openvino"),
+) -> Bench:
+    """Time every way to predict with a run or a bundle; see `deployment.bench.bench_run`."""
+    return bench_run(
+        Path(place),
+        overrides,
+        folds=folds,
+        images=Path(images) if images else None,
+        strips=strips,
+        rounds=rounds,
+        backends=backends,
+    )
 
 
 def run(

@@ -15,7 +15,7 @@ from types import FrameType
 
 from steelseg import __version__
 from steelseg.commands.data import add_check, add_precrop, add_synth
-from steelseg.commands.deployment import add_bundle, add_export
+from steelseg.commands.deployment import add_bench, add_bundle, add_export
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.training import add_oof, add_run, add_train
@@ -120,5 +120,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_predict(commands)
     add_export(commands)
     add_bundle(commands)
+    add_bench(commands)
     add_synth(commands)
     return parser

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steelseg import Predictor
-from steelseg.api import bundle, export
+from steelseg.api import bundle
 from steelseg.data.images import read_image
 from steelseg.deployment.exported import (
     EXPORT_JSON,
@@ -20,22 +20,14 @@ from steelseg.inference.forward import ForwardPlan, predict_batch
 from steelseg.inference.manifest import read_manifest
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
-from steelseg.training.train import train_run
 
 FORMATS = ("onnx", "openvino")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, make_config, make_strips):
-    """Give a run with exports: both folds in both formats, one fold as int8; tests keep it so."""
-    folder = tmp_path_factory.mktemp("exported")
-    make_strips(folder / "input")
-    train_run(make_config(folder / "input", "model.encoder=tu-test_resnet"), folder / "run")
-    for format in FORMATS:
-        export(folder / "run", format=format)
-    # Of a network that has learnt nothing int8 may be worse, and slower on so few pixels.
-    export(folder / "run", format="openvino", int8=True, folds=[0], allow=["dice", "speed"])
-    return RunFolder(folder / "run")
+@pytest.fixture
+def run(exported_run):
+    """Give it by a short name."""
+    return exported_run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Commands that bring a run elsewhere: export, bundle."""
+"""Commands that bring a run elsewhere: export, bundle, bench."""
 
 import argparse
 
@@ -113,4 +113,68 @@ def _run_bundle(args: argparse.Namespace) -> int | None:
         args.run_dir, args.settings, out=args.out, folds=args.fold, made_from=args.made_from
     )
     print(f"wrote {path}")
+    return None
+
+
+def add_bench(commands: Commands) -> None:
+    """Add `steelseg bench`."""
+    parser = add_command(commands, _run_bench, "time every way to predict on this machine")
+    parser.add_argument("place", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_fold(parser)
+    parser.add_argument(
+        "--images", type=path, metavar="DIR", help="the strips; default data.root/test_images"
+    )
+    parser.add_argument(
+        "--strips",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="how many of them, taken evenly; default 32",
+    )
+    parser.add_argument(
+        "--rounds", type=_count, default=3, metavar="N", help="turns of each; default 3"
+    )
+    parser.add_argument(
+        "--backends",
+        choices=("torch", "onnx", "openvino"),
+        nargs="+",
+        default=("torch", "onnx", "openvino"),
+        help="which to try, of a run; default all that are installed",
+    )
+    parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")
+
+
+def _run_bench(args: argparse.Namespace) -> int | None:
+    """Time every way to predict on this machine, with your model and your strips.
+
+    Backends and precisions take turns on the same strips, from image file to rows of run lengths.
+    strips/s: many in a stream. times: the first line's. ms: one strip by itself, the median, and
+    what 95 % stay below. difference: the largest of any probability from the first line's. Exports
+    that RUN lacks are made in a temporary folder, unchecked: `steelseg export` checks them.
+
+    Reads  RUN or a bundle, DIR
+    Writes FILE on request
+
+    Example: steelseg bench outputs/first --images new_strips --out bench.json
+    """
+    import json
+    from dataclasses import asdict
+
+    from steelseg.api import bench
+    from steelseg.atomic import write_text
+    from steelseg.deployment.bench import describe
+
+    found = bench(
+        args.place,
+        args.settings,
+        folds=args.fold,
+        images=args.images,
+        strips=args.strips,
+        rounds=args.rounds,
+        backends=args.backends,
+    )
+    print(describe(found))
+    if args.out:
+        write_text(args.out, json.dumps(asdict(found), indent=1) + "\n")
+        print(f"wrote {args.out}")
     return None

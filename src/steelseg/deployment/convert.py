@@ -17,7 +17,7 @@ from steelseg.deployment.files import write_onnx, write_openvino
 from steelseg.deployment.quantize import quantize
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import need
-from steelseg.models.model import StripNet
+from steelseg.models.model import StripNet, pad_to_multiple
 
 Size = tuple[int, int] | None
 """Height and width of the images that a file takes, in pixels; None takes any."""
@@ -60,6 +60,12 @@ def convert(
         return {"fp32": full}
     quantize(full, int8, calibration, format=format)
     return {"fp32": full, "int8": int8}
+
+
+def as_input(image_hwc: NDArray[np.uint8], model: StripNet) -> NDArray[np.uint8]:
+    """A strip as an exported network takes it: a batch of one, padded."""
+    image_nchw = torch.from_numpy(np.ascontiguousarray(image_hwc.transpose(2, 0, 1)))[None]
+    return pad_to_multiple(image_nchw, model.multiple).contiguous().numpy()
 
 
 def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from steelseg.atomic import replacing_folder, write_text
@@ -27,7 +26,7 @@ from steelseg.data.check import load_labels
 from steelseg.data.folds import read_folds
 from steelseg.data.images import read_image
 from steelseg.deployment.checks import describe, failures
-from steelseg.deployment.convert import Size, convert
+from steelseg.deployment.convert import Size, as_input, convert
 from steelseg.deployment.exported import (
     EXPORT_JSON,
     SUFFIXES,
@@ -56,7 +55,6 @@ from steelseg.inference.members import checkpoint_member, refuse_unfit
 from steelseg.inference.settings import forward_plan
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.models.model import StripNet, pad_to_multiple
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder
 
@@ -183,7 +181,7 @@ def _export_fold(
             channels=config.data.channels,
             size=size,
             calibration=[
-                _as_input(strips.read(image_id), model)
+                as_input(strips.read(image_id), model)
                 for image_id in show(calibration, len(calibration), f"fold {fold}: read")
             ],
         )
@@ -222,12 +220,6 @@ def _export_fold(
         waived=waived,
         packages={name: version(name) for name in _PACKAGES},
     )
-
-
-def _as_input(image_hwc: NDArray[np.uint8], model: StripNet) -> NDArray[np.uint8]:
-    """A strip as an exported network takes it: a batch of one, padded."""
-    image_nchw = torch.from_numpy(np.ascontiguousarray(image_hwc.transpose(2, 0, 1)))[None]
-    return pad_to_multiple(image_nchw, model.multiple).contiguous().numpy()
 
 
 def _judge(

@@ -107,11 +107,10 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
         raise CheckpointError(f"{weights} is missing: {path} has its weights there.")
     ov = need("openvino")
     core = ov.Core()
-    has_half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "bf16" if amp and has_half else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if amp and openvino_has_half() else "f32",
     }
     try:
         compiled = core.compile_model(core.read_model(path, weights), "CPU", settings)
@@ -129,6 +128,12 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
     height, width = (None if side.is_dynamic else side.get_length() for side in sides)
     requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     return _Loaded(infer, (height, width), ThreadPoolExecutor(requests))
+
+
+def openvino_has_half() -> bool:
+    """Whether OpenVINO computes in bf16 on this processor."""
+    capabilities = need("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities
 
 
 def need(package: str) -> Any:

@@ -21,7 +21,7 @@ from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
-from steelseg.inference.sources import Place, open_source
+from steelseg.inference.sources import Place, Source, open_source
 from steelseg.models.precision import pick_device
 
 
@@ -34,7 +34,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: Place | Sequence[Place],
+        source: Place | Sequence[Place] | Source,
         overrides: Sequence[str] = (),
         *,
         folds: Sequence[int] | None = None,
@@ -43,9 +43,10 @@ class Predictor:
         """Load the checkpoints.
 
         Args:
-            source: A run folder, a checkpoint, or several checkpoints.
+            source: A run folder, a bundle, a checkpoint, or several checkpoints; or what
+                `open_source` made of one, which has its overrides and folds already.
             overrides: Settings to change, such as "postprocess.threshold=0.4".
-            folds: Folds of the run folder to use; None uses every trained one.
+            folds: Folds of the run or bundle to use; None uses every trained one.
             device: Where to predict; None takes a GPU where there is one.
 
         Raises:
@@ -53,7 +54,9 @@ class Predictor:
             ConfigError: if an override is wrong.
             DataError: if postprocess.json is damaged.
         """
-        found = open_source(source, overrides, folds=folds)
+        found = (
+            source if isinstance(source, Source) else open_source(source, overrides, folds=folds)
+        )
         self.config = found.config
         where = torch.device(device) if device else pick_device()
         sequential = found.config.inference.ensemble == "sequential"
