@@ -6,7 +6,7 @@
 float32 and row-major, each class is thresholded, its components are filtered one by one, the usual
 function writes the run lengths. Ours is `steelseg predict` with bundles of one fold: torch's
 checkpoint and whatever RUN/export holds, and each with the first look of RUN/cascade.json where
-there is one. Every side has the same weights, threshold 0.5, min_size 3500, strips and threads;
+there is one. Every side has the same weights, threshold 0.5, min_size 200, strips and threads;
 each runs in a process of its own, in turns, and the best round counts, without its start-up. Rows
 that are not the reference's are counted. Prints JSON.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 FOLD = 0
-THRESHOLD, MIN_SIZE = 0.5, 3500
+THRESHOLD, MIN_SIZE = 0.5, 200
 SETTINGS = [
     f"postprocess.threshold={THRESHOLD}",
     f"postprocess.min_size={MIN_SIZE}",
