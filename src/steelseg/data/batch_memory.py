@@ -50,7 +50,10 @@ class BatchMemory:
 
     def _take(self, size: int) -> NDArray[np.uint8]:
         """Take a free block, or a new one where there is none as large."""
-        block = self._free.pop() if self._free else np.empty(size, np.uint8)
+        try:
+            block = self._free.pop()
+        except IndexError:  # asked for, not looked up: another thread may take the last one
+            block = np.empty(size, np.uint8)
         if block.size < size:
             block = np.empty(size, np.uint8)
         # A tensor holds this view for as long as anything holds the tensor or a part of it.
