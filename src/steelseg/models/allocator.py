@@ -6,7 +6,6 @@ at each step. How far memory grows then is in docs/experiments.md.
 """
 
 import ctypes
-import ctypes.util
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -25,8 +24,8 @@ def keep_freed_memory() -> bool:
 
 def _set(parameters: dict[int, int]) -> bool:
     """Call mallopt for each parameter, if there is one."""
-    name = ctypes.util.find_library("c")
-    mallopt = getattr(ctypes.CDLL(name), "mallopt", None) if name else None
+    # Of this process: find_library would start a compiler to search for it.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     return all(mallopt(parameter, value) == 1 for parameter, value in parameters.items())
