@@ -10,6 +10,7 @@ import torch
 from steelseg.deployment.convert import to_onnx, to_openvino
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.backends import load_exported
+from steelseg.inference.signal_stack import signal_stack
 from steelseg.models.model import build_model
 
 FORMATS = ("net.onnx", "net.xml")
@@ -156,3 +157,21 @@ def test_nothing_is_sent_when_openvino_is_imported(tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == ""
     assert not (tmp_path / "intel").exists()
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_signals_are_handled_where_they_were_before(amp, exported):
+    """OpenVINO's own stack for handlers is gone once its networks are: Ctrl-C would crash."""
+
+    def place():
+        stack = signal_stack()
+        return stack.sp, stack.size, stack.flags
+
+    before = place()
+
+    networks = [load_exported(exported[0] / "net.xml", multiple=32, amp=amp) for _ in range(2)]
+    assert place() == before
+    while networks:
+        del networks[0]
+
+    assert place() == before
