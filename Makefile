@@ -42,8 +42,9 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
+# Two processes; a thread each, because threads that wait for each other's cores spin.
 unit: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every promise of docs/reliability.md in full counts; it says there how long that takes.
 torture: setup
