@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 # Half-size strips train four times as fast; what they teach is enough to compare by.
 SYNTH = ["--num-train", 48, "--num-test", 1, "--height", 128, "--width", 800, "--min-per-class", 8]
 STRIPS = ["--num-train", 80, "--num-test", 60, "--seed", 1]
-SMALL = ["model.arch=linknet", "model.encoder=mobilenet_v2"]
+SMALL = ["model.arch=linknet", "model.encoder=tu-resnet10t"]
 LARGE = ["model.arch=unet", "model.encoder=efficientnet-b3"]
 
 
