@@ -33,6 +33,10 @@ from steelseg.models.model import at_multiples
 _Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """From one image, shape (1, channels, H, W), to its logits."""
 
+# OpenVINO imports what its answers need when it first gives one. Two threads that do so at once
+# wait for each other for ever: one has the interpreter, the other what it waits for.
+_FIRST_ANSWER = threading.Lock()
+
 
 def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
     """Load an exported network.
@@ -121,15 +125,20 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
     own = threading.local()
 
     def infer(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
         # A copy, because the request writes its next answer to the same place.
         return np.array(own.request.infer([image_nchw], share_inputs=True, share_outputs=True)[0])
+
+    def infer_alone_first(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if hasattr(own, "request"):
+            return infer(image_nchw)
+        with _FIRST_ANSWER:
+            own.request = compiled.create_infer_request()
+            return infer(image_nchw)
 
     sides = compiled.input(0).partial_shape[2], compiled.input(0).partial_shape[3]
     height, width = (None if side.is_dynamic else side.get_length() for side in sides)
     requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-    return _Loaded(infer, (height, width), ThreadPoolExecutor(requests))
+    return _Loaded(infer_alone_first, (height, width), ThreadPoolExecutor(requests))
 
 
 @kept_signal_stack()
