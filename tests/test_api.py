@@ -3,12 +3,15 @@ import re
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
 import steelseg
 from steelseg.api import check, evaluate, oof, precrop, run, train
 from steelseg.errors import ConfigError, DataError
+from steelseg.inference.journal import Journal
+from steelseg.inference.predict import predict_folder
 
 
 @pytest.fixture
@@ -53,6 +56,26 @@ def test_run_goes_to_a_folder_of_its_own_by_default(config, tmp_path, monkeypatc
     assert len(list((path / "overlays").iterdir())) == 2
     assert len(list((path / "overlays_oof").iterdir())) == 4
     assert not (path / "fold_0").exists()
+
+
+def test_a_run_that_was_killed_while_it_predicted_goes_on_there(config, tmp_path, capsys):
+    """Its last strips are predicted, not all; the submission is that of a whole prediction."""
+    add = Journal.add
+
+    def add_once(journal, entry):
+        if entry.image_id == "test_001.jpg":
+            raise KeyboardInterrupt
+        add(journal, entry)
+
+    with mock.patch.object(Journal, "add", add_once), pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "run", folds=[0])
+    assert not (tmp_path / "run" / "submission.csv").exists()
+    run(config, tmp_path / "run", folds=[0], resume=True)
+    predict_folder(steelseg.Predictor(tmp_path / "run", folds=[0]), tmp_path / "whole")
+
+    assert "1 of 2 images were predicted before" in capsys.readouterr().err
+    found, expected = (tmp_path / name / "submission.csv" for name in ("run", "whole"))
+    assert found.read_bytes() == expected.read_bytes()
 
 
 def test_evaluate_gives_what_it_writes(trained_run, tmp_path):

@@ -144,7 +144,49 @@ def test_what_a_disk_refuses_is_one_line(number, tmp_path, capsys):
         raise OSError(number, os.strerror(number), str(tmp_path / "a"))
 
     assert guard(fail) == 1
-    assert capsys.readouterr().err == f"error: {tmp_path / 'a'}: {os.strerror(number)}.\n"
+    line = f"error: {tmp_path / 'a'}: {os.strerror(number)}."
+    if number == errno.ENOSPC:
+        line += " Make room and give the command again; training goes on with --resume."
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_a_lack_of_memory_says_what_to_lower(capsys):
+    """From torch on a processor, from numpy, and from the system."""
+    import mmap
+
+    import numpy as np
+    import torch
+
+    for allocate in (
+        lambda: torch.empty(2**60),
+        lambda: np.empty(2**50),
+        lambda: mmap.mmap(-1, 2**60),
+    ):
+        assert guard(allocate) == 1
+        line = capsys.readouterr().err
+        assert line.startswith("error: There is not enough memory. Lower train.batch_size_train")
+        assert line.count("\n") == 1
+
+
+def test_a_lack_of_memory_on_a_gpu_says_so_too(capsys):
+    """Its error is torch's own, and its words are known."""
+    import torch
+
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    assert guard(fail) == 1
+    assert "inference.ensemble=sequential" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_keeps_its_traceback():
+    """A RuntimeError about anything else is not the user's."""
+
+    def fail():
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        guard(fail)
 
 
 def test_a_run_folder_in_a_file_is_refused(settings, tmp_path, capsys):

@@ -70,3 +70,16 @@ def test_only_folds_with_a_best_model_are_trained(tmp_path):
     (tmp_path / "fold_1").mkdir()
 
     assert RunFolder(tmp_path).trained_folds(5) == [0, 2]
+
+
+@pytest.mark.parametrize("name", ["training_log.txt", "events.jsonl"])
+def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path, name):
+    """A stranger's run folder could have it written into any file of its user."""
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / name).symlink_to(tmp_path / "precious")
+    run = RunFolder(tmp_path)
+
+    with pytest.raises(OSError, match=name):
+        run.event("epoch", {}) if name == "events.jsonl" else run.say("text")
+
+    assert (tmp_path / "precious").read_text() == "old"

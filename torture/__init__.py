@@ -6,6 +6,7 @@ One module is one row of the table. It has
     COUNT                   how often the full run tries it
     QUICK                   how often `make test` does
     run(count) -> Outcome   tries it so often
+    MISSING                 what this machine lacks for it; "" or absent when nothing
 
 `python -m torture` runs all rows, `python -m torture csv_texts --count 500` one of them.
 """

@@ -19,6 +19,8 @@ def main() -> int:
     outcomes = {}
     for module in args.rows or rows:
         row = rows[module]
+        if missing := getattr(row, "MISSING", ""):
+            parser.error(f"{module}: {missing}")
         _say(f"{module}: {row.NAME} ...")
         outcomes[module, row.NAME] = found = row.run(args.count or row.COUNT)
         _say(f"{module}: {'' if found.is_kept else 'FAILED: '}{found}")

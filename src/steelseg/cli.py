@@ -26,15 +26,31 @@ _FOR_THE_USER = frozenset(
     (
         errno.EACCES,
         errno.EDQUOT,
+        errno.EEXIST,
         errno.EFBIG,
         errno.EIO,
         errno.EISDIR,
+        errno.ELOOP,
         errno.ENAMETOOLONG,
         errno.ENOSPC,
         errno.ENOTDIR,
         errno.EPERM,
         errno.EROFS,
+        errno.ESTALE,
     )
+)
+
+# How torch says that memory is short: on a processor, on a GPU, and of a lost worker.
+_NO_MEMORY = (
+    *("DefaultCPUAllocator", "not enough memory"),
+    *("out of memory", "_STATUS_ALLOC_FAILED"),
+    "by signal: Killed",
+)
+
+_LESS_MEMORY = (
+    "There is not enough memory. Lower train.batch_size_train or the crop size to train, "
+    "train.batch_size_val to validate, train.num_workers where samples are loaded; "
+    "inference.ensemble=sequential predicts with one network at a time."
 )
 
 # A setting is recognised wherever it stands, so options may come before or after it.
@@ -80,17 +96,34 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         return 1
-    except OSError as error:
-        if error.errno not in _FOR_THE_USER:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if _is_out_of_memory(error):
+            print(f"error: {reword(_LESS_MEMORY)}", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or error.errno not in _FOR_THE_USER:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}.", file=sys.stderr)
+        print(f"error: {place}{error.strerror}.{_way_out(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(reword("interrupted; a run that was begun goes on with --resume"), file=sys.stderr)
         return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _way_out(error: OSError) -> str:
+    """What to do about a full disk; other errors speak for themselves."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return " Make room and give the command again; training goes on with --resume."
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory was short."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ Stages speak through these files alone, so that each can be run again by itself.
 """
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -85,21 +86,30 @@ class RunFolder:
     def say(self, text: str) -> None:
         """Print a result and keep it in training_log.txt."""
         print(text, flush=True)
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{_now()} {text}\n")
+        _append(self._log, f"{_now()} {text}\n")
 
     def warn(self, text: str) -> None:
         """Print a warning to stderr and keep it in training_log.txt."""
         print(f"warning: {text}", file=sys.stderr, flush=True)
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{_now()} warning: {text}\n")
+        _append(self._log, f"{_now()} warning: {text}\n")
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append one line of JSON to events.jsonl; a figure that is not defined is null."""
         plain = {name: None if value != value else value for name, value in values.items()}
         line = json.dumps({"time": _now(), "event": kind, **plain})
-        with self.events_jsonl.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        _append(self.events_jsonl, line + "\n")
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a log. A link in its place is not followed: the run folder may be a stranger's."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        with os.fdopen(handle, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        # A full disk is reported without the name of the file.
+        error.filename = str(path)
+        raise
 
 
 def create_run(path: Path, config: Config) -> RunFolder:

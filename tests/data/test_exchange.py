@@ -1,5 +1,6 @@
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from steelseg.data import rle
-from steelseg.data.exchange import coco_writer, components, jsonl_writer, png_writer
+from steelseg.data.exchange import (
+    coco_writer,
+    components,
+    find_components,
+    find_defects,
+    jsonl_writer,
+    write_pngs,
+)
 from steelseg.errors import DataError
 
 NAMES = ("scratch", "inclusion")
@@ -35,14 +43,16 @@ def decode_counts(segmentation):
     return np.array(pixels).reshape((height, width), order="F")
 
 
-def write(make_writer, path, mask_chw=MASK_CHW, probs_chw=PROBS_CHW, image_id="a.jpg"):
-    with make_writer(path, NAMES) as add:
-        add(image_id, mask_chw, probs_chw)
+def write_coco(path, *masks_chw):
+    with coco_writer(path, NAMES) as add:
+        for number, mask_chw in enumerate(masks_chw):
+            add(f"{number}.jpg", find_components(mask_chw, mask_chw * 0.5))
 
 
 def test_coco_annotates_each_component(tmp_path):
     """The worked example: pixels that touch at a corner belong to one component."""
-    write(coco_writer, tmp_path / "p.json")
+    with coco_writer(tmp_path / "p.json", NAMES) as add:
+        add("a.jpg", find_components(MASK_CHW, PROBS_CHW))
 
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["categories"] == [{"id": 1, "name": "scratch"}, {"id": 2, "name": "inclusion"}]
@@ -68,9 +78,7 @@ def test_coco_components_add_up_to_the_masks(masks):
     """Decoded by another route, the annotations of an image and class are its mask."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "p.json"
-        with coco_writer(path, NAMES) as add:
-            for number, mask_chw in enumerate(masks):
-                add(f"{number}.png", mask_chw, mask_chw * 0.5)
+        write_coco(path, *masks)
         found = json.loads(path.read_text())
 
     totals = [np.zeros(mask_chw.shape, dtype=int) for mask_chw in masks]
@@ -85,7 +93,7 @@ def test_coco_components_add_up_to_the_masks(masks):
     ids = [annotation["id"] for annotation in found["annotations"]]
     assert ids == list(range(1, len(ids) + 1))
     assert [image["file_name"] for image in found["images"]] == [
-        f"{number}.png" for number in range(len(masks))
+        f"{number}.jpg" for number in range(len(masks))
     ]
 
 
@@ -96,7 +104,7 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
 
     with coco_writer(tmp_path / "p.json", NAMES) as add:
         for number in range(3):
-            add(f"{number}.jpg", mask_chw, mask_chw.astype(np.float32))
+            add(f"{number}.jpg", find_components(mask_chw, mask_chw.astype(np.float32)))
         written = sum(file.stat().st_size for file in tmp_path.iterdir())
 
     assert written > 100_000
@@ -104,9 +112,9 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
 
 def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
     """The worked example; the clean image has a line too, or it would look forgotten."""
-    with jsonl_writer(tmp_path / "p.jsonl", NAMES) as add:
-        add("a.jpg", MASK_CHW, PROBS_CHW)
-        add("b.jpg", np.zeros_like(MASK_CHW), PROBS_CHW)
+    with jsonl_writer(tmp_path / "p.jsonl") as add:
+        add("a.jpg", find_defects(MASK_CHW, PROBS_CHW, NAMES))
+        add("b.jpg", find_defects(np.zeros_like(MASK_CHW), PROBS_CHW, NAMES))
 
     first, second = map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())
     assert first == {
@@ -129,16 +137,14 @@ def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
 
 @given(mask_chw=small_masks)
 @settings(max_examples=40, deadline=None)
-def test_jsonl_masks_decode_to_what_was_added(mask_chw):
+def test_defects_of_a_line_decode_to_the_masks(mask_chw):
     """Class, box and area agree with the decoded mask."""
-    with tempfile.TemporaryDirectory() as folder:
-        write(jsonl_writer, Path(folder) / "p.jsonl", mask_chw, mask_chw.astype(np.float32))
-        found = json.loads((Path(folder) / "p.jsonl").read_text())
+    found = find_defects(mask_chw, mask_chw.astype(np.float32), NAMES)
 
     total = np.zeros_like(mask_chw)
     for defect in found["defects"]:
         mask = rle.decode(defect["rle"], found["height"], found["width"])
-        assert defect["bbox"] == list(cv2.boundingRect(np.ascontiguousarray(mask, np.uint8)))
+        assert defect["bbox"] == cv2.boundingRect(np.ascontiguousarray(mask, np.uint8))
         assert defect["area"] == mask.sum()
         total[defect["class_id"] - 1] = mask
     np.testing.assert_array_equal(total, mask_chw)
@@ -149,13 +155,14 @@ def test_jsonl_masks_decode_to_what_was_added(mask_chw):
 def test_png_masks_read_back_as_they_were(mask_chw):
     """Only classes present have a file; its pixels are 0 and 255."""
     with tempfile.TemporaryDirectory() as folder:
-        write(png_writer, Path(folder), mask_chw, mask_chw)
+        written = write_pngs(Path(folder), "a.jpg", mask_chw)
         found = {
             path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             for path in Path(folder).iterdir()
         }
 
     assert sorted(found) == [f"a.jpg_class_{k}.png" for k in (1, 2) if mask_chw[k - 1].any()]
+    assert sorted(found) == [path.name for path in written]
     for name, pixels in found.items():
         channel = int(name[-5]) - 1
         np.testing.assert_array_equal(pixels, mask_chw[channel].astype(np.uint8) * 255)
@@ -163,8 +170,8 @@ def test_png_masks_read_back_as_they_were(mask_chw):
 
 def test_a_png_of_an_earlier_run_does_not_stay(tmp_path):
     """A folder written twice would otherwise show a defect that was not found this time."""
-    write(png_writer, tmp_path / "masks")
-    write(png_writer, tmp_path / "masks", MASK_CHW[::-1])
+    write_pngs(tmp_path / "masks", "a.jpg", MASK_CHW)
+    write_pngs(tmp_path / "masks", "a.jpg", MASK_CHW[::-1])
 
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a.jpg_class_2.png"]
 
@@ -173,27 +180,33 @@ def test_a_png_of_an_earlier_run_does_not_stay(tmp_path):
 def test_an_image_id_cannot_lead_out_of_the_folder(tmp_path, image_id):
     """A CSV file names the images, and a CSV file comes from anywhere."""
     with pytest.raises(DataError, match="does not name a file inside"):
-        write(png_writer, tmp_path / "masks", image_id=image_id)
+        write_pngs(tmp_path / "masks", image_id, MASK_CHW)
 
     assert list((tmp_path / "masks").iterdir()) == []
 
 
 def test_an_image_id_may_hold_a_folder(tmp_path):
     """Two lines may number their strips alike."""
-    write(png_writer, tmp_path, image_id="line_2/a.jpg")
+    write_pngs(tmp_path, "line_2/a.jpg", MASK_CHW)
 
     assert (tmp_path / "line_2" / "a.jpg_class_1.png").exists()
 
 
-@pytest.mark.parametrize("make_writer", [coco_writer, jsonl_writer])
-def test_an_exception_leaves_the_old_file_alone(tmp_path, make_writer):
+@pytest.mark.parametrize(
+    ("open_writer", "find"),
+    [
+        (partial(coco_writer, class_names=NAMES), find_components),
+        (jsonl_writer, partial(find_defects, class_names=NAMES)),
+    ],
+)
+def test_an_exception_leaves_the_old_file_alone(tmp_path, open_writer, find):
     """Half a file would pass for a whole one."""
     path = tmp_path / "p.json"
     path.write_text("old")
 
     def write_half():
-        with make_writer(path, NAMES) as add:
-            add("a.jpg", MASK_CHW, PROBS_CHW)
+        with open_writer(path) as add:
+            add("a.jpg", find(MASK_CHW, PROBS_CHW))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -212,9 +225,11 @@ def test_a_score_does_not_depend_on_how_probabilities_are_stored():
     assert {region.score for region in components(mask, stored / 255)} == {0.8}
 
 
-def test_a_mask_of_one_channel_too_many_is_our_bug(tmp_path):
-    """Without the check, a class would be dropped or have no name."""
-    mask_chw = np.zeros((3, 4, 6), dtype=bool)
+@given(mask_chw=small_masks)
+@settings(max_examples=20, deadline=None)
+def test_what_was_found_survives_json(mask_chw):
+    """It waits in a journal until the files are written."""
+    probs_chw = np.where(mask_chw, 1 / 3, 0).astype(np.float32)
 
-    with pytest.raises(AssertionError):
-        write(coco_writer, tmp_path / "p.json", mask_chw, mask_chw)
+    for found in (find_components(mask_chw, probs_chw), find_defects(mask_chw, probs_chw, NAMES)):
+        assert json.dumps(json.loads(json.dumps(found))) == json.dumps(found)

@@ -1,6 +1,8 @@
 import csv
 import json
+import os
 import shutil
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from steelseg import Predictor
 from steelseg.data import rle
 from steelseg.data.mask_csv import JOINED, SEPARATE
 from steelseg.errors import DataError
+from steelseg.inference.journal import Journal
 from steelseg.inference.predict import predict_folder
 
 
@@ -176,13 +179,111 @@ def test_formats_and_overlays_come_beside_the_submission(trained_run, root, tmp_
     np.testing.assert_array_equal(mask > 0, expected)
 
 
+def predict_killed(predictor, output_dir, killed_at, **kwargs):
+    """Predict until the writing of an entry of the journal is killed half-way."""
+    add = Journal.add
+
+    def add_or_die(journal, entry):
+        if entry.image_id == killed_at:
+            journal._file.seek(0, os.SEEK_END)
+            journal._file.write(b'5f3a1c9d8b7a6f5e {"image_id": "')
+            journal._file.flush()
+            raise KeyboardInterrupt
+        add(journal, entry)
+
+    with mock.patch.object(Journal, "add", add_or_die), pytest.raises(KeyboardInterrupt):
+        predict_folder(predictor, output_dir, **kwargs)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+EVERYTHING = {"formats": ["coco", "png", "jsonl"], "overlays": True}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_killed_prediction_goes_on_to_the_same_files(
+    trained_run, root, tmp_path, capsys, batch_size
+):
+    """Only the strips that are missing are predicted; where strips hang together, their block."""
+    predictor = make_predictor(trained_run, root)
+    predictor.batch_size = batch_size
+    predict_folder(predictor, tmp_path / "whole", **EVERYTHING)
+    predict_killed(predictor, tmp_path / "killed", "test_000.jpg", **EVERYTHING)
+    assert not (tmp_path / "killed" / "submission.csv").exists()
+
+    with mock.patch.object(predictor, "stream", wraps=predictor.stream) as stream:
+        predict_folder(predictor, tmp_path / "killed", **EVERYTHING)
+
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert "2 of 3 images were predicted before" in capsys.readouterr().err
+    assert stream.call_count == 1
+
+
+def test_an_image_that_changed_since_is_predicted_again(trained_run, root, tmp_path):
+    """Its old rows are not mixed with the new ones."""
+    predictor = make_predictor(trained_run, root)
+    predict_killed(predictor, tmp_path / "killed", "test_000.jpg")
+    image = root / "test_images" / "b.jpg"
+    assert cv2.imwrite(str(image), cv2.imread(str(image))[:, ::-1])
+    predict_folder(predictor, tmp_path / "whole")
+
+    predict_folder(predictor, tmp_path / "killed")
+
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_picture_that_was_removed_is_written_again(trained_run, root, tmp_path):
+    """The journal speaks of files that someone may have tidied away."""
+    predictor = make_predictor(trained_run, root)
+    predict_killed(predictor, tmp_path, "test_000.jpg", **EVERYTHING)
+    (tmp_path / "overlays" / "b.jpg.png").unlink()
+
+    predict_folder(predictor, tmp_path, **EVERYTHING)
+
+    assert (tmp_path / "overlays" / "b.jpg.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"overrides": ["postprocess.threshold=0.9"]}, "settings"),
+        ({"folds": [1]}, "networks"),
+        ({"formats": ["jsonl"]}, "files"),
+    ],
+)
+def test_rows_of_another_prediction_are_not_gone_on_with(
+    trained_run, root, tmp_path, capsys, change, reason
+):
+    """Half a submission of each would look like a whole one of either."""
+
+    def make(overrides=(), folds=(0,)):
+        return Predictor(trained_run, [f"data.root={root}", *overrides], folds=folds)
+
+    formats = {"formats": change.pop("formats", ())}
+    predict_folder(make(**change), tmp_path / "whole", **formats)
+    predict_killed(make(), tmp_path / "killed", "test_000.jpg")
+
+    predict_folder(make(**change), tmp_path / "killed", **formats)
+
+    journal = tmp_path / "killed" / "prediction.journal"
+    warning = f"warning: {journal} is of other {reason}. The prediction begins anew."
+    assert warning in capsys.readouterr().err
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
 def test_an_image_that_cannot_be_read_leaves_no_submission(trained_run, root, tmp_path):
-    """Half a submission looks like a whole one."""
-    content = (root / "test_images" / "test_000.jpg").read_bytes()
-    (root / "test_images" / "test_000.jpg").write_bytes(content[:-200])
+    """Half a submission looks like a whole one. Once the image is mended, the rest follows."""
+    image = root / "test_images" / "test_000.jpg"
+    content = image.read_bytes()
+    image.write_bytes(content[:-200])
     predictor = Predictor(trained_run, [f"data.root={root}"])
 
     with pytest.raises(DataError, match=r"test_000.jpg: the image is truncated"):
         predict_folder(predictor, tmp_path / "out", formats=["coco", "jsonl"])
 
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.journal"]
+    image.write_bytes(content)
+    predict_folder(predictor, tmp_path / "out", formats=["coco", "jsonl"])
+    assert len(contents(tmp_path / "out")) == 3

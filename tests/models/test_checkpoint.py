@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from steelseg.atomic import write_bytes
 from steelseg.errors import CheckpointError, TrainingError
-from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from steelseg.models.checkpoint import Checkpoint, load_checkpoint, read_header, save_checkpoint
 
 
 def make_checkpoint():
@@ -89,6 +89,17 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
 
     with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
         load_checkpoint(path)
+
+
+def test_a_flipped_bit_in_the_settings_is_no_wrong_setting(tmp_path, make_config):
+    """The settings are read before the tensors; the user did not write them wrong."""
+    path = tmp_path / "a.safetensors"
+    state = {"config": make_config(tmp_path).model_dump(mode="json")}
+    save_checkpoint(path, Checkpoint({}, {}, state))
+    path.write_bytes(path.read_bytes().replace(b"num_folds", b"num_folde"))
+
+    with pytest.raises(CheckpointError, match=r"a.safetensors is damaged: its SHA-256"):
+        read_header(path)
 
 
 def test_weights_of_others_are_refused(tmp_path):

@@ -12,6 +12,8 @@ ROWS = find_rows()
 def test_every_promise_holds_in_a_quick_sample(module):
     """The full counts are `make torture`'s; the code is the same."""
     row = ROWS[module]
+    if missing := getattr(row, "MISSING", ""):
+        pytest.skip(missing)
 
     found = row.run(row.QUICK)
 

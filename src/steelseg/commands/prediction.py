@@ -40,6 +40,9 @@ def _run_predict(args: argparse.Namespace) -> int | None:
     Reads  RUN/fold_K/best_model.safetensors, the bundle or the checkpoints, and the images
     Writes DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
 
+    The same command goes on with a prediction that was killed, from DIR/prediction.journal. What
+    was found with other networks, settings or images is not used.
+
     Example: steelseg predict outputs/first --images new_strips --output-dir found --overlays
              steelseg predict bundle --images new_strips --output-dir found
              steelseg predict --checkpoints a.safetensors b.safetensors --output-dir found

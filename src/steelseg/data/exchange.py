@@ -1,8 +1,9 @@
 """Predicted masks in the formats of other tools: COCO, PNG files and JSON lines.
 
-Each writer is a context manager that gives a function to add one image after the other. A file
-appears whole when the `with` block ends well and not at all otherwise. Memory does not grow with
-the masks.
+What a file says of one image is found first, as plain values that JSON holds, and written later:
+a prediction may be killed in between. Each writer is a context manager that gives a function to
+add one image after the other. A file appears whole when the `with` block ends well and not at all
+otherwise. Memory does not grow with the masks.
 
 A box is [left, top, width, height] in pixels, counted from 0. A score is the mean probability
 of the pixels it speaks for. Channel 0 is class 1.
@@ -44,13 +45,34 @@ class Region:
     """Mean probability of its pixels, six decimals."""
 
 
-Add = Callable[[str, NDArray[np.bool_], NDArray[Any]], None]
-"""Writes one image: image_id, mask_chw and probs_chw (in [0, 1], or 0..255 as uint8)."""
+Found = Any
+"""What a file says of one image; JSON gives it back as it was."""
+
+Add = Callable[[str, Found], None]
+"""Writes one image: its image_id, and what was found for this file."""
+
+
+def find_components(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Found:
+    """Find what COCO says of an image: an annotation for each 8-connected component.
+
+    Args:
+        mask_chw: Masks, shape (C, H, W).
+        probs_chw: Probabilities, shape (C, H, W), in [0, 1] or 0..255 as uint8.
+    """
+    assert mask_chw.shape == probs_chw.shape, (mask_chw.shape, probs_chw.shape)
+    _, height, width = mask_chw.shape
+    pairs = zip(mask_chw, probs_chw, strict=True)
+    annotations = [
+        {"category_id": class_id, **_annotation(region, height=height, width=width)}
+        for class_id, (mask, probs) in enumerate(pairs, start=1)
+        for region in components(mask, probs)
+    ]
+    return {"height": height, "width": width, "annotations": annotations}
 
 
 @contextmanager
 def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """Write one COCO file: an annotation for each 8-connected component.
+    """Write one COCO file.
 
     Segmentations are uncompressed RLE. Annotations go straight to the file; only the list of
     images waits in memory.
@@ -60,26 +82,20 @@ def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
         class_names: Name of each class, class 1 first.
 
     Yields:
-        What writes the annotations of one image.
+        What writes the annotations of one image, as `find_components` finds them.
     """
     categories = [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)]
     images: list[dict[str, object]] = []
     numbers = count(1)
     with replacing(path) as file:
 
-        def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-            _check_shapes(mask_chw, probs_chw, class_names)
-            _, height, width = mask_chw.shape
-            images.append(
-                {"id": len(images) + 1, "file_name": image_id, "height": height, "width": width}
-            )
-            pairs = zip(mask_chw, probs_chw, strict=True)
-            for class_id, (mask, probs) in enumerate(pairs, start=1):
-                for region in components(mask, probs):
-                    number = next(numbers)
-                    ids = {"id": number, "image_id": len(images), "category_id": class_id}
-                    annotation = ids | _annotation(region, height=height, width=width)
-                    file.write((",\n" if number > 1 else "\n") + json.dumps(annotation))
+        def add(image_id: str, found: Found) -> None:
+            size = {"height": found["height"], "width": found["width"]}
+            images.append({"id": len(images) + 1, "file_name": image_id, **size})
+            for annotation in found["annotations"]:
+                number = next(numbers)
+                line = json.dumps({"id": number, "image_id": len(images), **annotation})
+                file.write((",\n" if number > 1 else "\n") + line)
 
         file.write(f'{{"categories": {json.dumps(categories)},\n"annotations": [')
         yield add
@@ -100,61 +116,68 @@ def _annotation(region: Region, *, height: int, width: int) -> dict[str, object]
     }
 
 
-@contextmanager
-def jsonl_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """Write one line of JSON for each image, with one entry for each class present.
+def find_defects(
+    mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any], class_names: Sequence[str]
+) -> Found:
+    """Find what a line of JSON says of an image: one entry for each class present.
 
     Args:
-        path: The file.
-        class_names: Name of each class, class 1 first.
+        mask_chw: Masks, shape (C, H, W).
+        probs_chw: Probabilities, shape (C, H, W), in [0, 1] or 0..255 as uint8.
+        class_names: Name of each class, length C.
+    """
+    assert mask_chw.shape == probs_chw.shape, (mask_chw.shape, probs_chw.shape)
+    _, height, width = mask_chw.shape
+    triples = zip(class_names, mask_chw, probs_chw, strict=True)
+    defects = [
+        _defect(measure(mask, probs), class_id=class_id, class_name=class_name)
+        for class_id, (class_name, mask, probs) in enumerate(triples, start=1)
+        if mask.any()
+    ]
+    return {"height": height, "width": width, "defects": defects}
+
+
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Add]:
+    """Write one line of JSON for each image.
 
     Yields:
-        What writes the line of one image.
+        What writes the line of one image, as `find_defects` finds it.
     """
     with replacing(path) as file:
 
-        def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-            _check_shapes(mask_chw, probs_chw, class_names)
-            _, height, width = mask_chw.shape
-            defects = [
-                _defect(measure(mask, probs), class_id=class_id, class_name=class_name)
-                for class_id, (class_name, mask, probs) in enumerate(
-                    zip(class_names, mask_chw, probs_chw, strict=True), start=1
-                )
-                if mask.any()
-            ]
-            line = {"image_id": image_id, "height": height, "width": width, "defects": defects}
-            file.write(json.dumps(line) + "\n")
+        def add(image_id: str, found: Found) -> None:
+            file.write(json.dumps({"image_id": image_id, **found}) + "\n")
 
         yield add
 
 
-@contextmanager
-def png_writer(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """Write one PNG (0 or 255) for each image and class present, named IMAGE_ID_class_K.png.
+def write_pngs(folder: Path, image_id: str, mask_chw: NDArray[np.bool_]) -> list[Path]:
+    """Write one PNG (0 or 255) for each class present, named IMAGE_ID_class_K.png.
 
-    A PNG that an earlier run left for an image and class that is now empty is removed.
+    A PNG that an earlier run left for a class that is now empty is removed.
 
     Args:
         folder: Made when missing.
-        class_names: Name of each class, class 1 first.
+        image_id: Name of the image.
+        mask_chw: Its masks, shape (C, H, W).
 
-    Yields:
-        What writes the masks of one image; it raises DataError for an `image_id` that leads out
-        of the folder.
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: if `image_id` leads out of the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-
-    def add(image_id: str, mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> None:
-        _check_shapes(mask_chw, probs_chw, class_names)
-        for class_id, mask in enumerate(mask_chw, start=1):
-            path = file_for(image_id, folder=folder, suffix=f"_class_{class_id}.png")
-            if mask.any():
-                write_bytes(path, to_png(mask.astype(np.uint8) * 255))
-            else:
-                path.unlink(missing_ok=True)
-
-    yield add
+    written = []
+    for class_id, mask in enumerate(mask_chw, start=1):
+        path = file_for(image_id, folder=folder, suffix=f"_class_{class_id}.png")
+        if mask.any():
+            write_bytes(path, to_png(mask.astype(np.uint8) * 255))
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    return written
 
 
 def components(mask: NDArray[np.bool_], probs: NDArray[Any]) -> Iterator[Region]:
@@ -219,13 +242,6 @@ def to_png(pixels: NDArray[np.uint8]) -> bytes:
     is_encoded, content = cv2.imencode(".png", np.ascontiguousarray(pixels))
     assert is_encoded, pixels.shape
     return bytes(content)
-
-
-def _check_shapes(
-    mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any], class_names: Sequence[str]
-) -> None:
-    assert mask_chw.shape == probs_chw.shape, (mask_chw.shape, probs_chw.shape)
-    assert len(mask_chw) == len(class_names), (mask_chw.shape, class_names)
 
 
 def _counts(runs: rle.Runs, *, pixels: int) -> list[int]:

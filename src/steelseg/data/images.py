@@ -11,6 +11,7 @@ lead anywhere without anyone having put it there.
 Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RGB).
 """
 
+import hashlib
 import stat
 import struct
 from pathlib import Path
@@ -67,6 +68,14 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
     """
     try:
         return decode_image(_read(path), channels=channels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def digest_image(path: Path) -> str:
+    """SHA-256 of an image file, in hexadecimal; errors as `read_image`."""
+    try:
+        return hashlib.sha256(_read(path)).hexdigest()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 

@@ -4,6 +4,7 @@ What a bundle is, `steelseg.inference.manifest` says. An exported network needs 
 network beside it.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from steelseg.inference.manifest import (
     MANIFEST,
     BundledModel,
     Manifest,
+    manifest_text,
     read_manifest,
     refuse_changed,
     seal_of,
@@ -75,6 +77,7 @@ def _member(
         name=str(folder / model.file),
         config=trained,
         sha256=model.checkpoint_sha256,
+        origin=hashlib.sha256(manifest_text(manifest).encode()).hexdigest(),
         load=_loader(folder, manifest, model, trained, amp=amp),
         side_by_side=manifest.backend != "torch",
     )

@@ -75,8 +75,8 @@ class OverlayWriter:
         image: NDArray[np.uint8],
         mask_chw: NDArray[np.bool_],
         truth_chw: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Write the picture of one image; the arguments are those of `draw_overlay`.
+    ) -> Path:
+        """Write the picture of one image and name it; the arguments are those of `draw_overlay`.
 
         Raises:
             DataError: if `image_id` leads out of the folder, or the image is not as large as its
@@ -92,6 +92,7 @@ class OverlayWriter:
         path = file_for(image_id, folder=self._folder, suffix=".png")
         picture = draw_overlay(image, mask_chw, class_names=self._class_names, truth_chw=truth_chw)
         write_bytes(path, to_png(picture[:, :, ::-1]))
+        return path
 
 
 def draw_overlay(

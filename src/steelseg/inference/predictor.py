@@ -21,7 +21,7 @@ from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
-from steelseg.inference.sources import Place, Source, open_source
+from steelseg.inference.sources import Place, Source, identify, open_source
 from steelseg.models.precision import pick_device
 
 
@@ -59,12 +59,15 @@ class Predictor:
         )
         self.config = found.config
         where = torch.device(device) if device else pick_device()
+        # All that a prediction depends on but the strips, as plain values.
+        self.identity = {**identify(found), "device": str(where)}
         sequential = found.config.inference.ensemble == "sequential"
         self._looks: Ensemble | Cascade = Ensemble(
             found.members, sequential=sequential, device=where
         )
         self._plan = forward_plan(found.config)
-        self._batch_size = images_at_once(
+        # Most strips that a network is given at once; at 1 the bits of a strip hang on no other.
+        self.batch_size = images_at_once(
             found.config.train.batch_size_val,
             where,
             side_by_side=any(member.side_by_side for member in found.members),
@@ -75,7 +78,7 @@ class Predictor:
                 self._looks,
                 first_plan=forward_plan(found.first.config),
                 cut=found.first.cut,
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
                 num_classes=found.config.data.num_classes,
             )
         self._to_mask = mask_maker(found.masks)
@@ -119,7 +122,7 @@ class Predictor:
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
         """
-        strips = batches(image_ids, read, batch_size=self._batch_size)
+        strips = batches(image_ids, read, batch_size=self.batch_size)
         for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
             yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 

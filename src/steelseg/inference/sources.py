@@ -6,8 +6,9 @@ checkpoints, and the files of a bundle to check them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from steelseg.config import Config
 from steelseg.config_file import build_config
@@ -92,6 +93,18 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
     tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
     source = _settle(config, tuple(members.values()), tuned)
     return replace(source, first=_first_look(run) if config.inference.cascade else None)
+
+
+def identify(source: Source) -> dict[str, Any]:
+    """All of a source that a prediction depends on, as plain values."""
+    first = source.first
+    looks = [member.origin for member in (*source.members, *([first.member] if first else ()))]
+    settings = {
+        "config": source.config.model_dump(mode="json"),
+        "masks": asdict(source.masks),
+        "first": first and {"config": first.config.model_dump(mode="json"), "cut": first.cut},
+    }
+    return {"networks": looks, "settings": settings}
 
 
 def _first_look(run: RunFolder) -> FirstLook | None:

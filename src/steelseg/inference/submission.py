@@ -9,29 +9,32 @@ import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.atomic import replacing
 from steelseg.data import rle
-from steelseg.data.exchange import Add
+from steelseg.data.exchange import Add, Found
 from steelseg.data.mask_csv import JOINED, SEPARATE, is_form
 from steelseg.errors import ConfigError
 
 
+def find_runs(mask_chw: NDArray[np.bool_]) -> Found:
+    """Find what a submission says of an image: the RLE of each class."""
+    return [rle.encode(mask) for mask in mask_chw]
+
+
 @contextmanager
-def submission_writer(path: Path, *, columns: Sequence[str], num_classes: int) -> Iterator[Add]:
+def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[Add]:
     """Write a submission row by row; the file appears when the `with` block ends well.
 
     Args:
         path: The CSV file to write.
         columns: Column names of either form, in the order to write them.
-        num_classes: Rows of each image.
 
     Yields:
-        What writes the rows of one image.
+        What writes the rows of one image, as `find_runs` finds them.
 
     Raises:
         ConfigError: if the columns are of neither form.
@@ -45,14 +48,13 @@ def submission_writer(path: Path, *, columns: Sequence[str], num_classes: int) -
         rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
 
-        def add(image_id: str, mask_chw: NDArray[np.bool_], _: NDArray[Any]) -> None:
-            assert len(mask_chw) == num_classes, mask_chw.shape
-            for class_id, mask in enumerate(mask_chw, start=1):
+        def add(image_id: str, found: Found) -> None:
+            for class_id, text in enumerate(found, start=1):
                 row = {
                     "ImageId_ClassId": f"{image_id}_{class_id}",
                     "ImageId": image_id,
                     "ClassId": class_id,
-                    "EncodedPixels": rle.encode(mask),
+                    "EncodedPixels": text,
                 }
                 rows.writerow(row)
 

@@ -1,18 +1,32 @@
 """The output formats of a prediction, by the name a user types.
 
-Every format gives the same kind of function, so that predicting does not know the format.
+A text format is found and written in two steps: what it says of an image waits as plain values
+until all images are predicted. Nothing that predicts knows the format. PNG files are written at
+once, each whole.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from steelseg.data.exchange import Add, coco_writer, jsonl_writer, png_writer
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.exchange import (
+    Add,
+    Found,
+    coco_writer,
+    find_components,
+    find_defects,
+    jsonl_writer,
+)
 from steelseg.data.mask_csv import JOINED
-from steelseg.inference.submission import submission_writer
+from steelseg.inference.submission import find_runs, submission_writer
 
-OutputFormat = Literal["csv", "coco", "png", "jsonl"]
+TextFormat = Literal["csv", "coco", "jsonl"]
+
+OutputFormat = TextFormat | Literal["png"]
 
 FILE_NAMES: dict[OutputFormat, str] = {
     "csv": "submission.csv",
@@ -22,8 +36,33 @@ FILE_NAMES: dict[OutputFormat, str] = {
 }
 
 
+def find(
+    format: TextFormat,
+    mask_chw: NDArray[np.bool_],
+    probs_chw: NDArray[Any],
+    *,
+    class_names: Sequence[str],
+) -> Found:
+    """Find what a format says of one image.
+
+    Args:
+        format: csv, coco or jsonl.
+        mask_chw: Masks, shape (C, H, W).
+        probs_chw: Probabilities, shape (C, H, W), in [0, 1].
+        class_names: Name of each class, length C.
+    """
+    assert len(mask_chw) == len(class_names), (mask_chw.shape, class_names)
+    match format:
+        case "csv":
+            return find_runs(mask_chw)
+        case "coco":
+            return find_components(mask_chw, probs_chw)
+        case "jsonl":
+            return find_defects(mask_chw, probs_chw, class_names)
+
+
 def open_writer(
-    format: OutputFormat,
+    format: TextFormat,
     output_dir: Path,
     *,
     class_names: Sequence[str],
@@ -32,18 +71,16 @@ def open_writer(
     """Make the writer of a format.
 
     Args:
-        format: csv, coco, png or jsonl.
-        output_dir: Folder that gets the file, or the folder of PNGs, named in `FILE_NAMES`.
+        format: csv, coco or jsonl.
+        output_dir: Folder that gets the file named in `FILE_NAMES`.
         class_names: Name of each class, class 1 first.
         columns: Columns of submission.csv, in order; the other formats have none.
     """
     path = output_dir / FILE_NAMES[format]
     match format:
         case "csv":
-            return submission_writer(path, columns=columns, num_classes=len(class_names))
+            return submission_writer(path, columns=columns)
         case "coco":
             return coco_writer(path, class_names)
-        case "png":
-            return png_writer(path, class_names)
         case "jsonl":
-            return jsonl_writer(path, class_names)
+            return jsonl_writer(path)

@@ -22,7 +22,7 @@ from torch import Tensor
 from steelseg.atomic import write_bytes
 from steelseg.config import Config
 from steelseg.config_file import build_config
-from steelseg.errors import CheckpointError, TrainingError
+from steelseg.errors import CheckpointError, ConfigError, TrainingError
 
 FORMAT = 1
 
@@ -122,18 +122,27 @@ def read_header(path: Path) -> tuple[Config, str]:
         CheckpointError: if the file is missing, no checkpoint of ours, or its header is damaged.
     """
     header, _ = _open(path, with_tensors=False)
+    state = _read_state(path, header["steelseg"])
     try:
-        state = _read_state(path, header["steelseg"])
         content = {name: dict(section) for name, section in state["config"].items()}
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError):
         raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
-    return build_config(content, source=str(path)), header.get("sha256", "")
+    try:
+        return build_config(content, source=str(path)), header.get("sha256", "")
+    except ConfigError:
+        # A flipped bit gives wrong settings too; the SHA-256 tells.
+        load_checkpoint(path)
+        raise
 
 
 def _read_state(path: Path, text: str) -> dict[str, Any]:
-    """Take the JSON out of a header; CheckpointError if it is of another version."""
-    state: dict[str, Any] = json.loads(text)
-    if state.pop("format") != FORMAT:
+    """Take the JSON out of a header; CheckpointError if it is none or of another version."""
+    try:
+        state: dict[str, Any] = json.loads(text)
+        version = state.pop("format")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
+    if version != FORMAT:
         raise CheckpointError(f"{path} was written by another version of steelseg.")
     return state
 

@@ -84,7 +84,13 @@ class Schedule:
         return {} if active is None else active.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Go on from where `state` was taken.
+
+        Raises:
+            ValueError: if it is of another kind of schedule.
+        """
+        if state.keys() != self.state().keys():
+            raise ValueError("it holds another kind of schedule")
         active = self._by_dice or self._by_step
         if active is not None:
             active.load_state_dict(state)

@@ -1,0 +1,152 @@
+"""What a prediction has found so far, so that a killed one goes on where it was.
+
+    prediction.journal
+      5f3a1c... {"identity": {"models": ..., "settings": ..., "files": ...}}
+      90d17b... {"image_id": "a.jpg", "sha256": ..., "found": {"csv": ...}, "files": []}
+
+Each line begins with a digest of the rest. What a kill or a power cut left in part is cut off, and
+a journal of another identity is begun anew, so that nothing is mixed. One process writes at a time.
+The journal is removed when the prediction is through.
+
+What is flushed survives the end of the process; a power cut may cost the last lines.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from steelseg.errors import DataError
+
+JOURNAL = "prediction.journal"
+
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one image."""
+
+    image_id: str
+
+    sha256: str
+    """Of the image file that was predicted."""
+
+    found: Mapping[str, Any]
+    """What each text format says of it."""
+
+    files: list[str]
+    """Pictures that were written, by their paths in the output folder."""
+
+
+class Journal:
+    """Entries in a file, one a line; memory holds no more than where they are."""
+
+    def __init__(self, file: IO[bytes], places: dict[str, int]) -> None:
+        """Take a file that can be read and written, and where its entries begin, by image_id."""
+        self._file = file
+        self._places = places
+
+    def holds(self, image_id: str) -> bool:
+        """Whether an image has an entry."""
+        return image_id in self._places
+
+    def __getitem__(self, image_id: str) -> Entry:
+        """The entry of an image, the last one if there are more."""
+        self._file.seek(self._places[image_id])
+        content = _unseal(self._file.readline())
+        assert content is not None, image_id
+        return Entry(**content)
+
+    def add(self, entry: Entry) -> None:
+        """Keep an entry; it survives the end of this process."""
+        self._places[entry.image_id] = self._file.seek(0, os.SEEK_END)
+        self._file.write(_seal(asdict(entry)))
+        self._file.flush()
+
+
+@contextmanager
+def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
+    """Open the journal of a prediction, to go on with it or to begin it.
+
+    It is removed when the block ends well and stays when the block raises.
+
+    Args:
+        path: The file; its folder is made when missing.
+        identity: All that the entries depend on but the image itself, as plain values.
+
+    Raises:
+        DataError: if another process is writing it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # A link is not followed: the folder may be a stranger's.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle, "r+b") as file:
+            _lock(file, path)
+            yield _begin(file, path, json.loads(json.dumps(identity)))
+            path.unlink()
+    except OSError as error:
+        # A full disk is reported without the name of the file.
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Hold a file as long as it is open, where its disk knows of locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(
+            f"{path} is in use: another process predicts into this folder. Wait for it, or give "
+            "another --output-dir."
+        ) from None
+    except OSError:
+        return
+
+
+def _begin(file: IO[bytes], path: Path, identity: dict[str, Any]) -> Journal:
+    """Cut a journal to what can be gone on from, all of it if it is of another prediction."""
+    end, places = 0, {}
+    for line in file:
+        content = _unseal(line)
+        if content is None or (end == 0 and not _is_same(content, identity, path)):
+            break
+        places[content.get("image_id", "")] = end
+        end += len(line)
+    file.seek(end)
+    file.truncate()
+    if end == 0:
+        file.write(_seal({"identity": identity}))
+        file.flush()
+    return Journal(file, places)
+
+
+def _is_same(content: dict[str, Any], identity: dict[str, Any], path: Path) -> bool:
+    """Whether the first line is of the same prediction; says so if it is not."""
+    before = content.get("identity", {})
+    if odd := [name for name, value in identity.items() if before.get(name) != value]:
+        reason = f"warning: {path} is of other {' and '.join(odd)}. The prediction begins anew."
+        print(reason, file=sys.stderr, flush=True)
+    return not odd
+
+
+def _seal(content: Mapping[str, Any]) -> bytes:
+    """A line that shows whether it is whole."""
+    text = json.dumps(content).encode()
+    return hashlib.sha256(text).hexdigest()[:_DIGITS].encode() + b" " + text + b"\n"
+
+
+def _unseal(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None if it is not whole."""
+    digest, _, text = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest()[:_DIGITS].encode() != digest:
+        return None
+    content: dict[str, Any] = json.loads(text)
+    return content
