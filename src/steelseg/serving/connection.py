@@ -123,7 +123,7 @@ class Connection:
             status = error.error_status_hint
             answer = Refusal(status, f"This is no HTTP/1.1 request: {error}.").answer
         await self._send(answer)
-        if self._h11.our_state is h11.MUST_CLOSE or self._h11.their_state is not h11.DONE:
+        if not self._h11.our_state is self._h11.their_state is h11.DONE:
             return False
         self._h11.start_next_cycle()
         return True
@@ -151,6 +151,8 @@ class Connection:
         for name, value in event.headers:
             headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
         self._method = event.method.decode("ascii")
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise Refusal(505, "This server speaks HTTP/1.1.")
         length = int(headers.get("content-length", 0))
         self._has_body = length > 0 or "transfer-encoding" in headers
         if length > self._limits.max_bytes:
