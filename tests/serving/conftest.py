@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,8 +64,9 @@ class Server:
         self._started.set()
 
     def stop(self):
-        """Ask it to end; `join` waits until it has."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        """Ask it to end, if it has not; `join` waits until it has."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def join(self):
         self._thread.join(30)
