@@ -11,24 +11,28 @@ if TYPE_CHECKING:
 
 def add_serve(commands: Commands) -> None:
     """Add `steelseg serve`."""
-    parser = add_command(
-        commands, _run_serve, "answer strips over HTTP, with a page to look at them"
-    )
+    parser = add_command(commands, _run_serve, "answer strips over HTTP, and show them on a page")
     parser.add_argument("source", type=path, metavar="RUN", help="a run folder or a bundle")
     add_fold(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default %(default)s"
     )
     parser.add_argument(
-        "--port", type=int, default=8000, help="default %(default)s; 0 takes a free one"
+        "--port", type=_port, default=8000, help="default %(default)s; 0 takes a free one"
     )
     parser.add_argument(
         "--queue",
-        type=int,
+        type=_count,
         metavar="N",
-        help="strips that are predicted or wait at one time; more are turned away; default 4",
+        help="strips that are predicted or wait at one time, more are turned away; default 4, or "
+        "more where more are computed at once",
     )
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="of a strip; default 8000000")
+    parser.add_argument(
+        "--max-pixels", type=_count, metavar="N", help="of a strip; default 8,000,000"
+    )
+    parser.add_argument(
+        "--max-bytes", type=_count, metavar="N", help="of a file; default 33,554,432"
+    )
     parser.add_argument(
         "--admin-token-file",
         type=path,
@@ -41,6 +45,20 @@ def add_serve(commands: Commands) -> None:
         metavar="DIR",
         help="a folder of runs and bundles that may take over; default RUN alone, read again",
     )
+
+
+def _port(text: str) -> int:
+    """A port, 0 to 65535."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port, 0 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    """A whole number, 1 at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number, 1 at least")
+    return int(text)
 
 
 def _run_serve(args: argparse.Namespace) -> int | None:
@@ -66,13 +84,14 @@ def _run_serve(args: argparse.Namespace) -> int | None:
     from steelseg.serving.messages import Limits
     from steelseg.serving.server import run_server
 
-    chosen = {"queue": args.queue, "max_pixels": args.max_pixels}
+    chosen = {"max_pixels": args.max_pixels, "max_bytes": args.max_bytes}
     run_server(
         args.source,
         args.settings,
         folds=args.fold,
         host=args.host,
         port=args.port,
+        queue=args.queue,
         limits=Limits(**{name: value for name, value in chosen.items() if value is not None}),
         admin_token=_read_token(args.admin_token_file),
         models=args.models,

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from steelseg.inference.manifest import is_bundle, read_manifest
 from steelseg.inference.predictor import Predictor
+from steelseg.models.precision import pick_device
 
 # The first strips take longer, because libraries prepare what they need.
 _WARM_UP = 2
@@ -39,7 +41,7 @@ class Model:
         self.sha256 = self._predictor.sha256
         self.masks = self._predictor.masks
         self.class_names = self._predictor.class_names
-        self.batch_size = self._predictor.batch_size
+        self.batch_size = _at_once(self._predictor.batch_size)
         self.channels = self._predictor.config.data.channels
         self._provenance = _provenance(source)
         self._warm_up()
@@ -65,6 +67,12 @@ class Model:
             "inference": config.inference.model_dump(mode="json"),
             "provenance": self._provenance,
         }
+
+
+def _at_once(batch_size: int) -> int:
+    """Strips that are computed at the same time: no more than there are threads for them."""
+    is_cpu = pick_device().type == "cpu"
+    return min(batch_size, torch.get_num_threads()) if is_cpu else batch_size
 
 
 def _provenance(source: Path) -> dict[str, Any]:

@@ -28,10 +28,11 @@ _WHY = {
     "422": "The image or the model cannot be used.",
     "429": "Every place is taken; answered before the body is read.",
     "431": "The header is too long.",
+    "501": "The body is packed in a way that is not read.",
     "503": "The server is stopping, or out of memory.",
     "505": "The request is of another HTTP than 1.0 and 1.1.",
 }
-_EVERYWHERE = ("400", "405", "408", "413", "431", "503", "505")
+_EVERYWHERE = ("400", "405", "408", "413", "431", "501", "503", "505")
 _WAIT = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _MODEL = {"X-Model": {"description": "SHA-256 of the model.", "schema": _DIGEST}}
 

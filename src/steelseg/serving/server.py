@@ -9,6 +9,7 @@ import gc
 import json
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from steelseg.serving.model import Model
 # Connections that the system keeps for a server that is busy for a moment.
 _BACKLOG = 2048
 
+# One strip in the network, one before and one behind it, and one that waits. More would keep no
+# core busier, and everybody waiting longer.
+_FEWEST_PLACES = 4
+
 
 def run_server(
     source: Path,
@@ -29,6 +34,7 @@ def run_server(
     folds: Sequence[int] | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
+    queue: int | None = None,
     limits: Limits | None = None,
     admin_token: str | None = None,
     models: Path | None = None,
@@ -41,7 +47,9 @@ def run_server(
         folds: Folds of the run or bundle to use; None uses every trained one.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        limits: What a client may ask for.
+        queue: Strips that are predicted or wait for it; None takes twice those that the model
+            computes at the same time, and 4 at least.
+        limits: What else a client may ask for.
         admin_token: Who knows it may change the model; None lets nobody.
         models: Folder of the models that may take over; None lets `source` be read again alone.
 
@@ -49,6 +57,7 @@ def run_server(
         SteelsegError: as `Predictor`, or if the port cannot be had.
     """
     model = Model(source, overrides, folds=folds)
+    places = queue or max(_FEWEST_PLACES, 2 * model.batch_size)
     # What is loaded stays; without it a full collection takes a moment instead of a fifth of a
     # second, in which nobody is answered.
     gc.collect()
@@ -62,7 +71,7 @@ def run_server(
                     model,
                     host=host,
                     port=port,
-                    limits=limits or Limits(),
+                    limits=replace(limits or Limits(), queue=places),
                     load_model=load,
                     admin_token=admin_token,
                     started=lambda url: print(f"serving {source} at {url}", flush=True),
