@@ -209,6 +209,18 @@ def test_requests_follow_each_other_on_one_connection(server):
     assert answer.endswith(b'{"ready": true}')
 
 
+def test_time_between_requests_is_not_taken_from_the_next(start):
+    """A connection that was idle for longer than a request may take gives it its whole time."""
+    with start(read_time=0.4, stall_time=0.3) as server, connect(server) as client:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_until(client, b"}")
+        time.sleep(0.8)
+        client.sendall(HEAD % 4 + b"no")
+        time.sleep(0.1)
+        client.sendall(b"ne")
+        assert receive_until(client, b"}").startswith(b"HTTP/1.1 415 ")
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [

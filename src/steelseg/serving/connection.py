@@ -91,10 +91,10 @@ class Connection:
 
     async def serve(self) -> None:
         """Answer requests until either side has had enough."""
-        patience = self._limits.stall_time
+        is_first = True
         try:
-            while not self._is_closing and await self._next_request(patience):
-                patience = self._limits.idle_time
+            while not self._is_closing and await self._next_request(is_first=is_first):
+                is_first = False
             await self._linger()
         except (OSError, TimeoutError):
             # The client has gone, or takes no answer: there is nobody to tell.
@@ -110,10 +110,10 @@ class Connection:
         if self._is_idle:
             self._writer.close()
 
-    async def _next_request(self, patience: float) -> bool:
+    async def _next_request(self, *, is_first: bool) -> bool:
         """Answer one request; whether another may follow."""
         try:
-            request = await self._read_header(patience)
+            request = await self._read_header(is_first=is_first)
             if request is None:
                 return False
             answer = await self._on_request(request)
@@ -128,10 +128,11 @@ class Connection:
         self._h11.start_next_cycle()
         return True
 
-    async def _read_header(self, patience: float) -> Request | None:
+    async def _read_header(self, *, is_first: bool) -> Request | None:
         """Wait for a request line and its headers; None if the client has no more to ask."""
         self._is_idle = True
-        self._deadline = self._loop.time() + self._limits.read_time
+        begun = self._loop.time()
+        patience = self._limits.stall_time if is_first else self._limits.idle_time
         if not self._h11.trailing_data[0]:
             try:
                 async with asyncio.timeout(patience):
@@ -140,6 +141,8 @@ class Connection:
                 return None
             self._h11.receive_data(first)
         self._is_idle = False
+        # Who opens a connection is expected to use it at once.
+        self._deadline = (begun if is_first else self._loop.time()) + self._limits.read_time
         event = await self._event()
         if not isinstance(event, h11.Request):
             return None

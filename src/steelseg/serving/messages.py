@@ -90,7 +90,7 @@ class Limits:
     write_time: float = 10.0
     """For a client to take an answer."""
 
-    linger_time: float = 2.0
+    linger_time: float = 1.5
     """For a client to stop sending once it was turned away."""
 
     drain_time: float = 30.0
