@@ -1,5 +1,6 @@
 """The server as its clients see it."""
 
+import copy
 import gzip
 import json
 import re
@@ -190,13 +191,41 @@ def test_metrics_count_what_was_asked(start, strips):
     with start() as server:
         server.ask("/v1/predict", next(iter(strips.values())))
         server.ask("/v1/predict", b"no image")
+        server.ask("/nowhere")
         text = server.ask("/metrics").body.decode()
 
     assert 'steelseg_requests_total{route="/v1/predict",status="200"} 1\n' in text
     assert 'steelseg_requests_total{route="/v1/predict",status="415"} 1\n' in text
+    assert 'steelseg_requests_total{route="other",status="404"} 1\n' in text
     assert "steelseg_strips_total 1\n" in text
     assert 'steelseg_predict_seconds_bucket{le="+Inf"} 1\n' in text
     assert all(re.fullmatch(r"# (HELP|TYPE) .+|\S+ \S+", line) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (RuntimeError("no memory"), 503, "The network failed on this image of 32x96 pixels."),
+        (KeyError("bug"), 500, "The server failed; its log says where."),
+    ],
+)
+def test_a_failure_is_answered_and_passes(start, model, strips, capfd, error, status, reason):
+    """With its traceback in the log; the next strip is answered as ever."""
+    failing, errors = copy.copy(model), [error]
+
+    def probs_of(images_nhwc):
+        if errors:
+            raise errors.pop()
+        return model.probs_of(images_nhwc)
+
+    failing.probs_of = probs_of
+    with start(model=failing) as server:
+        content = next(iter(strips.values()))
+        replies = [server.ask("/v1/predict", content) for _ in range(2)]
+
+    assert [reply.status for reply in replies] == [status, 200]
+    assert replies[0].json == {"error": reason}
+    assert f"{type(error).__name__}: {error}\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,13 @@ class App:
         )
 
     async def answer(self, request: Request) -> Answer:
-        """Answer a request; what it is refused for is an answer too."""
-        try:
-            answer = await self._handler(request)(request)
-        except Refusal as refusal:
-            answer = refusal.answer
-        route = request.path if request.path in self._routes else "page"
-        self.metrics.count_request(route, answer.status)
-        return answer
+        """Answer a request, or raise what it is refused for."""
+        return await self._handler(request)(request)
+
+    def count(self, path: str, status: int) -> None:
+        """Count an answer; paths that are not there count as one."""
+        route = path if path in self._routes else "page" if path in self._page else "other"
+        self.metrics.count_request(route, status)
 
     def drain(self) -> None:
         """Let no more strips in."""

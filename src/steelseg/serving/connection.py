@@ -9,6 +9,8 @@ that is turned away may finish sending, so that no reset swallows its answer.
 """
 
 import asyncio
+import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -64,6 +66,7 @@ class Connection:
         limits: Limits,
         held: Held,
         stamp: Callable[[], Headers],
+        count: Callable[[str, int], None],
     ) -> None:
         """Take over a socket.
 
@@ -74,6 +77,7 @@ class Connection:
             limits: The deadlines and the longest body.
             held: Counts the bytes of bodies.
             stamp: The headers of every answer that does not have them.
+            count: Told path and status of every answer; "" of what was no request.
         """
         self._reader = reader
         self._writer = writer
@@ -81,6 +85,7 @@ class Connection:
         self._limits = limits
         self._held = held
         self._stamp = stamp
+        self._count = count
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEADER_BYTES)
         self._loop = asyncio.get_running_loop()
         self._deadline = 0.0
@@ -98,9 +103,10 @@ class Connection:
             await self._linger()
         except (OSError, TimeoutError):
             # The client has gone, or takes no answer: there is nobody to tell.
-            self._writer.transport.abort()
+            pass
         finally:
-            self._writer.close()
+            # Who took the answer has it; a close would wait for who does not.
+            self._writer.transport.abort()
             with suppress(OSError):
                 await self._writer.wait_closed()
 
@@ -112,6 +118,7 @@ class Connection:
 
     async def _next_request(self, *, is_first: bool) -> bool:
         """Answer one request; whether another may follow."""
+        request = None
         try:
             request = await self._read_header(is_first=is_first)
             if request is None:
@@ -122,6 +129,13 @@ class Connection:
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
             answer = Refusal(status, f"This is no HTTP/1.1 request: {error}.").answer
+        except OSError:
+            raise
+        except Exception:
+            # A bug of ours; the other clients shall not notice.
+            traceback.print_exc(file=sys.stderr)
+            answer = Refusal(500, "The server failed; its log says where.").answer
+        self._count(request.path if request else "", answer.status)
         await self._send(answer)
         if not self._h11.our_state is self._h11.their_state is h11.DONE:
             return False
