@@ -30,7 +30,7 @@ from serving_client import (
 )
 
 CALM_SECONDS, PEAK_SECONDS = 15, 15
-PLACES = 4
+PLACES = 3
 
 
 def main():

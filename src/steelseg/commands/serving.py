@@ -24,7 +24,7 @@ def add_serve(commands: Commands) -> None:
         "--queue",
         type=_count,
         metavar="N",
-        help="strips that are predicted or wait at one time, more are turned away; default 4, or "
+        help="strips that are predicted or wait at one time, more are turned away; default 3, or "
         "more where more are computed at once",
     )
     parser.add_argument(

@@ -69,7 +69,7 @@ def to_json(content: object, *, status: int = 200, headers: Headers = ()) -> Ans
 class Limits:
     """What a client may ask for. Times are in seconds."""
 
-    queue: int = 4
+    queue: int = 3
     """Strips that are predicted or wait for it; more are turned away."""
 
     max_bytes: int = 32 * 2**20

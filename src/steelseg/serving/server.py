@@ -22,9 +22,9 @@ from steelseg.serving.model import Model
 # Connections that the system keeps for a server that is busy for a moment.
 _BACKLOG = 2048
 
-# One strip in the network, one before and one behind it, and one that waits. More would keep no
-# core busier, and everybody waiting longer.
-_FEWEST_PLACES = 4
+# One strip in the network, one before it and one behind it. More would keep no core busier, and
+# everybody waiting longer.
+_FEWEST_PLACES = 3
 
 
 def run_server(
@@ -48,7 +48,7 @@ def run_server(
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         queue: Strips that are predicted or wait for it; None takes twice those that the model
-            computes at the same time, and 4 at least.
+            computes at the same time, and 3 at least.
         limits: What else a client may ask for.
         admin_token: Who knows it may change the model; None lets nobody.
         models: Folder of the models that may take over; None lets `source` be read again alone.
