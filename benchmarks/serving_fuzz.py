@@ -97,15 +97,17 @@ def schemathesis(args, port, folder):
         "--suppress-health-check=all",
         f"--header=Authorization: Bearer {TOKEN}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    tail = done.stdout[-3000:]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=folder
+    )
+    accusations = done.stdout.partition("= FAILURES =")[2].partition("= SUMMARY =")[0]
     cases = re.search(r"([\d,]+) generated", done.stdout)
     failures = re.search(r"(\d+) found (\d+) unique failures", done.stdout)
     return {
         "cases": int(cases[1].replace(",", "")) if cases else None,
         "failures": int(failures[2]) if failures else done.returncode,
         "seconds": round(time.monotonic() - begun),
-        "summary": tail.splitlines()[-12:],
+        "accusations": accusations.splitlines()[:60],
     }
 
 

@@ -39,6 +39,8 @@ def test_the_command_serves_until_it_is_told_to_stop(trained_run, strips):
     ("words", "reason"),
     [
         (["--admin-token-file", "{short}"], "holds no secret"),
+        (["--admin-token-file", "nowhere"], "nowhere holds no secret"),
+        (["--models", "nowhere"], "--models nowhere is not a folder"),
         (["--host", "198.51.100.1", "--port", "0"], "Cannot listen on 198.51.100.1 port 0"),
         (["--fold", "7"], "fold_7"),
     ],

@@ -18,13 +18,15 @@ def models(trained_run, tmp_path_factory):
             trained_run, folder / name, ignore=shutil.ignore_patterns(f"fold_{1 - fold}")
         )
     (folder / "empty").mkdir()
+    (folder / "broken").mkdir()
+    (folder / "broken" / "manifest.json").mkdir()
     (folder / "link").symlink_to(trained_run)
     return folder
 
 
 def swap(server, content, token="a secret of the tests"):
-    """Ask for another model."""
-    body = json.dumps(content).encode() if content else b""
+    """Ask for another model, by what JSON holds or by bytes."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return server.ask("/v1/model", body, headers={"Authorization": f"Bearer {token}"})
 
 
@@ -65,7 +67,7 @@ def test_without_a_body_the_same_source_is_read_again(start, models, trained_run
     """As after a bundle was replaced where it lies."""
     with start(models=models) as server:
         swap(server, {"name": "first"})
-        reply = swap(server, None)
+        reply = swap(server, b"")
 
         assert reply.json["sha256"] == Predictor(trained_run).sha256
         assert server.ask("/v1/model").json == reply.json
@@ -78,9 +80,11 @@ def test_without_a_body_the_same_source_is_read_again(start, models, trained_run
         ({"name": "../models/first"}, 404, "There is no model"),
         ({"name": "link"}, 404, "There is no model"),
         ({"name": "empty"}, 422, "not a run folder"),
+        ({"name": "broken"}, 422, "broken"),
         ({"name": 3}, 400, "Expected no body"),
         ({"path": "/etc"}, 400, "Expected no body"),
         (["first"], 400, "Expected no body"),
+        (b" ", 400, "Expected no body"),
     ],
 )
 def test_what_is_no_model_changes_nothing(start, models, model, content, status, reason):
@@ -113,10 +117,10 @@ def test_one_model_is_loaded_at_a_time(start, model):
 
     with start(load_model=load) as server:
         replies = []
-        first = threading.Thread(target=lambda: replies.append(swap(server, None)))
+        first = threading.Thread(target=lambda: replies.append(swap(server, b"")))
         first.start()
         assert begun.wait(30)
-        assert swap(server, None).status == 409
+        assert swap(server, b"").status == 409
         go.set()
         first.join()
 

@@ -81,6 +81,8 @@ def _run_serve(args: argparse.Namespace) -> int | None:
         raise ConfigError(
             "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
         )
+    if args.models is not None and not args.models.is_dir():
+        raise ConfigError(f"--models {args.models} is not a folder.")
     from steelseg.serving.messages import Limits
     from steelseg.serving.server import run_server
 
@@ -105,7 +107,10 @@ def _read_token(file: "Path | None") -> str | None:
 
     if file is None:
         return None
-    token = file.read_text(encoding="utf-8").strip()
-    if len(token) < 16 or not token.isascii() or not token.isprintable():
-        raise ConfigError(f"{file} holds no secret of 16 printable characters or more.")
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        token = ""
+    if len(token) < 16 or not token.isprintable():
+        raise ConfigError(f"{file} holds no secret of 16 printable ASCII characters or more.")
     return token

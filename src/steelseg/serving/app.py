@@ -201,11 +201,14 @@ class App:
             raise Refusal(409, "A model is being loaded already.")
         async with self._swapping:
             body = await request.read_body()
+            loop = asyncio.get_running_loop()
             try:
-                loop = asyncio.get_running_loop()
                 self._model = await loop.run_in_executor(None, self._load_model, body)
             except SteelsegError as error:
                 raise Refusal(422, str(error)) from None
+            except OSError as error:
+                # A folder that is being replaced at this moment, for one.
+                raise Refusal(422, f"{error.filename}: {error.strerror}.") from None
         return await self._describe(request)
 
     def _refuse_strangers(self, request: Request) -> None:

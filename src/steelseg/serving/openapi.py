@@ -4,9 +4,7 @@ from typing import Any
 
 from steelseg import __version__
 from steelseg.serving.messages import Limits
-
-_NUMBERS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
-_WHOLE_NUMBERS = r"^[0-9]+(,[0-9]+)*$"
+from steelseg.serving.options import NUMBERS, WHOLE_NUMBERS
 
 _TEXT = {"type": "string"}
 _WHOLE = {"type": "integer", "minimum": 0}
@@ -82,12 +80,12 @@ def _predict(limits: Limits) -> dict[str, Any]:
             _parameter("class", _CLASS, "With answer=mask: 0 and 255 of this class alone."),
             _parameter(
                 "threshold",
-                {"type": "string", "pattern": _NUMBERS},
+                {"type": "string", "pattern": NUMBERS},
                 "Lowest probability that is kept; one number, or one a class.",
             ),
             _parameter(
                 "min_size",
-                {"type": "string", "pattern": _WHOLE_NUMBERS},
+                {"type": "string", "pattern": WHOLE_NUMBERS},
                 "Pixels of the smallest defect that is kept; one number, or one a class.",
             ),
         ],

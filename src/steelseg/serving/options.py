@@ -1,6 +1,6 @@
 """What the query of `POST /v1/predict` asks for."""
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -10,6 +10,11 @@ from steelseg.evaluation.postprocess import MaskSettings, per_class
 from steelseg.serving.messages import Refusal
 
 Kind = Literal["json", "mask", "overlay", "probabilities"]
+
+# What a list of numbers looks like; each has at most a hundred characters, so that none takes long.
+_NUMBER = r"[0-9]{1,50}(\.[0-9]{1,40})?([eE]-?[0-9]{1,3})?"
+NUMBERS = rf"^{_NUMBER}(,{_NUMBER})*$"
+WHOLE_NUMBERS = r"^[0-9]{1,9}(,[0-9]{1,9})*$"
 
 # No image that is read has as many pixels.
 _MOST_PIXELS = 10**9
@@ -42,28 +47,24 @@ def read_options(query: Mapping[str, str], masks: MaskSettings) -> Options:
         )
     classes = len(masks.threshold)
     if "threshold" in query:
-        threshold = per_class_of(query, "threshold", classes=classes, most=1)
-        masks = replace(masks, threshold=threshold)
+        values = _numbers(query, "threshold", NUMBERS, classes=classes, most=1)
+        masks = replace(masks, threshold=values)
     if "min_size" in query:
-        sizes = per_class_of(query, "min_size", classes=classes, most=_MOST_PIXELS)
-        if any(size != int(size) for size in sizes):
-            raise Refusal(400, f"min_size={query['min_size'][:40]} is no whole number of pixels.")
-        masks = replace(masks, min_size=tuple(map(int, sizes)))
+        values = _numbers(query, "min_size", WHOLE_NUMBERS, classes=classes, most=_MOST_PIXELS)
+        masks = replace(masks, min_size=tuple(map(int, values)))
     return Options(_kind(query), masks, _class_id(query, classes))
 
 
-def per_class_of(
-    query: Mapping[str, str], name: str, *, classes: int, most: float
+def _numbers(
+    query: Mapping[str, str], name: str, pattern: str, *, classes: int, most: int
 ) -> tuple[float, ...]:
     """One number for all classes, or one a class with commas between."""
     text = query[name]
-    try:
-        values = [float(word) for word in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(0 <= value <= most for value in values):
+    values = [float(word) for word in text.split(",")] if re.fullmatch(pattern, text) else []
+    if not values or max(values) > most:
+        kind = "whole numbers" if pattern == WHOLE_NUMBERS else "numbers"
         raise Refusal(
-            400, f"{name}={text[:40]} is wrong. Expected numbers from 0 to {most}, commas between."
+            400, f"{name}={text[:40]} is wrong. Expected {kind} from 0 to {most}, commas between."
         )
     try:
         return per_class(values if len(values) > 1 else values[0], classes, name=name)
@@ -87,6 +88,6 @@ def _class_id(query: Mapping[str, str], classes: int) -> int | None:
     if query.get("answer") != "mask":
         raise Refusal(400, "class goes with answer=mask alone.")
     text = query["class"]
-    if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= classes):
+    if not re.fullmatch("[1-9][0-9]{0,2}", text) or int(text) > classes:
         raise Refusal(400, f"class={text[:40]} is wrong. Expected 1 to {classes}.")
     return int(text)

@@ -103,7 +103,7 @@ def load_named(
         Refusal: if the body names no model that may be served.
         SteelsegError: if the model cannot be used.
     """
-    if not body.strip():
+    if not body:
         return Model(source, overrides, folds=folds)
     try:
         content = json.loads(body)
