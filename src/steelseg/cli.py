@@ -18,6 +18,7 @@ from steelseg.commands.data import add_check, add_precrop, add_synth
 from steelseg.commands.deployment import add_bench, add_bundle, add_export
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
+from steelseg.commands.serving import add_serve
 from steelseg.commands.training import add_oof, add_run, add_train
 from steelseg.errors import SteelsegError, Stopped
 
@@ -154,5 +155,6 @@ def build_parser() -> argparse.ArgumentParser:
     add_export(commands)
     add_bundle(commands)
     add_bench(commands)
+    add_serve(commands)
     add_synth(commands)
     return parser

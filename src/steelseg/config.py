@@ -94,6 +94,9 @@ class DataConfig(Section):
     crop_stride: int = Field(256, gt=0)
     """Distance between neighbouring crops, in pixels, in both directions."""
 
+    pixel_mm: Annotated[float, Field(gt=0)] | None = None
+    """Side of a pixel on the strip, in millimetres. null: not known; sizes are shown in pixels."""
+
     precropped_dir: Path = Path("precropped_data")
     """Folder of the store that `steelseg precrop` makes and mode precropped reads."""
 

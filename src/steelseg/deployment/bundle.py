@@ -49,6 +49,7 @@ _KEPT = {
         "img_height",
         "img_width",
         "channels",
+        "pixel_mm",
         "crop_height",
         "crop_width",
         "crop_stride",

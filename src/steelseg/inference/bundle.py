@@ -21,7 +21,6 @@ from steelseg.inference.manifest import (
     MANIFEST,
     BundledModel,
     Manifest,
-    manifest_text,
     read_manifest,
     refuse_changed,
     seal_of,
@@ -77,10 +76,17 @@ def _member(
         name=str(folder / model.file),
         config=trained,
         sha256=model.checkpoint_sha256,
-        origin=hashlib.sha256(manifest_text(manifest).encode()).hexdigest(),
+        weights_sha256=_weights_sha256(manifest, model),
         load=_loader(folder, manifest, model, trained, amp=amp),
         side_by_side=manifest.backend != "torch",
     )
+
+
+def _weights_sha256(manifest: Manifest, model: BundledModel) -> str:
+    """One digest of a network's files, which are named alike."""
+    stem = Path(model.file).stem
+    parts = [f"{n} {s.sha256}" for n, s in sorted(manifest.files.items()) if Path(n).stem == stem]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _loader(

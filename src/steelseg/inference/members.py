@@ -40,8 +40,9 @@ class Member:
     sha256: str
     """Of its checkpoint."""
 
-    origin: str
-    """SHA-256 of all that it is loaded from: of its checkpoint, or its bundle's manifest."""
+    weights_sha256: str
+    """Of the file that is loaded, or over those of the files; an export has another than its
+    checkpoint."""
 
     load: Callable[[torch.device], Network]
     """Read, check and build it; what it returns takes and gives tensors on that device."""

@@ -42,6 +42,10 @@ class Predictor:
     ) -> None:
         """Load the checkpoints.
 
+        The attribute `sha256` tells two models apart: it is over all that a mask hangs on,
+        networks and settings. `masks` is the post-processing, `batch_size` the most strips that
+        go through the networks together.
+
         Args:
             source: A run folder, a bundle, a checkpoint, or several checkpoints; or what
                 `open_source` made of one, which has its overrides and folds already.
@@ -81,6 +85,8 @@ class Predictor:
                 batch_size=self.batch_size,
                 num_classes=found.config.data.num_classes,
             )
+        self.masks = found.masks
+        self.sha256 = found.sha256
         self._to_mask = mask_maker(found.masks)
 
     @property
@@ -104,11 +110,20 @@ class Predictor:
 
     def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
-        image_hwc = self._load(image)
         # A copy, because torch takes no view that is turned or locked.
-        batch = (("",), np.stack([image_hwc]))
-        ((_, _, probs_chw),) = self._looks.predict([batch], self._plan)
+        probs_chw: NDArray[np.float32] = self.probs_of(np.stack([self._load(image)]))[0]
         return probs_chw
+
+    def probs_of(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities of one batch, computed in the caller's thread.
+
+        Args:
+            images_nhwc: At most `batch_size` strips, shape (N, H, W, channels).
+
+        Returns:
+            Probabilities, shape (N, classes, H, W), in [0, 1].
+        """
+        return self._looks.predict_now(images_nhwc, self._plan)
 
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]

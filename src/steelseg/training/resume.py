@@ -25,7 +25,7 @@ Build = Callable[[Checkpoint | None], Learner]
 
 # Settings that may differ between a checkpoint and the training that goes on from it.
 _MAY_CHANGE = {
-    "data": {"root", "precropped_dir"},
+    "data": {"root", "pixel_mm", "precropped_dir"},
     "train": {
         "amp",
         "batch_size_val",

@@ -1,0 +1,91 @@
+"""The model that is served: a `Predictor`, what it is called, and what people may know of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from steelseg.inference.manifest import is_bundle, read_manifest
+from steelseg.inference.predictor import Predictor
+from steelseg.models.precision import pick_device
+
+# The first strips take longer, because libraries prepare what they need.
+_WARM_UP = 2
+
+
+class Model:
+    """A model in memory; it never changes, another takes its place."""
+
+    def __init__(
+        self,
+        source: Path,
+        overrides: Sequence[str] = (),
+        *,
+        folds: Sequence[int] | None = None,
+    ) -> None:
+        """Load a model, and predict a blank strip with it.
+
+        Args:
+            source: A run folder, a bundle or a checkpoint.
+            overrides: Settings to change, such as "postprocess.threshold=0.4".
+            folds: Folds of the run or bundle to use; None uses every trained one.
+
+        Raises:
+            SteelsegError: as `Predictor`.
+        """
+        self._predictor = Predictor(source, overrides, folds=folds)
+        self.probs_of = self._predictor.probs_of
+        self.sha256 = self._predictor.sha256
+        self.masks = self._predictor.masks
+        self.class_names = self._predictor.class_names
+        self.batch_size = _at_once(self._predictor.batch_size)
+        self.channels = self._predictor.config.data.channels
+        self._provenance = _provenance(source)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        data = self._predictor.config.data
+        size = data.img_height or data.crop_height, data.img_width or data.crop_width
+        for _ in range(_WARM_UP):
+            self.probs_of(np.zeros((1, *size, data.channels), np.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        """Classes, settings and origin, as JSON can hold them."""
+        config = self._predictor.config
+        per_class = {name: list(values) for name, values in asdict(self.masks).items()}
+        return {
+            "sha256": self.sha256,
+            "classes": [
+                {"class": k, "name": name, **{n: v[k - 1] for n, v in per_class.items()}}
+                for k, name in enumerate(self.class_names, start=1)
+            ],
+            "pixel_mm": config.data.pixel_mm,
+            "channels": self.channels,
+            "inference": config.inference.model_dump(mode="json"),
+            "provenance": self._provenance,
+        }
+
+
+def _at_once(batch_size: int) -> int:
+    """Strips that are computed at the same time: no more than there are threads for them."""
+    is_cpu = pick_device().type == "cpu"
+    return min(batch_size, torch.get_num_threads()) if is_cpu else batch_size
+
+
+def _provenance(source: Path) -> dict[str, Any]:
+    """Where a model comes from, for people; no path of this machine."""
+    name = source.resolve().name
+    if not is_bundle(source):
+        return {"source": name, "kind": "run"}
+    manifest = read_manifest(source)
+    return {
+        "source": name,
+        "kind": "bundle",
+        "backend": manifest.backend,
+        "precision": manifest.precision,
+        "steelseg": manifest.steelseg,
+        **manifest.provenance,
+    }

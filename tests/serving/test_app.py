@@ -1,0 +1,270 @@
+"""The server as its clients see it."""
+
+import copy
+import gzip
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from steelseg.data import rle
+from steelseg.inference.predict import predict_folder
+from steelseg.inference.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def predicted(trained_run, tmp_path_factory):
+    """Give the folder that `steelseg predict` writes for the test strips."""
+    folder = tmp_path_factory.mktemp("predicted")
+    predictor = Predictor(trained_run, ["postprocess.threshold=0.5"])
+    predict_folder(predictor, folder, formats=["png", "jsonl", "coco"], overlays=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probs(trained_run, strips):
+    """Give the probabilities of each strip."""
+    predictor = Predictor(trained_run)
+    folder = trained_run.parent / "input" / "test_images"
+    return {name: predictor.probs(folder / name) for name in strips}
+
+
+def test_masks_are_those_of_predict(server, strips, predicted):
+    """To the bit, as submission.csv has them, with the same areas and scores."""
+    rows = (predicted / "submission.csv").read_text().splitlines()[1:]
+    expected = {(name, k): text for name, k, text in (row.split(",") for row in rows)}
+    lines = map(json.loads, (predicted / "predictions.jsonl").read_text().splitlines())
+    areas = {
+        (line["image_id"], d["class_id"]): d["area"] for line in lines for d in line["defects"]
+    }
+
+    for name, content in strips.items():
+        for answer in server.ask("/v1/predict", content).json["classes"]:
+            class_id = answer["class"]
+            assert answer["rle"] == expected[name, str(class_id)]
+            assert answer["area"] == areas.get((name, class_id), 0)
+
+
+def test_defects_are_the_components_that_predict_writes(server, strips, predicted):
+    """Box, area and score as in the COCO file; their pixels together are the mask."""
+    coco = json.loads((predicted / "predictions.json").read_text())
+    number = {image["file_name"]: image["id"] for image in coco["images"]}
+    for name, content in strips.items():
+        answer = server.ask("/v1/predict", content).json
+        of_strip = [a for a in coco["annotations"] if a["image_id"] == number[name]]
+
+        assert [(d["class"], d["box"], d["area"], d["score"]) for d in answer["defects"]] == [
+            (a["category_id"], a["bbox"], a["area"], a["score"]) for a in of_strip
+        ]
+        size = answer["height"], answer["width"]
+        for of_class in answer["classes"]:
+            parts = [d["rle"] for d in answer["defects"] if d["class"] == of_class["class"]]
+            union = sum((rle.decode(part, *size) for part in parts), np.zeros(size, bool))
+            assert rle.encode(union) == of_class["rle"]
+
+
+def test_a_mask_of_one_class_is_the_file_that_predict_writes(server, strips, predicted):
+    """To the byte; a class that was not found has no file and an empty mask."""
+    for name, content in strips.items():
+        for class_id in (1, 2):
+            reply = server.ask(f"/v1/predict?answer=mask&class={class_id}", content)
+            file = predicted / "masks" / f"{name}_class_{class_id}.png"
+            if file.exists():
+                assert reply.body == file.read_bytes()
+            else:
+                assert not _pixels(reply).any()
+            assert reply.headers["Content-Type"] == "image/png"
+
+
+def test_an_overlay_is_the_file_that_predict_writes(server, strips, predicted):
+    """To the byte."""
+    for name, content in strips.items():
+        reply = server.ask("/v1/predict?answer=overlay", content)
+
+        assert reply.body == (predicted / "overlays" / f"{name}.png").read_bytes()
+
+
+def test_a_mask_of_all_classes_holds_their_numbers(server, strips, probs):
+    """Where two classes overlap, that of the likelier."""
+    name, content = next(iter(strips.items()))
+    threshold = [float(np.quantile(p, q)) for p, q in zip(probs[name], (0.5, 0.7), strict=True)]
+    mask_chw = probs[name] >= np.float32(threshold)[:, None, None]
+    expected = np.select(
+        [mask_chw.all(axis=0), mask_chw[0], mask_chw[1]], [probs[name].argmax(axis=0) + 1, 1, 2], 0
+    )
+
+    text = ",".join(map(repr, threshold))
+    reply = server.ask(f"/v1/predict?answer=mask&threshold={text}", content)
+
+    np.testing.assert_array_equal(_pixels(reply), expected)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_probabilities_come_as_bytes(server, strips, probs, packed):
+    """Rounded to 255ths, each class after the other; packed for who can unpack."""
+    name, content = next(iter(strips.items()))
+    headers = {"Accept-Encoding": "gzip, br"} if packed else {}
+    reply = server.ask("/v1/predict?answer=probabilities", content, headers=headers)
+    body = gzip.decompress(reply.body) if packed else reply.body
+    shape = tuple(map(int, reply.headers["X-Shape"].split(",")))
+
+    assert ("Content-Encoding" in reply.headers) == packed
+    expected = np.floor(probs[name] * np.float32(255) + np.float32(0.5))
+    np.testing.assert_array_equal(np.frombuffer(body, np.uint8).reshape(shape), expected)
+
+
+def test_a_query_changes_threshold_and_min_size(server, strips, probs):
+    """For one answer; the model's own stay."""
+    name, content = next(iter(strips.items()))
+    cut = float(np.median(probs[name][0]))
+    answer = server.ask(f"/v1/predict?threshold={cut!r},1&min_size=0,7", content).json
+
+    assert answer["classes"][0]["rle"] == rle.encode(probs[name][0] >= cut)
+    assert [c["threshold"] for c in answer["classes"]] == [cut, 1]
+    assert [c["min_size"] for c in answer["classes"]] == [0, 7]
+    again = server.ask("/v1/predict", content).json
+    assert [c["threshold"] for c in again["classes"]] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("threshold=2", "threshold=2 is wrong"),
+        ("threshold=nan", "threshold=nan is wrong"),
+        ("threshold=0.1,0.2,0.3", "threshold has 3 values, but there are 2 classes"),
+        ("min_size=1.5", "min_size=1.5 is wrong. Expected whole numbers"),
+        ("threshold=1e999", "threshold=1e999 is wrong"),
+        ("threshold=1_0", "threshold=1_0 is wrong"),
+        ("threshold=", "threshold= is wrong"),
+        ("min_size=-1", "min_size=-1 is wrong"),
+        ("answer=csv", "answer=csv is none of json, mask"),
+        ("class=1", "answer=mask alone"),
+        ("answer=mask&class=3", "Expected 1 to 2"),
+        ("answer=json&answer=mask", "there twice"),
+        ("url=http://localhost/", "'url' is no parameter"),
+    ],
+)
+def test_a_wrong_query_is_refused_with_its_reason(server, strips, query, reason):
+    """Before anything is predicted."""
+    reply = server.ask(f"/v1/predict?{query}", next(iter(strips.values())))
+
+    assert reply.status == 400
+    assert reason in reply.json["error"]
+
+
+def test_the_model_says_what_it_is(server, model, trained_run):
+    """Classes with their settings, limits, origin; the hash is on every answer."""
+    reply = server.ask("/v1/model")
+    content = reply.json
+
+    assert (
+        content["sha256"]
+        == model.sha256
+        == Predictor(trained_run, ["postprocess.threshold=0.5"]).sha256
+    )
+    assert content["classes"][1] == {
+        "class": 2,
+        "name": "class 2",
+        "threshold": 0.5,
+        "min_size": 0,
+        "min_area": 0,
+        "top_threshold": 0.0,
+    }
+    assert content["pixel_mm"] is None
+    assert content["provenance"]["source"] == "run"
+    assert content["limits"] == {"max_bytes": 33554432, "max_pixels": 8000000}
+    for path in ("/live", "/ready", "/metrics", "/openapi.json", "/nowhere", "/v1/model"):
+        assert server.ask(path).headers["X-Model"] == model.sha256
+
+
+def test_another_threshold_is_another_model(trained_run):
+    """What changes a mask changes the hash, and nothing else does."""
+    plain = Predictor(trained_run).sha256
+
+    assert Predictor(trained_run, ["postprocess.threshold=0.4"]).sha256 != plain
+    assert Predictor(trained_run, ["inference.tta=hflip"]).sha256 != plain
+    assert Predictor(trained_run, folds=[0]).sha256 != plain
+    assert Predictor(trained_run, ["train.batch_size_val=1"]).sha256 == plain
+
+
+def test_metrics_count_what_was_asked(start, strips):
+    """As Prometheus reads them."""
+    with start() as server:
+        server.ask("/v1/predict", next(iter(strips.values())))
+        server.ask("/v1/predict", b"no image")
+        server.ask("/nowhere")
+        text = server.ask("/metrics").body.decode()
+
+    assert 'steelseg_requests_total{route="/v1/predict",status="200"} 1\n' in text
+    assert 'steelseg_requests_total{route="/v1/predict",status="415"} 1\n' in text
+    assert 'steelseg_requests_total{route="other",status="404"} 1\n' in text
+    assert "steelseg_strips_total 1\n" in text
+    assert 'steelseg_predict_seconds_bucket{le="+Inf"} 1\n' in text
+    assert all(re.fullmatch(r"# (HELP|TYPE) .+|\S+ \S+", line) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (RuntimeError("no memory"), 503, "The network failed on this image of 32x96 pixels."),
+        (KeyError("bug"), 500, "The server failed; its log says where."),
+    ],
+)
+def test_a_failure_is_answered_and_passes(start, model, strips, capfd, error, status, reason):
+    """With its traceback in the log; the next strip is answered as ever."""
+    failing, errors = copy.copy(model), [error]
+
+    def probs_of(images_nhwc):
+        if errors:
+            raise errors.pop()
+        return model.probs_of(images_nhwc)
+
+    failing.probs_of = probs_of
+    with start(model=failing) as server:
+        content = next(iter(strips.values()))
+        replies = [server.ask("/v1/predict", content) for _ in range(2)]
+
+    assert [reply.status for reply in replies] == [status, 200]
+    assert replies[0].json == {"error": reason}
+    assert f"{type(error).__name__}: {error}\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/predict", 405),
+        ("DELETE", "/v1/model", 405),
+        ("POST", "/live", 405),
+        ("GET", "/../pyproject.toml", 404),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("GET", "//etc/passwd", 404),
+        ("HEAD", "/live", 200),
+    ],
+)
+def test_other_paths_and_methods_are_refused(server, method, path, status):
+    """No path of a request is ever opened as a file."""
+    reply = server.ask(path, method=method)
+
+    assert reply.status == status
+    if status == 405:
+        assert reply.headers["Allow"]
+
+
+def test_the_document_names_every_path(server):
+    """What is routed is described, and nothing else is."""
+    described = server.ask("/openapi.json").json["paths"]
+
+    assert {path: sorted(methods) for path, methods in described.items()} == {
+        "/v1/predict": ["post"],
+        "/v1/model": ["get", "post"],
+        "/live": ["get"],
+        "/ready": ["get"],
+        "/metrics": ["get"],
+        "/openapi.json": ["get"],
+    }
+
+
+def _pixels(reply):
+    return cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,0 +1,284 @@
+"""What the server does with clients that are slow, long, wrong or many."""
+
+import copy
+import socket
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import cv2
+import numpy as np
+import pytest
+
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+@contextmanager
+def connect(server, **options):
+    """Open a socket to the server."""
+    with socket.socket() as client:
+        if size := options.get("receive_buffer"):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.port))
+        yield client
+
+
+def receive(client):
+    """Everything until the server closes."""
+    parts = []
+    while part := client.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def receive_until(client, end):
+    """Everything up to a text."""
+    received = b""
+    while end not in received:
+        part = client.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
+@contextmanager
+def busy(start, model, **limits):
+    """A server with one place, which a strip holds until the block ends."""
+    slow, begun, go = copy.copy(model), threading.Event(), threading.Event()
+
+    def probs_of(images_nhwc):
+        begun.set()
+        assert go.wait(30)
+        return model.probs_of(images_nhwc)
+
+    slow.probs_of = probs_of
+    with start(model=slow, queue=1, **limits) as server:
+        replies = []
+        ok, png = cv2.imencode(".png", np.zeros((32, 96), np.uint8))
+        assert ok
+        holder = threading.Thread(
+            target=lambda: replies.append(server.ask("/v1/predict", png.tobytes()))
+        )
+        holder.start()
+        assert begun.wait(30)
+        try:
+            yield server
+        finally:
+            go.set()
+            holder.join(30)
+            assert [reply.status for reply in replies] == [200]
+
+
+def test_when_full_the_answer_comes_before_the_body(start, model):
+    """Of a strip whose body is not sent at all; what asks for no strip is answered as ever."""
+    with busy(start, model) as server, connect(server) as client:
+        client.sendall(HEAD % 1_000_000)
+        answer = receive(client)
+        health = server.ask("/live")
+
+    assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+    assert b"Retry-After: 1\r\n" in answer
+    assert b"connection: close\r\n" in answer.lower()
+    assert health.status == 200
+
+
+def test_who_sends_on_when_full_still_gets_the_answer(start, model):
+    """A server that closes with unread bytes resets the connection, and the answer is lost."""
+    with busy(start, model) as server:
+        for _ in range(20):
+            with connect(server) as client:
+                client.sendall(HEAD % 2_000_000 + bytes(2_000_000))
+                assert receive(client).startswith(b"HTTP/1.1 429 ")
+
+
+def test_a_slow_sender_holds_no_place(start, strips):
+    """With one place, a strip goes through while another body is on its way."""
+    with start(queue=1) as server, connect(server) as client:
+        client.sendall(HEAD % 1000 + b"a")
+        reply = server.ask("/v1/predict", next(iter(strips.values())))
+
+        assert reply.status == 200
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"POST /v1/predict HTTP/1.1\r\nX: ", HEAD % 100_000, b"G"], ids=str
+)
+def test_who_drips_is_cut(start, beginning):
+    """However steadily the bytes come, in the header or in the body."""
+    quick = {"read_time": 1.0, "stall_time": 0.5, "linger_time": 0.2}
+    with start(**quick) as server, connect(server) as client:
+        begun = time.monotonic()
+        client.sendall(beginning)
+        client.settimeout(0.1)
+        answer = b""
+        while not answer:
+            client.sendall(b"a")
+            with suppress(TimeoutError):
+                answer = client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"too slowly" in answer
+        assert time.monotonic() - begun < 3
+
+
+def test_who_stops_sending_is_cut(start):
+    """Sooner than who drips."""
+    with start(stall_time=0.3, read_time=30, linger_time=0.1) as server:
+        with connect(server) as client:
+            client.sendall(HEAD % 1000 + b"a")
+            assert receive(client).startswith(b"HTTP/1.1 408 ")
+        with connect(server) as silent:
+            assert receive(silent) == b""
+
+
+def test_who_takes_no_answer_is_cut(start, model):
+    """Its answer is dropped, and its place is free."""
+    large = copy.copy(model)
+    large.probs_of = lambda images_nhwc: np.zeros((1, 2, *images_nhwc.shape[1:3]), np.float32)
+    strip = cv2.imencode(".png", np.zeros((2600, 3000), np.uint8))[1].tobytes()
+    request = HEAD.replace(b"predict", b"predict?answer=probabilities") % len(strip) + strip
+    with start(model=large, write_time=0.5, queue=1) as server:
+        with connect(server, receive_buffer=4096) as client:
+            client.sendall(request)
+            receive_until(client, b"HTTP/1.1 200")
+            time.sleep(1.5)
+            assert len(receive(client)) < 2 * 2600 * 3000
+        assert b"steelseg_connections 1\n" in server.ask("/metrics").body
+
+
+def test_a_long_body_is_refused_by_its_header(start):
+    """Nothing of it is read."""
+    with start(max_bytes=1000) as server, connect(server) as client:
+        client.sendall(HEAD % 1001)
+        answer = receive(client)
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"at most 1000 bytes" in answer
+
+
+def test_a_long_body_without_a_length_is_refused_while_it_comes(start):
+    """Chunks need not say how many there will be."""
+    chunk = b"200\r\n" + bytes(512) + b"\r\n"
+    with start(max_bytes=1000) as server, connect(server) as client:
+        client.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        client.sendall(chunk + chunk)
+
+        assert receive(client).startswith(b"HTTP/1.1 413 ")
+
+
+def test_all_bodies_together_are_limited(start):
+    """A thousand clients cannot fill the memory."""
+    with start(held_bytes=1000, linger_time=0.1) as server:
+        with connect(server) as first, connect(server) as second:
+            first.sendall(HEAD % 2000 + bytes(900))
+            time.sleep(0.2)
+            second.sendall(HEAD % 2000 + bytes(900))
+            assert receive(second).startswith(b"HTTP/1.1 503 ")
+        assert server.ask("/v1/predict", b"GIF89a").status == 415
+
+
+def test_a_body_in_chunks_is_read(server, strips):
+    """As clients send it that do not know how long it is."""
+    content = next(iter(strips.values()))
+    reply = server.ask("/v1/predict", iter([content[:100], content[100:]]))
+
+    assert reply.json["classes"] == server.ask("/v1/predict", content).json["classes"]
+
+
+def test_a_client_that_asks_first_is_told_to_send(server, strips):
+    """As curl waits for this with a long body."""
+    content = next(iter(strips.values()))
+    head = (HEAD % len(content)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+    with connect(server) as client:
+        client.sendall(head)
+        assert receive_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+        client.sendall(content)
+        assert receive_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_requests_follow_each_other_on_one_connection(server):
+    """Also those that are sent before the first is answered."""
+    with connect(server) as client:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = receive(client)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == 4
+    assert answer.endswith(b'{"ready": true}')
+
+
+def test_time_between_requests_is_not_taken_from_the_next(start):
+    """A connection that was idle for longer than a request may take gives it its whole time."""
+    with start(read_time=0.4, stall_time=0.3) as server, connect(server) as client:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_until(client, b"}")
+        time.sleep(0.8)
+        client.sendall(HEAD % 4 + b"no")
+        time.sleep(0.1)
+        client.sendall(b"ne")
+        assert receive_until(client, b"}").startswith(b"HTTP/1.1 415 ")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /live HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (b"GET /live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /live\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://[/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (HEAD % 5 + b"12345", 415),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n", 400),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n\r\n", 415),
+        (b"GET /live HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(20), 400),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_no_request_is_answered_all_the_same(server, model, sent, status):
+    """With a reason, the model's hash, and the end of the connection."""
+    with connect(server) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        answer = receive(client)
+
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"X-Model: " + model.sha256.encode() in answer
+    assert b'{"error": "' in answer
+
+
+def test_who_leaves_in_the_middle_leaves_nothing(start):
+    """Half a header, half a body, and an answer nobody waits for."""
+    with start() as server:
+        for sent in (b"", b"GET /li", HEAD % 100, HEAD % 5 + b"12345"):
+            with connect(server) as client:
+                client.sendall(sent)
+        deadline = time.monotonic() + 5
+        while b"steelseg_connections 1\n" not in server.ask("/metrics").body:
+            assert time.monotonic() < deadline
+        assert server.ask("/live").status == 200
+
+
+def test_more_connections_than_allowed_are_closed(start):
+    """Those that are open stay."""
+    with start(max_connections=2) as server, connect(server) as first, connect(server) as second:
+        time.sleep(0.1)
+        with connect(server) as third:
+            assert receive(third) == b""
+        for client in (first, second):
+            client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert receive(client).startswith(b"HTTP/1.1 200 ")
+
+
+def test_stopping_loses_nothing_that_was_accepted(start, model):
+    """The strip at work is answered; who waits on an open connection is let go."""
+    with busy(start, model) as server, connect(server) as idle:
+        idle.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_until(idle, b"}")
+        server.stop()
+        assert receive(idle) == b""
+        with pytest.raises(ConnectionError), connect(server):
+            pass
