@@ -4,6 +4,7 @@ What a bundle is, `steelseg.inference.manifest` says. An exported network needs 
 network beside it.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -75,9 +76,17 @@ def _member(
         name=str(folder / model.file),
         config=trained,
         sha256=model.checkpoint_sha256,
+        weights_sha256=_weights_sha256(manifest, model),
         load=_loader(folder, manifest, model, trained, amp=amp),
         side_by_side=manifest.backend != "torch",
     )
+
+
+def _weights_sha256(manifest: Manifest, model: BundledModel) -> str:
+    """One digest of a network's files, which are named alike."""
+    stem = Path(model.file).stem
+    parts = [f"{n} {s.sha256}" for n, s in sorted(manifest.files.items()) if Path(n).stem == stem]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _loader(

@@ -68,6 +68,17 @@ class Cascade:
                 waiting = []
         yield from self._look_again(waiting, plan)
 
+    def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
+        """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
+        firsts_nchw = self._first.predict_now(images_nhwc, self._first_plan)
+        look = [suspicion(to_uint8(probs_chw)) >= self._cut for probs_chw in firsts_nchw]
+        probs_nchw = np.zeros(
+            (len(images_nhwc), self._num_classes, *images_nhwc.shape[1:3]), np.float32
+        )
+        if any(look):
+            probs_nchw[look] = self._second.predict_now(images_nhwc[look], plan)
+        return probs_nchw
+
     def _look_again(
         self, waiting: list[tuple[str, NDArray[np.uint8], bool]], plan: ForwardPlan
     ) -> Iterator[Predicted]:

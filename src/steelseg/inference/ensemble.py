@@ -72,6 +72,11 @@ class Ensemble:
                 for (image_ids, images_nhwc), probs_nchw in zip(chunk, probs, strict=True):
                     yield from zip(image_ids, images_nhwc, probs_nchw, strict=True)
 
+    def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
+        """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
+        (probs_nchw,) = self._mean([((), images_nhwc)], plan)
+        return np.asarray(probs_nchw.cpu())
+
     def _predict_chunks(
         self, batches: Iterable[Batch], plan: ForwardPlan
     ) -> Iterator[tuple[list[Batch], list[NDArray[np.float32]]]]:

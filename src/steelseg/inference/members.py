@@ -40,6 +40,10 @@ class Member:
     sha256: str
     """Of its checkpoint."""
 
+    weights_sha256: str
+    """Of the file that is loaded, or over those of the files; an export has another than its
+    checkpoint."""
+
     load: Callable[[torch.device], Network]
     """Read, check and build it; what it returns takes and gives tensors on that device."""
 
@@ -75,7 +79,7 @@ def checkpoint_member(path: Path) -> Member:
             raise CheckpointError(f"{path} was replaced while it was in use. Start again.")
         return restore_model(checkpoint).to(device)
 
-    return Member(str(path), config, sha256, load)
+    return Member(str(path), config, sha256, sha256, load)
 
 
 def refuse_strangers(members: Sequence[Member]) -> None:

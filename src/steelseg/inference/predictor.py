@@ -42,6 +42,10 @@ class Predictor:
     ) -> None:
         """Load the checkpoints.
 
+        The attribute `sha256` tells two models apart: it is over all that a mask hangs on,
+        networks and settings. `masks` is the post-processing, `batch_size` the most strips that
+        go through the networks together.
+
         Args:
             source: A run folder, a bundle, a checkpoint, or several checkpoints; or what
                 `open_source` made of one, which has its overrides and folds already.
@@ -64,7 +68,7 @@ class Predictor:
             found.members, sequential=sequential, device=where
         )
         self._plan = forward_plan(found.config)
-        self._batch_size = images_at_once(
+        self.batch_size = images_at_once(
             found.config.train.batch_size_val,
             where,
             side_by_side=any(member.side_by_side for member in found.members),
@@ -75,9 +79,11 @@ class Predictor:
                 self._looks,
                 first_plan=forward_plan(found.first.config),
                 cut=found.first.cut,
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
                 num_classes=found.config.data.num_classes,
             )
+        self.masks = found.masks
+        self.sha256 = found.sha256
         self._to_mask = mask_maker(found.masks)
 
     @property
@@ -101,11 +107,20 @@ class Predictor:
 
     def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
-        image_hwc = self._load(image)
         # A copy, because torch takes no view that is turned or locked.
-        batch = (("",), np.stack([image_hwc]))
-        ((_, _, probs_chw),) = self._looks.predict([batch], self._plan)
+        probs_chw: NDArray[np.float32] = self.probs_of(np.stack([self._load(image)]))[0]
         return probs_chw
+
+    def probs_of(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities of one batch, computed in the caller's thread.
+
+        Args:
+            images_nhwc: At most `batch_size` strips, shape (N, H, W, channels).
+
+        Returns:
+            Probabilities, shape (N, classes, H, W), in [0, 1].
+        """
+        return self._looks.predict_now(images_nhwc, self._plan)
 
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
@@ -119,7 +134,7 @@ class Predictor:
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
         """
-        strips = batches(image_ids, read, batch_size=self._batch_size)
+        strips = batches(image_ids, read, batch_size=self.batch_size)
         for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
             yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 

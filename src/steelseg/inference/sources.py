@@ -5,8 +5,10 @@ post-processing. Weights are read when the ensemble is made; until then it is th
 checkpoints, and the files of a bundle to check them.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from steelseg.config import Config
@@ -38,6 +40,22 @@ class Source:
 
     first: FirstLook | None = None
     """What looks first and skips what is clean; None looks at every strip."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 over all that a mask hangs on: the networks and the settings of prediction."""
+        content = {
+            "networks": [member.weights_sha256 for member in self.members],
+            "masks": asdict(self.masks),
+            "settings": _prediction_settings(self.config),
+        }
+        if self.first is not None:
+            content["first"] = {
+                "network": self.first.member.weights_sha256,
+                "settings": _prediction_settings(self.first.config),
+                "cut": self.first.cut,
+            }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def open_source(
@@ -123,6 +141,20 @@ def _settle(
     """Hold the settings against the networks, and settle the post-processing."""
     refuse_unfit(members[0], config)
     return Source(config, members, mask_settings(config, tuned))
+
+
+def _prediction_settings(config: Config) -> Mapping[str, object]:
+    """The settings that change a probability."""
+    data, inference = config.data, config.inference
+    return {
+        "class_names": data.names,
+        "channels": data.channels,
+        "mean": data.channel_mean,
+        "std": data.channel_std,
+        "tta": inference.tta,
+        "crop": data.crop if inference.crops else None,
+        "amp": inference.amp,
+    }
 
 
 def tuned_settings(run: RunFolder, digests: Mapping[int, str]) -> MaskSettings | None:
