@@ -15,7 +15,7 @@ from types import FrameType
 
 from steelseg import __version__
 from steelseg.commands.data import add_check, add_precrop, add_synth
-from steelseg.commands.deployment import add_bench, add_bundle, add_export
+from steelseg.commands.deployment import add_bench, add_bundle, add_export, add_repository
 from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
@@ -122,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_watch(commands)
     add_export(commands)
     add_bundle(commands)
+    add_repository(commands)
     add_bench(commands)
     add_synth(commands)
     return parser
