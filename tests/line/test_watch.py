@@ -280,30 +280,6 @@ def test_lines_are_delivered_while_strips_come(predictor, camera, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_again_and_again_loses_no_strip(
-    trained_run, threshold, camera, tmp_path
-):
-    """SIGKILL at any moment; strips keep coming; every strip has one line in the end."""
-    out = tmp_path / "out"
-    for number in range(4):
-        write(camera / f"{number:03d}.png", pixels(number))
-    with subprocess.Popen(command(trained_run, threshold, camera, out)) as process:
-        wait_for(lambda: len(lines_so_far(out)) >= 2)
-        process.kill()
-    for number in range(4, 12):
-        write(camera / f"{number:03d}.png", pixels(number))
-    with subprocess.Popen(command(trained_run, threshold, camera, out)) as process:
-        wait_for(lambda: len(lines_so_far(out)) >= 7)
-        process.kill()
-    with subprocess.Popen(command(trained_run, threshold, camera, out)) as process:
-        wait_for(lambda: len(lines_so_far(out)) >= 12)
-        process.terminate()
-
-    assert process.returncode == 128 + signal.SIGTERM
-    assert sorted(line["image_id"] for line in lines(out)) == [f"{n:03d}.png" for n in range(12)]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_its_number(trained_run, threshold, camera, tmp_path, signum):
     """And says that the same command goes on."""
