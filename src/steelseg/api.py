@@ -18,6 +18,7 @@ from steelseg.deployment.bench import Bench, bench_run
 from steelseg.deployment.bundle import MadeFrom, bundle_run
 from steelseg.deployment.export import ExportPlan, export_run
 from steelseg.deployment.exported import Check, Export, Format
+from steelseg.deployment.repository import Server, write_repository
 from steelseg.errors import DataError
 from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.evaluate import evaluate_run
@@ -214,6 +215,11 @@ def bench(
         rounds=rounds,
         backends=backends,
     )
+
+
+def repository(bundle_dir: Path | str, out: Path | str, *, server: Server) -> Path:
+    """Write a bundle for an inference server; see `deployment.repository.write_repository`."""
+    return write_repository(Path(bundle_dir), Path(out), server=server)
 
 
 def run(

@@ -15,7 +15,8 @@ from types import FrameType
 
 from steelseg import __version__
 from steelseg.commands.data import add_check, add_precrop, add_synth
-from steelseg.commands.deployment import add_bench, add_bundle, add_export
+from steelseg.commands.deployment import add_bench, add_bundle, add_export, add_repository
+from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.serving import add_serve
@@ -152,8 +153,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_report(commands)
     add_predict(commands)
+    add_watch(commands)
     add_export(commands)
     add_bundle(commands)
+    add_repository(commands)
     add_bench(commands)
     add_serve(commands)
     add_synth(commands)

@@ -1,4 +1,4 @@
-"""Commands that bring a run elsewhere: export, bundle, bench."""
+"""Commands that bring a run elsewhere: export, bundle, repository; and bench."""
 
 import argparse
 
@@ -177,4 +177,38 @@ def _run_bench(args: argparse.Namespace) -> int | None:
     if args.out:
         write_text(args.out, json.dumps(asdict(found), indent=1) + "\n")
         print(f"wrote {args.out}")
+    return None
+
+
+def add_repository(commands: Commands) -> None:
+    """Add `steelseg repository`."""
+    parser = add_command(
+        commands,
+        _run_repository,
+        "write a bundle for Triton or OpenVINO Model Server",
+        takes_settings=False,
+    )
+    parser.add_argument("bundle", type=path, metavar="BUNDLE", help="a bundle of an export")
+    parser.add_argument(
+        "--for", dest="server", choices=("triton", "ovms"), required=True, help="which server"
+    )
+    parser.add_argument(
+        "--out", type=path, metavar="FOLDER", required=True, help="a new or empty folder"
+    )
+
+
+def _run_repository(args: argparse.Namespace) -> int | None:
+    """Write the networks of a bundle as the model repository of an inference server.
+
+    Images go in as pixels 0 to 255, logits come out; what a client does before and after is in
+    docs/guides/beyond_one_machine.md.
+
+    Reads  BUNDLE, made with --from onnx-fp32, onnx-int8, openvino-fp32 or openvino-int8
+    Writes FOLDER/fold_K/1/ and config.pbtxt (Triton) or FOLDER/config.json (OpenVINO Model Server)
+
+    Example: steelseg repository outputs/first/bundle --for triton --out repository
+    """
+    from steelseg.api import repository
+
+    print(f"wrote {repository(args.bundle, args.out, server=args.server)}")
     return None
