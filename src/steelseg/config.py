@@ -165,6 +165,9 @@ class ModelConfig(Section):
     encoder_weights: str | None = "imagenet"
     """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
 
+    presence_head: bool = False
+    """true also learns whether a class is on the image at all, for inference.gate."""
+
     @field_validator("encoder_weights")
     @classmethod
     def _none_is_a_word(cls, value: str | None) -> str | None:
@@ -208,6 +211,9 @@ class TrainConfig(Section):
 
     pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""
+
+    presence_weight: float = Field(0.5, ge=0)
+    """Weight of the presence head's cross-entropy beside the loss; read with presence_head."""
 
     augmentation: str = "flips"
     """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
@@ -258,6 +264,9 @@ class PostprocessConfig(Section):
     top_threshold: Probability | tuple[Probability, ...] | None = None
     """Only pixels of this probability count for min_area. null: tuned, all before."""
 
+    gate: Probability | tuple[Probability, ...] | None = None
+    """A class of lower presence is emptied by inference.gate=hard. null: tuned, 0.5 before."""
+
 
 class TuneConfig(Section):
     """How `steelseg tune` chooses what postprocess leaves open."""
@@ -294,6 +303,10 @@ class InferenceConfig(Section):
 
     crops: bool = False
     """true predicts crops of the training size and averages their overlaps; false whole strips."""
+
+    gate: Literal["none", "hard", "soft"] = "none"
+    """hard empties a class whose presence is below postprocess.gate; soft multiplies its
+    probabilities by its presence. Both need model.presence_head=true."""
 
     ensemble: Literal["together", "sequential"] = "together"
     """together keeps every checkpoint in memory; sequential holds one at a time."""
@@ -340,6 +353,15 @@ class Config(Section):
         for name, value in per_class.items():
             if isinstance(value, tuple) and len(value) != classes:
                 raise ValueError(f"{name} has {len(value)} values, but data.num_classes={classes}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gate_needs_presence(self) -> Self:
+        if self.inference.gate != "none" and not self.model.presence_head:
+            raise ValueError(
+                f"inference.gate={self.inference.gate} needs a network that was trained with "
+                "model.presence_head=true; train one, or use inference.gate=none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.images import read_image
 from steelseg.errors import DataError
-from steelseg.evaluation.tuned import mask_maker
+from steelseg.evaluation.tuned import gate_of, mask_maker
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, images_at_once
@@ -58,7 +58,10 @@ class Predictor:
         where = torch.device(device) if device else pick_device()
         sequential = found.config.inference.ensemble == "sequential"
         self._looks: Ensemble | Cascade = Ensemble(
-            found.members, sequential=sequential, device=where
+            found.members,
+            sequential=sequential,
+            device=where,
+            gate=gate_of(found.config, found.masks),
         )
         self._plan = forward_plan(found.config)
         self._batch_size = images_at_once(

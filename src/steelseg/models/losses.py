@@ -75,6 +75,12 @@ def bce(
     return (per_pixel * valid_nchw).sum() / (valid_nchw.sum() * classes)
 
 
+def presence_loss(logits_nc: Tensor, masks_nchw: Tensor) -> Tensor:
+    """Mean binary cross-entropy of which classes the masks show at all."""
+    shown_nc = masks_nchw.flatten(2).any(dim=2)
+    return F.binary_cross_entropy_with_logits(logits_nc.float(), shown_nc.float())
+
+
 def dice_loss(
     logits_nchw: Tensor,
     masks_nchw: Tensor,

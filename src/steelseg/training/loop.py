@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 from steelseg.data.annotations import Labels
 from steelseg.errors import TrainingError
+from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.evaluation.metrics import Scores, count_pixels, score
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
-from steelseg.models.losses import Loss
+from steelseg.models.losses import Loss, presence_loss
+from steelseg.models.model import split_output
 from steelseg.models.precision import autocast
 from steelseg.training.optimizers import Schedule
 
@@ -68,6 +70,7 @@ def train_epoch(
     num_batches: int,
     accumulate: int,
     gradient_clip: float,
+    presence_weight: float = 0.0,
     position: Position,
     before_batch: Callable[[int], None],
     after_step: Callable[[], None],
@@ -81,6 +84,7 @@ def train_epoch(
         num_batches: How many batches the loader gives.
         accumulate: Batches an optimizer step.
         gradient_clip: Largest gradient norm; 0 does not clip.
+        presence_weight: Weight of a presence head's loss beside `loss`.
         position: Where to begin; moved on after each optimizer step.
         before_batch: Told the number of each batch, from 1; it seeds.
         after_step: Called after each optimizer step, where training can be saved and stopped.
@@ -99,8 +103,12 @@ def train_epoch(
         first_of_group = (step - 1) // accumulate * accumulate
         group = min(accumulate, num_batches - first_of_group)
         with autocast(learner.device, learner.half):
-            logits = learner.model(images.to(learner.device, non_blocking=True))
-        value = loss(logits, masks.to(learner.device), _move(valid, learner.device))
+            output = learner.model(images.to(learner.device, non_blocking=True))
+        logits, presence = split_output(output)
+        masks = masks.to(learner.device)
+        value = loss(logits, masks, _move(valid, learner.device))
+        if presence is not None:
+            value = value + presence_weight * presence_loss(presence, masks)
         amount = float(value.detach())
         if not math.isfinite(amount):
             raise TrainingError(f"step {step} of {num_batches}: the loss is {amount}")
@@ -139,6 +147,7 @@ def validate(
     loss: Loss,
     *,
     plan: ForwardPlan,
+    gate: Gate = open_gate,
     binarize: Binarize,
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
@@ -151,6 +160,7 @@ def validate(
         labels: Their masks.
         loss: For the validation loss.
         plan: How strips go through the network.
+        gate: What presence does to probabilities before they become masks.
         binarize: From probabilities to masks.
         device: Where the network is.
         after_batch: Called after each batch, where it can be stopped.
@@ -165,11 +175,12 @@ def validate(
     losses: list[float] = []
     counts: list[NDArray[np.int64]] = []
     for image_ids, images_nhwc in batches:
-        probs = predict_batch(model, images_nhwc, plan, device)
+        probs, presence = predict_batch(model, images_nhwc, plan, device)
         masks_nchw = np.stack([labels.draw(image_id) for image_id in image_ids])
         losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
-        for truth_chw, probs_chw in zip(masks_nchw, probs.cpu().numpy(), strict=True):
-            counts.append(count_pixels(binarize(probs_chw), truth_chw))
+        answers = zip(probs.cpu().numpy(), presence.cpu().numpy(), strict=True)
+        for truth_chw, answer in zip(masks_nchw, answers, strict=True):
+            counts.append(count_pixels(binarize(gate(*answer)), truth_chw))
         after_batch()
     mean = float(np.mean(losses))
     if not math.isfinite(mean):

@@ -36,7 +36,7 @@ _MAY_CHANGE = {
         "save_minutes",
     },
     "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"cascade", "ensemble", "submission_form", "tta"},
+    "inference": {"cascade", "ensemble", "gate", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
 }
 

@@ -11,7 +11,7 @@ from steelseg.data.dataset import FolderReader, Windows
 from steelseg.data.images import read_image
 from steelseg.data.store import open_store
 from steelseg.evaluation.metrics import Scores
-from steelseg.evaluation.tuned import mask_maker, mask_settings
+from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
 from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
@@ -96,7 +96,7 @@ def validation_pass(
     folder, channels = config.data.root / "train_images", config.data.channels
     # Flips would multiply the time of every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none")
-    binarize = mask_maker(mask_settings(config))
+    settings = mask_settings(config)
 
     def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores]:
         strips = batches(
@@ -110,7 +110,8 @@ def validation_pass(
             labels,
             loss,
             plan=plan,
-            binarize=binarize,
+            gate=gate_of(config, settings),
+            binarize=mask_maker(settings),
             device=learner.device,
             after_batch=after_batch,
         )

@@ -198,6 +198,7 @@ def _train_fold(
                 num_batches=len(order),
                 accumulate=train.accumulate,
                 gradient_clip=train.gradient_clip,
+                presence_weight=train.presence_weight,
                 position=position,
                 before_batch=partial(seed_batch, train.seed, fold, epoch),
                 after_step=after_step,
