@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,9 +19,20 @@ from pydantic import (
     model_validator,
 )
 
+from steelseg.models.loss_terms import parse_loss
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(ge=0)]
 Cost = Annotated[float, Field(ge=0)]
+
+
+def _is_a_loss(text: str) -> str:
+    """Refuse what is no loss."""
+    parse_loss(text)
+    return text
+
+
+LossText = Annotated[str, AfterValidator(_is_a_loss)]
 
 # ImageNet's channel means and deviations, as torchvision publishes them; the grey ones are
 # their averages, for encoders whose first convolution is summed to one channel.
@@ -204,10 +216,22 @@ class TrainConfig(Section):
     patience: int = Field(3, ge=0)
     """Epochs without a better validation Dice that reduce_on_plateau waits for."""
 
-    loss: Literal["bce_with_logits", "dice", "combo", "bce_pos_weight", "bce_dice_pos_weight"] = (
-        "bce_dice_pos_weight"
-    )
-    """combo: 0.5 BCE + 0.5 Dice. bce_dice_pos_weight: 0.75 weighted BCE + 0.25 Dice."""
+    loss: LossText = "bce_dice_pos_weight"
+    """bce_with_logits, dice, combo (0.5 BCE + 0.5 Dice), bce_pos_weight, bce_dice_pos_weight (0.75
+    weighted BCE + 0.25 Dice), or a sum such as "0.5 bce + 0.5 lovasz" of bce, bce_pos_weight, dice,
+    focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz."""
+
+    later_loss: LossText | None = None
+    """The loss from epoch `later_loss_epoch` on; null keeps `loss`. Validation shows `loss`."""
+
+    later_loss_epoch: int = Field(2, ge=2)
+    """First epoch of `later_loss`."""
+
+    focal_gamma: float = Field(2.0, ge=0)
+    """Power by which the focal loss turns away from pixels that are sure."""
+
+    tversky_alpha: Probability = 0.3
+    """Weight of false pixels in the Tversky losses; missed ones have the rest of 1."""
 
     pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""

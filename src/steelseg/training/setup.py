@@ -17,7 +17,7 @@ from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
-from steelseg.models.losses import Loss
+from steelseg.models.losses import Loss, build_loss
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.training.fold import Validate, seed_batch
@@ -36,6 +36,21 @@ def window_source(config: Config, labels: Labels) -> Windows:
             channels=data.channels,
         )
     return FolderReader(data.root / "train_images", data.channels)
+
+
+def losses(config: Config) -> tuple[Loss, Loss]:
+    """The loss, and the one that follows it; the same where none does."""
+    train = config.train
+    first, later = (
+        build_loss(
+            text,
+            pos_weight=config.pos_weight,
+            focal_gamma=train.focal_gamma,
+            tversky_alpha=train.tversky_alpha,
+        )
+        for text in (train.loss, train.later_loss or train.loss)
+    )
+    return first, later
 
 
 def build_learner(

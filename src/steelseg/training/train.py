@@ -24,7 +24,6 @@ from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.build import build_network
-from steelseg.models.losses import build_loss
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_batch
@@ -33,6 +32,7 @@ from steelseg.training.loop import Position, train_epoch
 from steelseg.training.resume import pick_up, settings_difference
 from steelseg.training.setup import (
     build_learner,
+    losses,
     validation_pass,
     window_source,
 )
@@ -177,7 +177,7 @@ def _train_fold(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
-    loss = build_loss(train.loss, pos_weight=config.pos_weight)
+    loss, later_loss = losses(config)
     loader = BatchLoader(
         dataset,
         order,
@@ -194,7 +194,7 @@ def _train_fold(
             return train_epoch(
                 learner,
                 show(batches, left, f"{title} {epoch}/{train.epochs}"),
-                loss,
+                later_loss if epoch >= train.later_loss_epoch else loss,
                 num_batches=len(order),
                 accumulate=train.accumulate,
                 gradient_clip=train.gradient_clip,
