@@ -248,6 +248,10 @@ class TrainConfig(Section):
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
 
+    monitor: Literal["dice", "swept_dice"] = "dice"
+    """Chooses the best epoch. dice: at postprocess.threshold, 0.5 before tuning. swept_dice: with
+    the threshold and smallest mask that suit each class best in that epoch, as after tuning."""
+
     early_stopping: int = Field(0, ge=0)
     """Stop after this many epochs without a better validation Dice; 0 never stops early."""
 

@@ -74,7 +74,7 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
         ORIGIN,
         epochs=progress.epoch + len(dices),
         train=train,
-        validate=lambda _: (0.5, make_scores(next(expected))),
+        validate=lambda _: (0.5, make_scores(next(expected)), None),
         note=StopNote(),
         report=lambda _row, _scores: None,
         **chosen,

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
 from steelseg.training.train import train_run
 
@@ -19,6 +20,7 @@ def train(tmp_path_factory, make_config, make_strips):
         train_run(config, folder / name, folds=[0], go_on=go_on)
         return RunFolder(folder / name)
 
+    run.folder = folder
     return run
 
 
@@ -36,3 +38,16 @@ def test_the_later_loss_takes_over_at_its_epoch(train):
 
     assert switched[0]["train_loss"] == plain[0]["train_loss"]
     assert float(switched[1]["train_loss"]) > 2 * float(plain[1]["train_loss"])
+
+
+def test_the_best_epoch_is_chosen_by_the_monitor(train):
+    """And named in the history, beside the Dice at the fixed threshold."""
+    rows = history_of(train("swept", "train.epochs=3", "train.monitor=swept_dice"))
+    plain = history_of(train("plain_monitor", "train.epochs=3"))
+
+    swept = [float(row["val_swept_dice"]) for row in rows]
+    best = load_checkpoint(train.folder / "swept" / "fold_0" / "best_model.safetensors")
+    assert best.state["epoch"] == 1 + swept.index(max(swept))
+    assert [row["val_dice"] for row in rows] == [row["val_dice"] for row in plain]
+    assert all(s >= float(row["val_dice"]) for s, row in zip(swept, rows, strict=True))
+    assert "val_swept_dice" not in plain[0]

@@ -34,7 +34,7 @@ class Progress:
     epoch: int = 0
     """Epochs done."""
     best_dice: float = -1.0
-    """Best validation Dice so far."""
+    """Best validation Dice so far, of the kind that epochs are chosen by."""
     best_epoch: int = 0
     """Epoch of the best Dice, from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -84,8 +84,9 @@ class FoldFiles:
 Train = Callable[[int, Position, Callable[[], None]], float]
 """Trains an epoch from a position on; calls back after each optimizer step; gives the loss."""
 
-Validate = Callable[[Callable[[], None]], tuple[float, Scores]]
-"""Gives validation loss and scores; calls back after each batch."""
+Validate = Callable[[Callable[[], None]], tuple[float, Scores, float | None]]
+"""Gives validation loss, scores and, where it is what epochs are chosen by, the swept Dice; calls
+back after each batch."""
 
 
 def seed_batch(seed: int, fold: int, epoch: int, step: int) -> None:
@@ -150,13 +151,19 @@ def _one_epoch(
     epoch, begin = progress.epoch + 1, time.monotonic()
     train_loss = train(epoch, progress.position, saver.after_step)
     train_seconds = time.monotonic() - begin
-    val_loss, scores = validate(saver.stop_if_asked)
+    val_loss, scores, swept_dice = validate(saver.stop_if_asked)
     rate = learner.optimizer.param_groups[0]["lr"]
-    learner.schedule.after_epoch(scores.overall.dice)
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
     row |= {"val_loss": val_loss, **flatten(scores)}
+    row |= {} if swept_dice is None else {"val_swept_dice": swept_dice}
+    learner.schedule.after_epoch(_monitored(row))
     row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
     return row, scores
+
+
+def _monitored(row: dict[str, float]) -> float:
+    """The Dice that epochs are chosen by."""
+    return row.get("val_swept_dice", row["val_dice"])
 
 
 def _is_stale(progress: Progress, early_stopping: int) -> bool:
@@ -192,10 +199,9 @@ def _record(
     """Write what the epoch brought: best model first, then the point to resume from."""
     progress.epoch, progress.position = int(row["epoch"]), Position()
     progress.history.append(row)
-    dice = row["val_dice"]
-    if dice > progress.best_dice:
-        progress.best_dice, progress.best_epoch = dice, progress.epoch
-        state = {**asdict(origin), "epoch": progress.epoch, "dice": dice}
+    if _monitored(row) > progress.best_dice:
+        progress.best_dice, progress.best_epoch = _monitored(row), progress.epoch
+        state = {**asdict(origin), "epoch": progress.epoch, "dice": row["val_dice"]}
         save_checkpoint(files.best_model, Checkpoint(learner.model.state_dict(), {}, state))
     _write_history(files.history, progress.history)
     save_resumable(files.last(progress.epoch), learner, progress, origin)

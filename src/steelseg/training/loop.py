@@ -15,6 +15,8 @@ from steelseg.data.annotations import Labels
 from steelseg.errors import TrainingError
 from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.evaluation.metrics import Scores, count_pixels, score
+from steelseg.evaluation.postprocess import to_uint8
+from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
 from steelseg.models.losses import Loss, presence_loss
 from steelseg.models.model import split_output
@@ -151,6 +153,7 @@ def validate(
     binarize: Binarize,
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
+    swept: SweptDice | None = None,
 ) -> tuple[float, Scores]:
     """Predict strips as `steelseg predict` does and score them.
 
@@ -164,6 +167,7 @@ def validate(
         binarize: From probabilities to masks.
         device: Where the network is.
         after_batch: Called after each batch, where it can be stopped.
+        swept: Also counts the strips, if given.
 
     Returns:
         Mean loss over the strips, and the scores.
@@ -180,7 +184,10 @@ def validate(
         losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
         answers = zip(probs.cpu().numpy(), presence.cpu().numpy(), strict=True)
         for truth_chw, answer in zip(masks_nchw, answers, strict=True):
-            counts.append(count_pixels(binarize(gate(*answer)), truth_chw))
+            probs_chw = gate(*answer)
+            counts.append(count_pixels(binarize(probs_chw), truth_chw))
+            if swept is not None:
+                swept.add(to_uint8(probs_chw), truth_chw)
         after_batch()
     mean = float(np.mean(losses))
     if not math.isfinite(mean):

@@ -11,6 +11,7 @@ from steelseg.data.dataset import FolderReader, Windows
 from steelseg.data.images import read_image
 from steelseg.data.store import open_store
 from steelseg.evaluation.metrics import Scores
+from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
 from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
@@ -113,13 +114,14 @@ def validation_pass(
     plan = replace(forward_plan(config), tta="none")
     settings = mask_settings(config)
 
-    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores]:
+    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores, float | None]:
+        swept = SweptDice() if config.train.monitor == "swept_dice" else None
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
             batch_size=images_at_once(config.train.batch_size_val, learner.device),
         )
-        return validate(
+        loss_value, scores = validate(
             learner.model,
             strips,
             labels,
@@ -129,6 +131,8 @@ def validation_pass(
             binarize=mask_maker(settings),
             device=learner.device,
             after_batch=after_batch,
+            swept=swept,
         )
+        return loss_value, scores, swept.result() if swept else None
 
     return score_strips
