@@ -242,8 +242,19 @@ class TrainConfig(Section):
     augmentation: str = "flips"
     """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
 
-    sampling: Literal["all", "balanced"] = "all"
-    """all: every sample once an epoch. balanced: as many, clean and each class equally often."""
+    sampling: Literal["all", "balanced", "rare"] = "all"
+    """all: every sample once an epoch. balanced: as many, clean and each class equally often.
+    rare: a class that is r times as rare as the commonest sqrt(r) times as often."""
+
+    centre_defects: Probability = 0.0
+    """Share of the crops with a defect that are moved so that a pixel of it lies anywhere in them;
+    0 keeps crops where the stride puts them."""
+
+    hard_negatives: Path | None = None
+    """A run whose out-of-fold false alarms are drawn more often; null weighs none."""
+
+    hard_negative_weight: float = Field(3.0, ge=0)
+    """How much more often a clean crop is drawn that hard_negatives is sure of."""
 
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""

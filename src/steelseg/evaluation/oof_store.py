@@ -92,6 +92,11 @@ def read_oof(
             yield image_id, np.asarray(array[place])[:, :height, :width]
 
 
+def oof_model(path: Path) -> str:
+    """SHA-256 of the model that made out-of-fold predictions."""
+    return str(_open(path).attrs["model_sha256"])
+
+
 def _open(path: Path) -> Any:
     """Open the array, or raise CheckpointError."""
     if not path.exists():

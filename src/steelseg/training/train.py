@@ -16,7 +16,6 @@ from steelseg.data.dataset import (
     EpochBatches,
     SampleDataset,
     Windows,
-    balanced_chances,
     list_samples,
 )
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
@@ -30,6 +29,7 @@ from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_
 from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Position, train_epoch
 from steelseg.training.resume import pick_up, settings_difference
+from steelseg.training.sampling import sample_chances, with_negatives
 from steelseg.training.setup import (
     build_learner,
     losses,
@@ -158,10 +158,24 @@ def _train_fold(
     data, seed = config.data, train.seed + fold
     samples = list_samples(labels, train_ids, crop=None if data.mode == "full" else data.crop)
     augmentation = find_augmentation(train.augmentation)
-    dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
-    chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
+    dataset = SampleDataset(
+        labels,
+        samples,
+        source,
+        augmentation=augmentation,
+        seed=seed,
+        centre_defects=train.centre_defects,
+    )
+    chances = sample_chances(
+        labels,
+        samples,
+        sampling=train.sampling,
+        hard_negatives=train.hard_negatives,
+        hard_negative_weight=train.hard_negative_weight,
+    )
     order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
-    origin = Origin(fold, config.model_dump(mode="json"), fingerprint(labels, fold_of))
+    seen = with_negatives(fingerprint(labels, fold_of), train.hard_negatives)
+    origin = Origin(fold, config.model_dump(mode="json"), seen)
     learner, done = pick_up(
         run,
         files,
