@@ -239,8 +239,10 @@ class TrainConfig(Section):
     presence_weight: float = Field(0.5, ge=0)
     """Weight of the presence head's cross-entropy beside the loss; read with presence_head."""
 
-    augmentation: str = "flips"
-    """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
+    augmentation: str | tuple[str, ...] = "flips"
+    """A step, or a list of steps in order: none, flips, light (flips, brightness), brightness,
+    gamma, noise, blur, jpeg, shift_scale, conveyor_shift, black_ends, defect_blackout,
+    defect_paste, or `module:callable` of your own; "0.3 jpeg" for a share of the samples."""
 
     sampling: Literal["all", "balanced", "rare"] = "all"
     """all: every sample once an epoch. balanced: as many, clean and each class equally often.

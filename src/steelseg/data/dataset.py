@@ -23,7 +23,7 @@ from steelseg.data.annotations import Labels
 from steelseg.data.batch_memory import BatchMemory
 from steelseg.data.crops import Box, around_defect, crop_boxes
 from steelseg.data.images import read_image
-from steelseg.data.transforms import Augmentation, Foreign
+from steelseg.data.transforms import Augmentation, needs_processes
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
@@ -115,7 +115,7 @@ class SampleDataset(Dataset[Batch]):
     @property
     def needs_processes(self) -> bool:
         """Whether threads would disturb each other: a user's augmentation has global state."""
-        return isinstance(self._augmentation, Foreign)
+        return needs_processes(self._augmentation)
 
     def __getitem__(self, keys: Sequence[Key]) -> Batch:
         """Make the samples of these keys."""

@@ -19,6 +19,7 @@ from steelseg.data.dataset import (
     list_samples,
 )
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
+from steelseg.data.strip_changes import Donors
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
@@ -157,7 +158,9 @@ def _train_fold(
     val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
     data, seed = config.data, train.seed + fold
     samples = list_samples(labels, train_ids, crop=None if data.mode == "full" else data.crop)
-    augmentation = find_augmentation(train.augmentation)
+    augmentation = find_augmentation(
+        train.augmentation, donors=Donors(labels, train_ids, source.read)
+    )
     dataset = SampleDataset(
         labels,
         samples,
