@@ -180,6 +180,10 @@ class ModelConfig(Section):
     presence_head: bool = False
     """true also learns whether a class is on the image at all, for inference.gate."""
 
+    init_from: Path | None = None
+    """A run folder, whose same fold is taken, or a checkpoint, to start every weight from that
+    fits; the encoder must. null starts anew."""
+
     @field_validator("encoder_weights")
     @classmethod
     def _none_is_a_word(cls, value: str | None) -> str | None:
@@ -206,6 +210,18 @@ class TrainConfig(Section):
 
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of the optimizer."""
+
+    encoder_rate: float = Field(1.0, gt=0)
+    """Factor of the learning rate for the encoder."""
+
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor from each fifth of the encoder to the one nearer to the image."""
+
+    freeze_encoder_epochs: int = Field(0, ge=0)
+    """Epochs at the start in which the encoder stays as it is."""
+
+    freeze_batch_norm: bool = False
+    """true keeps the statistics of the encoder's batch normalisation."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """sgd has momentum 0.9 (Nesterov)."""
@@ -258,6 +274,20 @@ class TrainConfig(Section):
     hard_negative_weight: float = Field(3.0, ge=0)
     """How much more often a clean crop is drawn that hard_negatives is sure of."""
 
+    average: Literal["none", "ema", "last", "swa", "soup"] = "none"
+    """Weights that are validated and kept. ema: a moving mean over steps. last: the mean of the
+    last `average_epochs`. swa: that, at a rate that is held. soup: of the best `average_epochs`,
+    those whose mean validates best; needs save_best_only=false."""
+
+    ema_decay: float = Field(0.999, gt=0, lt=1)
+    """Share of ema that each step keeps; less at the start."""
+
+    average_epochs: int = Field(5, ge=1)
+    """Epochs that last, swa and soup average at most."""
+
+    swa_rate: float = Field(0.2, gt=0, le=1)
+    """Share of the learning rate that swa holds in the epochs it averages."""
+
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
 
@@ -285,6 +315,12 @@ class TrainConfig(Section):
 
     seed: int = Field(42, ge=0, lt=2**32)
     """Every random draw follows from it: weights, order, augmentation, folds."""
+
+    @model_validator(mode="after")
+    def _a_soup_needs_every_epoch(self) -> Self:
+        if self.average == "soup" and self.save_best_only:
+            raise ValueError("average=soup averages checkpoints, so it needs save_best_only=false")
+        return self
 
 
 class PostprocessConfig(Section):

@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from steelseg import Predictor
-from steelseg.api import bundle, export
+from steelseg.api import bundle, export, report
 from steelseg.data.images import read_image
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.evaluate import evaluate_run
@@ -102,6 +102,7 @@ def test_hard_gates_are_tuned_and_cross_fitted_with_the_rest(run):
     assert len(tuned.settings.gate) == 2
     assert metrics["oof"]["dice"] == pytest.approx(fitted["dice"])
     assert metrics["oof"]["false_alarms"] == fitted["false_alarms"]
+    assert "<th>gate</th>" in report(run.path).read_text()
 
 
 def test_a_gate_that_is_right_takes_the_false_alarms_away(run):

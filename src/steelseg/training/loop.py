@@ -21,6 +21,7 @@ from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
 from steelseg.models.losses import Loss, presence_loss
 from steelseg.models.model import split_output
 from steelseg.models.precision import autocast
+from steelseg.training.averaging import Average
 from steelseg.training.optimizers import Schedule
 
 Binarize = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
@@ -38,6 +39,13 @@ class Learner:
     device: torch.device
     half: torch.dtype | None = None
     """Half precision of the network; None is float32."""
+    average: Average | None = None
+    """The mean of its weights, where one is kept."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and kept: the mean of weights once there is one, else the network."""
+        return self.average.model if self.average and self.average.count else self.model
 
     @property
     def precision(self) -> str:
@@ -73,6 +81,7 @@ def train_epoch(
     accumulate: int,
     gradient_clip: float,
     presence_weight: float = 0.0,
+    set_mode: Callable[[nn.Module], object] = nn.Module.train,
     position: Position,
     before_batch: Callable[[int], None],
     after_step: Callable[[], None],
@@ -87,6 +96,7 @@ def train_epoch(
         accumulate: Batches an optimizer step.
         gradient_clip: Largest gradient norm; 0 does not clip.
         presence_weight: Weight of a presence head's loss beside `loss`.
+        set_mode: Puts the network into training mode, all but what is frozen.
         position: Where to begin; moved on after each optimizer step.
         before_batch: Told the number of each batch, from 1; it seeds.
         after_step: Called after each optimizer step, where training can be saved and stopped.
@@ -97,7 +107,7 @@ def train_epoch(
     Raises:
         TrainingError: if a loss or a gradient is not finite; it names the step.
     """
-    learner.model.train()
+    set_mode(learner.model)
     total, samples = position.loss_sum, position.samples
     for step, (images, masks, valid) in enumerate(loader, start=position.step + 1):
         before_batch(step)

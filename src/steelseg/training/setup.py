@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
@@ -21,7 +22,9 @@ from steelseg.models.checkpoint import Checkpoint
 from steelseg.models.losses import Loss, build_loss
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
+from steelseg.training.averaging import Average
 from steelseg.training.fold import Validate, seed_batch
+from steelseg.training.freezing import parameter_groups
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
 
@@ -55,7 +58,12 @@ def losses(config: Config) -> tuple[Loss, Loss]:
 
 
 def build_learner(
-    config: Config, fold: int, *, num_batches: int, before: Checkpoint | None
+    config: Config,
+    fold: int,
+    *,
+    num_batches: int,
+    before: Checkpoint | None,
+    fill: Callable[[nn.Module], None] = lambda _: None,
 ) -> Learner:
     """A fresh network with its optimizer; the seed gives the same one each time.
 
@@ -64,32 +72,45 @@ def build_learner(
         fold: Number of the fold.
         num_batches: Batches an epoch.
         before: The checkpoint that training goes on from, in the precision that it began in.
+        fill: Gives a new network the weights to start from.
     """
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
     seed_batch(train.seed, fold, 0, 0)
     # A checkpoint brings its own weights, so nobody is asked for the encoder's.
-    model = build_network(config, is_new=before is None).to(device)
+    is_new = before is None and config.model.init_from is None
+    model = build_network(config, is_new=is_new)
+    if before is None:
+        fill(model)
+    model = model.to(device)
+    average = None if train.average == "none" else Average(model)
     if train.compile:
         # In place, so the names of the weights stay; its CUDA graphs spare the launches.
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = build_optimizer(
-        model.parameters(),
+        parameter_groups(
+            model,
+            learning_rate=train.learning_rate,
+            encoder_rate=train.encoder_rate,
+            layer_decay=train.layer_decay,
+        ),
         name=train.optimizer,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
         fused=device.type == "cuda",
     )
+    steps = -(-num_batches // train.accumulate)
+    held_after = steps * max(0, train.epochs - train.average_epochs)
     schedule = Schedule(
         optimizer,
         name=train.scheduler,
-        learning_rate=train.learning_rate,
-        steps=train.epochs * -(-num_batches // train.accumulate),
+        steps=train.epochs * steps,
         patience=train.patience,
+        hold=(held_after, train.swa_rate) if train.average == "swa" else None,
     )
     half = _half_type(device, before) if train.amp else None
-    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half)
+    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half, average)
 
 
 def _half_type(device: torch.device, before: Checkpoint | None) -> torch.dtype | None:
@@ -122,7 +143,7 @@ def validation_pass(
             batch_size=images_at_once(config.train.batch_size_val, learner.device),
         )
         loss_value, scores = validate(
-            learner.model,
+            learner.judged,
             strips,
             labels,
             loss,

@@ -9,7 +9,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from steelseg.config import Config
+from torch import nn
+
+from steelseg.config import Config, TrainConfig
 from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.dataset import (
@@ -27,8 +29,9 @@ from steelseg.models.build import build_network
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_batch
+from steelseg.training.freezing import set_training_mode
 from steelseg.training.loader import BatchLoader
-from steelseg.training.loop import Position, train_epoch
+from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.resume import pick_up, settings_difference
 from steelseg.training.sampling import sample_chances, with_negatives
 from steelseg.training.setup import (
@@ -37,6 +40,8 @@ from steelseg.training.setup import (
     validation_pass,
     window_source,
 )
+from steelseg.training.soup import cook_soup
+from steelseg.training.starting import start_from
 from steelseg.training.stop import noting_signals
 
 
@@ -82,7 +87,7 @@ def train_run(
     else:
         # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
         find_augmentation(config.train.augmentation)
-        build_network(config)
+        build_network(config, is_new=config.model.init_from is None)
         create_run(path, config)
     if not run.folds_csv.exists():
         write_folds(run.folds_csv, fold_of, _present(labels), groups)
@@ -185,23 +190,32 @@ def _train_fold(
         origin,
         config,
         chosen=checkpoint,
-        build=lambda before: build_learner(config, fold, num_batches=len(order), before=before),
+        build=lambda before: build_learner(
+            config,
+            fold,
+            num_batches=len(order),
+            before=before,
+            fill=partial(_fill, config, run, fold, val_ids),
+        ),
     )
+    loss, later_loss = losses(config)
+    title = f"fold {fold} epoch"
+    validate = validation_pass(config, labels, val_ids, learner, loss, f"{title} validation")
+    of_best = train.average_epochs if train.average == "soup" else 0
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
+        cook_soup(run, files, learner, done, origin, validate, of_best=of_best)
         return
     run.say(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
-    loss, later_loss = losses(config)
     loader = BatchLoader(
         dataset,
         order,
         num_workers=train.num_workers,
         pin_memory=learner.device.type == "cuda",
     )
-    title = f"fold {fold} epoch"
 
     def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
         order.epoch, order.begin = epoch, position.step
@@ -216,10 +230,27 @@ def _train_fold(
                 accumulate=train.accumulate,
                 gradient_clip=train.gradient_clip,
                 presence_weight=train.presence_weight,
+                set_mode=partial(
+                    set_training_mode,
+                    freeze_encoder=epoch <= train.freeze_encoder_epochs,
+                    freeze_batch_norm=train.freeze_batch_norm,
+                ),
                 position=position,
                 before_batch=partial(seed_batch, train.seed, fold, epoch),
-                after_step=after_step,
+                after_step=partial(_follow, learner, train, after_step),
             )
+
+    def settle(epoch: int) -> None:
+        if not _takes_epoch(learner, train, epoch):
+            return
+        assert learner.average is not None
+        learner.average.add(learner.model)
+        if train.average == "swa":
+            order.epoch, order.begin = epoch, 0
+            with closing(iter(loader)) as batches:
+                shown = show(batches, len(order), f"{title} {epoch} statistics")
+                images = (images_nchw for images_nchw, *_ in shown)
+                learner.average.settle(images, device=learner.device, half=learner.half)
 
     with noting_signals() as note:
         run_epochs(
@@ -232,14 +263,39 @@ def _train_fold(
             save_best_only=train.save_best_only,
             save_minutes=train.save_minutes,
             train=one_epoch,
-            validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
+            settle=settle,
+            validate=validate,
             note=note,
             report=partial(_report, config, run, fold),
         )
+    cook_soup(run, files, learner, done, origin, validate, of_best=of_best)
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
     )
+
+
+def _fill(
+    config: Config, run: RunFolder, fold: int, held_out: Sequence[str], model: nn.Module
+) -> None:
+    """Start from the weights that the settings name."""
+    if config.model.init_from is not None:
+        line = start_from(model, config.model.init_from, fold=fold, held_out=held_out)
+        run.say(f"fold {fold}: {line}")
+
+
+def _follow(learner: Learner, train: TrainConfig, after_step: Callable[[], None]) -> None:
+    """Let the moving mean of weights follow a step, before the step can be saved."""
+    if train.average == "ema" and learner.average is not None:
+        learner.average.follow(learner.model, decay=train.ema_decay)
+    after_step()
+
+
+def _takes_epoch(learner: Learner, train: TrainConfig, epoch: int) -> bool:
+    """Whether an epoch goes into a mean of the last ones, and is not in it already."""
+    if train.average not in ("last", "swa") or learner.average is None:
+        return False
+    return learner.average.count < epoch - max(0, train.epochs - train.average_epochs)
 
 
 def _report(
