@@ -9,7 +9,7 @@ from steelseg.errors import CheckpointError, ConfigError, TrainingError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.run_folder import RunFolder
 from steelseg.training import fold
-from steelseg.training import train as stage
+from steelseg.training.epochs import Epochs
 from steelseg.training.fold import FoldFiles
 from steelseg.training.train import train_run
 
@@ -173,19 +173,19 @@ def test_a_soup_needs_the_epochs(make_config, tmp_path):
 
 def test_a_mean_that_is_not_a_number_is_never_saved(train, monkeypatch):
     """The epoch before it is kept, and training goes on from there."""
-    real = stage._follow
+    real = Epochs._follow
     steps = 0
 
-    def spoil(learner, settings, after_step):
+    def spoil(epochs, after_step):
         nonlocal steps
         steps += 1
         if steps == 4:
-            next(iter(learner.average.model.parameters())).fill_(float("nan"))
-        real(learner, settings, after_step)
+            next(iter(epochs.learner.average.model.parameters())).fill_(float("nan"))
+        real(epochs, after_step)
 
     settings = (*EVERY_STEP, *MEANS["ema"])
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_follow", spoil)
+        patch.setattr(Epochs, "_follow", spoil)
         with pytest.raises(TrainingError, match="epoch 2"):
             train("spoilt", *settings)
 

@@ -8,9 +8,17 @@ from torch import nn
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
-from steelseg.data.dataset import FolderReader, Windows
+from steelseg.data.dataset import (
+    EpochBatches,
+    FolderReader,
+    SampleDataset,
+    Windows,
+    list_samples,
+)
 from steelseg.data.images import read_image
 from steelseg.data.store import open_store
+from steelseg.data.strip_changes import Donors
+from steelseg.data.transforms import find_augmentation
 from steelseg.evaluation.metrics import Scores
 from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
@@ -27,6 +35,7 @@ from steelseg.training.fold import Validate, seed_batch
 from steelseg.training.freezing import parameter_groups
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.sampling import sample_chances
 
 
 def window_source(config: Config, labels: Labels) -> Windows:
@@ -40,6 +49,34 @@ def window_source(config: Config, labels: Labels) -> Windows:
             channels=data.channels,
         )
     return FolderReader(data.root / "train_images", data.channels)
+
+
+def training_samples(
+    config: Config, labels: Labels, image_ids: list[str], source: Windows, fold: int
+) -> tuple[SampleDataset, EpochBatches]:
+    """The samples of a fold, and the order in which its epochs visit them."""
+    data, train = config.data, config.train
+    samples = list_samples(labels, image_ids, crop=None if data.mode == "full" else data.crop)
+    seed = train.seed + fold
+    dataset = SampleDataset(
+        labels,
+        samples,
+        source,
+        augmentation=find_augmentation(
+            train.augmentation, donors=Donors(labels, image_ids, source.read)
+        ),
+        seed=seed,
+        centre_defects=train.centre_defects,
+    )
+    chances = sample_chances(
+        labels,
+        samples,
+        sampling=train.sampling,
+        hard_negatives=train.hard_negatives,
+        hard_negative_weight=train.hard_negative_weight,
+    )
+    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
+    return dataset, order
 
 
 def losses(config: Config) -> tuple[Loss, Loss]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from steelseg.config import Config
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.run_folder import RunFolder
 from steelseg.training.averaging import greedy_soup
@@ -19,34 +20,34 @@ from steelseg.training.loop import Learner
 
 
 def cook_soup(
+    config: Config,
     run: RunFolder,
     files: FoldFiles,
     learner: Learner,
     done: Progress,
     origin: Origin,
     validate: Validate,
-    *,
-    of_best: int,
 ) -> None:
-    """Average the best epochs as long as the mean validates no worse, and keep it.
+    """Average the best epochs as long as the mean validates no worse, if the settings ask for it.
 
     The held-out strips choose among a few means as they choose among epochs. A fold that was
     stopped here does it again.
 
     Args:
+        config: The settings.
         run: Told what went in.
         files: The fold's.
         learner: Whose mean of weights is used to judge.
         done: The history.
         origin: Kept in the checkpoint.
         validate: Scores `learner.judged`.
-        of_best: How many epochs may go in; 0 makes no soup.
 
     Raises:
         CheckpointError: if the checkpoint of an epoch is missing or damaged.
         TrainingError: if a mean is not finite; nothing is written then.
     """
-    if not of_best or "soup" in load_checkpoint(files.best_model).state:
+    is_asked = config.train.average == "soup"
+    if not is_asked or "soup" in load_checkpoint(files.best_model).state:
         return
     average = learner.average
     assert average is not None
@@ -57,8 +58,8 @@ def cook_soup(
         dice = scores.overall.dice
         return dice if swept_dice is None else swept_dice, dice
 
-    best = sorted(done.history, key=monitored, reverse=True)[:of_best]
-    epochs = [int(row["epoch"]) for row in best]
+    best = sorted(done.history, key=monitored, reverse=True)
+    epochs = [int(row["epoch"]) for row in best[: config.train.average_epochs]]
     soup, chosen, dice = greedy_soup(
         [
             partial(_weights, files.folder / f"checkpoint_epoch_{epoch}.safetensors")

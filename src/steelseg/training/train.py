@@ -4,39 +4,31 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from steelseg.config import Config, TrainConfig
+from steelseg.config import Config
 from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
-from steelseg.data.dataset import (
-    EpochBatches,
-    SampleDataset,
-    Windows,
-    list_samples,
-)
+from steelseg.data.dataset import Windows
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
-from steelseg.data.strip_changes import Donors
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.build import build_network
-from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
-from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_batch
-from steelseg.training.freezing import set_training_mode
+from steelseg.training.epochs import Epochs
+from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs
 from steelseg.training.loader import BatchLoader
-from steelseg.training.loop import Learner, Position, train_epoch
 from steelseg.training.resume import pick_up, settings_difference
-from steelseg.training.sampling import sample_chances, with_negatives
+from steelseg.training.sampling import with_negatives
 from steelseg.training.setup import (
     build_learner,
     losses,
+    training_samples,
     validation_pass,
     window_source,
 )
@@ -161,27 +153,7 @@ def _train_fold(
     train, files = config.train, FoldFiles(run.fold(fold))
     train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
     val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
-    data, seed = config.data, train.seed + fold
-    samples = list_samples(labels, train_ids, crop=None if data.mode == "full" else data.crop)
-    augmentation = find_augmentation(
-        train.augmentation, donors=Donors(labels, train_ids, source.read)
-    )
-    dataset = SampleDataset(
-        labels,
-        samples,
-        source,
-        augmentation=augmentation,
-        seed=seed,
-        centre_defects=train.centre_defects,
-    )
-    chances = sample_chances(
-        labels,
-        samples,
-        sampling=train.sampling,
-        hard_negatives=train.hard_negatives,
-        hard_negative_weight=train.hard_negative_weight,
-    )
-    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
+    dataset, order = training_samples(config, labels, train_ids, source, fold)
     seen = with_negatives(fingerprint(labels, fold_of), train.hard_negatives)
     origin = Origin(fold, config.model_dump(mode="json"), seen)
     learner, done = pick_up(
@@ -199,59 +171,19 @@ def _train_fold(
         ),
     )
     loss, later_loss = losses(config)
-    title = f"fold {fold} epoch"
-    validate = validation_pass(config, labels, val_ids, learner, loss, f"{title} validation")
-    of_best = train.average_epochs if train.average == "soup" else 0
+    title = f"fold {fold} epoch validation"
+    validate = validation_pass(config, labels, val_ids, learner, loss, title)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
-        cook_soup(run, files, learner, done, origin, validate, of_best=of_best)
+        cook_soup(config, run, files, learner, done, origin, validate)
         return
     run.say(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
-    loader = BatchLoader(
-        dataset,
-        order,
-        num_workers=train.num_workers,
-        pin_memory=learner.device.type == "cuda",
-    )
-
-    def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
-        order.epoch, order.begin = epoch, position.step
-        left = len(order) - position.step
-        # An error keeps hold of its frames; the threads must not wait for it to be forgotten.
-        with closing(iter(loader)) as batches:
-            return train_epoch(
-                learner,
-                show(batches, left, f"{title} {epoch}/{train.epochs}"),
-                later_loss if epoch >= train.later_loss_epoch else loss,
-                num_batches=len(order),
-                accumulate=train.accumulate,
-                gradient_clip=train.gradient_clip,
-                presence_weight=train.presence_weight,
-                set_mode=partial(
-                    set_training_mode,
-                    freeze_encoder=epoch <= train.freeze_encoder_epochs,
-                    freeze_batch_norm=train.freeze_batch_norm,
-                ),
-                position=position,
-                before_batch=partial(seed_batch, train.seed, fold, epoch),
-                after_step=partial(_follow, learner, train, after_step),
-            )
-
-    def settle(epoch: int) -> None:
-        if not _takes_epoch(learner, train, epoch):
-            return
-        assert learner.average is not None
-        learner.average.add(learner.model)
-        if train.average == "swa":
-            order.epoch, order.begin = epoch, 0
-            with closing(iter(loader)) as batches:
-                shown = show(batches, len(order), f"{title} {epoch} statistics")
-                images = (images_nchw for images_nchw, *_ in shown)
-                learner.average.settle(images, device=learner.device, half=learner.half)
-
+    on_gpu = learner.device.type == "cuda"
+    loader = BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=on_gpu)
+    epochs = Epochs(config, fold, learner, order, loader, loss, later_loss)
     with noting_signals() as note:
         run_epochs(
             learner,
@@ -262,13 +194,13 @@ def _train_fold(
             early_stopping=train.early_stopping,
             save_best_only=train.save_best_only,
             save_minutes=train.save_minutes,
-            train=one_epoch,
-            settle=settle,
+            train=epochs.train,
+            settle=epochs.settle,
             validate=validate,
             note=note,
             report=partial(_report, config, run, fold),
         )
-    cook_soup(run, files, learner, done, origin, validate, of_best=of_best)
+    cook_soup(config, run, files, learner, done, origin, validate)
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
@@ -282,20 +214,6 @@ def _fill(
     if config.model.init_from is not None:
         line = start_from(model, config.model.init_from, fold=fold, held_out=held_out)
         run.say(f"fold {fold}: {line}")
-
-
-def _follow(learner: Learner, train: TrainConfig, after_step: Callable[[], None]) -> None:
-    """Let the moving mean of weights follow a step, before the step can be saved."""
-    if train.average == "ema" and learner.average is not None:
-        learner.average.follow(learner.model, decay=train.ema_decay)
-    after_step()
-
-
-def _takes_epoch(learner: Learner, train: TrainConfig, epoch: int) -> bool:
-    """Whether an epoch goes into a mean of the last ones, and is not in it already."""
-    if train.average not in ("last", "swa") or learner.average is None:
-        return False
-    return learner.average.count < epoch - max(0, train.epochs - train.average_epochs)
 
 
 def _report(
