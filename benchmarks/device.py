@@ -105,7 +105,7 @@ def prediction(args, encoder, batch, device, peak):
     plan = ForwardPlan(amp=True)
 
     def step():
-        predict_batch(model, strips, plan, device).cpu()
+        predict_batch(model, strips, plan, device).probs_nchw.cpu()
 
     rate = calls_per_second(step, device, args.seconds)
     images = torch.from_numpy(strips).permute(0, 3, 1, 2).to(device)

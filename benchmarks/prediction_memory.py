@@ -82,7 +82,8 @@ def predict(args, memory, count):
     )
     wall, busy = time.monotonic(), time.process_time()
     for _, images_nhwc in strips:
-        probs_nchw = predict_batch(model, images_nhwc, ForwardPlan(), torch.device("cpu")).numpy()
+        answer = predict_batch(model, images_nhwc, ForwardPlan(), torch.device("cpu"))
+        probs_nchw = answer.probs_nchw.numpy()
         for mask in (probs_nchw > 0.9).reshape(-1, *probs_nchw.shape[2:]):
             rle.encode(mask)
     wall, busy = time.monotonic() - wall, time.process_time() - busy

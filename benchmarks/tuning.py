@@ -64,7 +64,7 @@ def probabilities(random, truth_hw, ghost_hw):
 
 def loop(grid, strips):
     """The plain way: a mask for each combination, then its score."""
-    shape = len(grid.pairs), len(grid.min_sizes), len(grid.min_areas)
+    shape = len(grid.pairs), len(grid.min_sizes), len(grid.min_areas), len(grid.gates)
     sums = np.zeros((3, *shape))
     for probs_hw, truth_hw in strips:
         for place in product(*map(range, shape)):

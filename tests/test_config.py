@@ -159,7 +159,7 @@ def test_all_faults_come_at_once(tmp_path):
     text = """
 data: {crop_widht: 640, num_folds: 1}
 modell: {}
-train: {loss: focal, epochs: 3.5, amp: maybe}
+train: {loss: focale, epochs: 3.5, amp: maybe}
 inference: {tta: diagonal}
 """
 
@@ -171,8 +171,9 @@ inference: {tta: diagonal}
         "train.amp: Input should be a valid boolean, unable to interpret input, got maybe",
         "train.epochs: Input should be a valid integer, got a number with a fractional part, "
         "got 3.5",
-        "train.loss: Input should be 'bce_with_logits', 'dice', 'combo', 'bce_pos_weight' or "
-        "'bce_dice_pos_weight', got focal",
+        "train.loss: 'focale' is no loss; use one of bce_with_logits, dice, combo, "
+        "bce_pos_weight, bce_dice_pos_weight, or a sum such as '0.5 bce + 0.5 lovasz' of bce, "
+        "bce_pos_weight, dice, focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz.",
     ]
 
 

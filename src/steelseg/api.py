@@ -32,6 +32,7 @@ from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
 from steelseg.reporting.report import report_run
 from steelseg.run_folder import RunFolder, default_run_path
+from steelseg.training.augment_preview import preview_augmentation as preview_augmentation
 from steelseg.training.train import choose_folds, train_run
 
 

@@ -7,14 +7,14 @@ written.
 
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steelseg.config import Config, DataConfig, TrainConfig
+from steelseg.config import Config, DataConfig
 from steelseg.data.annotations import Labels, read_labels
 from steelseg.data.check import inspect_data, refuse_faults
 from steelseg.data.crops import Box, crop_boxes
@@ -25,6 +25,7 @@ from steelseg.data.transforms import find_augmentation
 from steelseg.errors import DataError, SteelsegError
 from steelseg.inference.stitching import predict_crops
 from steelseg.models.build import build_network
+from steelseg.models.loss_terms import BASELINE
 from steelseg.models.losses import build_loss
 from steelseg.models.precision import pick_device
 from steelseg.training.loader import BatchLoader
@@ -116,7 +117,7 @@ def _try_losses(config: Config) -> str:
     masks_nchw[..., 16:] = 1
     logits_nchw = 20 * masks_nchw - 10
     found = []
-    for name in get_args(TrainConfig.model_fields["loss"].annotation):
+    for name in BASELINE:
         loss = build_loss(name, pos_weight=config.pos_weight)
         right, wrong = (float(loss(x, masks_nchw, None)) for x in (logits_nchw, -logits_nchw))
         if not 0 <= right < wrong:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from steelseg import __version__
-from steelseg.commands.data import add_check, add_precrop, add_synth
+from steelseg.commands.data import add_augment_preview, add_check, add_precrop, add_synth
 from steelseg.commands.deployment import add_bench, add_bundle, add_export, add_repository
 from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
@@ -145,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(commands)
     add_check(commands)
     add_precrop(commands)
+    add_augment_preview(commands)
     add_train(commands)
     add_oof(commands)
     add_tune(commands)

@@ -9,18 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Pixels = Annotated[int, Field(ge=0)]
-Cost = Annotated[float, Field(ge=0)]
+from steelseg.config_section import Cost, Pixels, Probability, Section
+from steelseg.config_train import TrainConfig
 
 # ImageNet's channel means and deviations, as torchvision publishes them; the grey ones are
 # their averages, for encoders whose first convolution is summed to one channel.
@@ -35,24 +27,6 @@ def _must_be_long(name: str, values: Sequence[Any], length: int, of: str) -> Non
     """Refuse a list that is neither empty nor `length` long."""
     if values and len(values) != length:
         raise ValueError(f"{name} has {len(values)} values, but {of}={length}")
-
-
-class Section(BaseModel):
-    """A group of settings: read-only once built, unknown names refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what pydantic would take for 1 or 0."""
-        values = value if isinstance(value, list | tuple) else [value]
-        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
-        if not is_switch and any(isinstance(v, bool) for v in values):
-            raise ValueError("true and false do not fit here; yes, no, on and off mean them")
-        return value
 
 
 class DataConfig(Section):
@@ -168,79 +142,17 @@ class ModelConfig(Section):
     encoder_weights: str | None = "imagenet"
     """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
 
+    presence_head: bool = False
+    """true also learns whether a class is on the image at all, for inference.gate."""
+
+    init_from: Path | None = None
+    """A run folder, whose same fold is taken, or a checkpoint, to start every weight from that
+    fits; the encoder must. null starts anew."""
+
     @field_validator("encoder_weights")
     @classmethod
     def _none_is_a_word(cls, value: str | None) -> str | None:
         return None if value in (None, "none", "None", "") else value
-
-
-class TrainConfig(Section):
-    """How one fold is trained."""
-
-    epochs: int = Field(100, ge=1)
-    """Passes over the training samples."""
-
-    batch_size_train: int = Field(8, ge=1)
-    """Samples a training step."""
-
-    batch_size_val: int = Field(8, ge=1)
-    """Images a step in validation, OOF and prediction."""
-
-    accumulate: int = Field(1, ge=1)
-    """Batches whose gradients are added up before one optimizer step."""
-
-    learning_rate: float = Field(5e-4, gt=0)
-    """Highest learning rate of the schedule."""
-
-    weight_decay: float = Field(0.0, ge=0)
-    """Weight decay of the optimizer."""
-
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """sgd has momentum 0.9 (Nesterov)."""
-
-    scheduler: Literal["reduce_on_plateau", "cosine", "one_cycle", "none"] = "reduce_on_plateau"
-    """reduce_on_plateau halves the rate after `patience` epochs without a better Dice."""
-
-    patience: int = Field(3, ge=0)
-    """Epochs without a better validation Dice that reduce_on_plateau waits for."""
-
-    loss: Literal["bce_with_logits", "dice", "combo", "bce_pos_weight", "bce_dice_pos_weight"] = (
-        "bce_dice_pos_weight"
-    )
-    """combo: 0.5 BCE + 0.5 Dice. bce_dice_pos_weight: 0.75 weighted BCE + 0.25 Dice."""
-
-    pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""
-
-    augmentation: str = "flips"
-    """none, flips, light (flips, brightness, contrast), or `module:callable` of your own."""
-
-    sampling: Literal["all", "balanced"] = "all"
-    """all: every sample once an epoch. balanced: as many, clean and each class equally often."""
-
-    gradient_clip: float = Field(1.0, ge=0)
-    """Largest norm of the gradient; 0 switches clipping off."""
-
-    early_stopping: int = Field(0, ge=0)
-    """Stop after this many epochs without a better validation Dice; 0 never stops early."""
-
-    amp: bool = True
-    """true trains in mixed precision where the machine has it (bf16, else fp16 on a GPU)."""
-
-    compile: bool = False
-    """true compiles the network first: minutes before the first step, faster steps on a GPU."""
-
-    save_best_only: bool = True
-    """false also keeps checkpoint_epoch_N of every epoch."""
-
-    save_minutes: float = Field(10.0, ge=0)
-    """Minutes between resumable checkpoints within an epoch; 0 saves at its end alone."""
-
-    num_workers: int = Field(2, ge=0)
-    """Threads that load training samples; processes for an augmentation of your own. 0: none."""
-
-    seed: int = Field(42, ge=0, lt=2**32)
-    """Every random draw follows from it: weights, order, augmentation, folds."""
 
 
 class PostprocessConfig(Section):
@@ -260,6 +172,9 @@ class PostprocessConfig(Section):
 
     top_threshold: Probability | tuple[Probability, ...] | None = None
     """Only pixels of this probability count for min_area. null: tuned, all before."""
+
+    gate: Probability | tuple[Probability, ...] | None = None
+    """A class of lower presence is emptied by inference.gate=hard. null: tuned, 0.5 before."""
 
 
 class TuneConfig(Section):
@@ -297,6 +212,10 @@ class InferenceConfig(Section):
 
     crops: bool = False
     """true predicts crops of the training size and averages their overlaps; false whole strips."""
+
+    gate: Literal["none", "hard", "soft"] = "none"
+    """hard empties a class whose presence is below postprocess.gate; soft multiplies its
+    probabilities by its presence. Both need model.presence_head=true."""
 
     ensemble: Literal["together", "sequential"] = "together"
     """together keeps every checkpoint in memory; sequential holds one at a time."""
@@ -343,6 +262,15 @@ class Config(Section):
         for name, value in per_class.items():
             if isinstance(value, tuple) and len(value) != classes:
                 raise ValueError(f"{name} has {len(value)} values, but data.num_classes={classes}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_gate_needs_presence(self) -> Self:
+        if self.inference.gate != "none" and not self.model.presence_head:
+            raise ValueError(
+                f"inference.gate={self.inference.gate} needs a network that was trained with "
+                "model.presence_head=true; train one, or use inference.gate=none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,6 @@ from steelseg.data.dataset import (
     EpochBatches,
     FolderReader,
     SampleDataset,
-    balanced_chances,
     list_samples,
 )
 from steelseg.data.images import read_image
@@ -237,23 +236,41 @@ def test_samples_of_many_sizes_repeat_their_edges(make_strips, tmp_path, monkeyp
         np.testing.assert_array_equal(valid[number], flags)
 
 
-def test_balanced_sampling_draws_every_class_as_often_as_clean_samples(tmp_path, make_strips):
-    """Each of clean, class 1 and class 2 gets a third, whatever their numbers."""
-    make_strips(tmp_path, num_train=12, num_classes=2)
-    labels = load_labels(DataConfig(root=tmp_path, num_classes=2, img_height=None, img_width=None))
-    samples = list_samples(labels, list(labels.sizes), crop=(32, 32, 32))
+def test_crops_with_a_defect_are_moved_around_it_and_others_stay(root, labels):
+    """Any place of the strip may come, always within it; pixels and mask go together."""
+    samples = list_samples(labels, list(labels.sizes), crop=(16, 24, 16))
+    dataset = SampleDataset(
+        labels,
+        samples,
+        FolderReader(root / "train_images", 1),
+        augmentation=find_augmentation("none"),
+        seed=3,
+        centre_defects=1.0,
+    )
 
-    chances = balanced_chances(labels, samples)
+    places = set()
+    for index, (image_id, box) in enumerate(samples):
+        shows = labels.draw(image_id, box).any()
+        image_hwc = read_image(root / "train_images" / image_id, channels=1)
+        for epoch in range(3):
+            images, masks, _ = dataset[[(epoch, index)]]
+            found = find_window(image_hwc, images[0, 0].numpy())
+            assert shows == masks.any()
+            np.testing.assert_array_equal(
+                masks[0], labels.draw(image_id, Box(*found, box.height, box.width))
+            )
+            assert shows or found == (box.top, box.left)
+            places |= {found[1] % 16} if shows else set()
+    assert len(places) > 5
+    np.testing.assert_array_equal(images, dataset[[(2, len(samples) - 1)]][0])
 
-    shown = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
-    rarer = int(shown.sum(axis=0).argmin())
-    groups = [
-        shown[:, rarer],
-        shown[:, 1 - rarer] & ~shown[:, rarer],
-        ~shown.any(axis=1),
-    ]
-    assert all(group.any() for group in groups)
-    np.testing.assert_allclose([chances[group].sum() for group in groups], 1 / 3)
+
+def find_window(image_hwc, window_hw):
+    """Top and left of a window, found by its pixels."""
+    height, width = window_hw.shape
+    views = np.lib.stride_tricks.sliding_window_view(image_hwc[..., 0], (height, width))
+    ((top, left),) = np.argwhere((views == window_hw).all(axis=(2, 3)))
+    return int(top), int(left)
 
 
 def test_balanced_batches_follow_from_seed_and_epoch():

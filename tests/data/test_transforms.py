@@ -187,7 +187,9 @@ def test_what_is_no_image_is_refused(mine, attribute, returned):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("flip", "expected none, flips, light or module:callable"),
+        ("flip", "expected none, flips, light, brightness, .*defect_paste or module:callable"),
+        ("often jpeg", "often before jpeg is no share"),
+        ("1.5 jpeg", "1.5 before jpeg is no share"),
         ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such_function", "cannot be imported"),
     ],
@@ -196,3 +198,31 @@ def test_an_unknown_augmentation_is_refused(name, reason):
     """Before anything is trained."""
     with pytest.raises(ConfigError, match=f"train.augmentation={name}.*{reason}"):
         find_augmentation(name)
+
+
+@pytest.mark.parametrize("share", [0.25, 1])
+def test_a_step_is_for_its_share_of_the_samples(share):
+    """Of many samples about so many are flipped; all without a share."""
+    augmentation = find_augmentation([f"{share} brightness", "none"])
+
+    changed = [not np.array_equal(draw(augmentation, k)[0], make_strip()[0]) for k in range(200)]
+
+    assert abs(np.mean(changed) - share) < 0.1
+
+
+def test_steps_are_done_in_their_order(mine):
+    """The second sees what the first made; a step of one's own needs processes."""
+    augmentation = find_augmentation([f"{mine}:composed", f"{mine}:other_size"])
+
+    with pytest.raises(ConfigError, match=r"other_size returned an image of uint8 \(5, 8, 1\)"):
+        draw(augmentation, 0)
+    assert pickle.loads(pickle.dumps(augmentation)).needs_processes
+    assert not find_augmentation(["flips", "jpeg"]).needs_processes
+
+
+def test_one_step_in_a_list_is_that_step():
+    """So flips in a list train to the same bits as flips."""
+    for seed in range(5):
+        in_list, alone = (draw(find_augmentation(x), seed) for x in (["flips"], "flips"))
+        np.testing.assert_array_equal(in_list[0], alone[0])
+        np.testing.assert_array_equal(in_list[1], alone[1])

@@ -78,7 +78,7 @@ def test_a_bundle_of_int8_gives_what_its_export_gives(run, tmp_path):
 
     network = load_exported(file, multiple=32, amp=False)
     images_nhwc = read_image(strip, channels=1)[None]
-    expected = predict_batch(network, images_nhwc, ForwardPlan(), torch.device("cpu"))
+    expected = predict_batch(network, images_nhwc, ForwardPlan(), torch.device("cpu")).probs_nchw
 
     np.testing.assert_array_equal(Predictor(path).probs(strip), expected[0].numpy())
     assert np.abs(Predictor(run.path, folds=[0]).probs(strip) - expected[0].numpy()).max() > 1e-4

@@ -17,24 +17,25 @@ TRUTH = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], dtype=bool)
 
 
 def fill(grid, strips, *, num_parts=1):
-    """Add (part, probs_hw, truth_hw) to new tables."""
+    """Add (part, probs_hw, truth_hw, perhaps presence) to new tables."""
     tables = Tables(grid, num_parts)
-    for part, probs_hw, truth_hw in strips:
-        tables.add(part, probs_hw, truth_hw)
+    for part, *strip in strips:
+        tables.add(part, *strip)
     return tables
 
 
 def every_place(grid):
     """List the places of a grid's combinations."""
-    return product(range(len(grid.pairs)), range(len(grid.min_sizes)), range(len(grid.min_areas)))
+    axes = grid.pairs, grid.min_sizes, grid.min_areas, grid.gates
+    return product(*(range(len(axis)) for axis in axes))
 
 
 def brute_force(choice, strips):
     """Threshold, filter and score every strip for one combination."""
     outcomes = []
-    for probs_hw, truth_hw in strips:
+    for probs_hw, truth_hw, presence in strips:
         mask_chw = binarize(
-            probs_hw[None],
+            probs_hw[None] if presence >= choice.gate else np.zeros_like(probs_hw[None]),
             threshold=[choice.threshold],
             min_size=[choice.min_size],
             min_area=[choice.min_area],
@@ -97,6 +98,7 @@ def strips(draw):
             draw(st.integers(0, 1)),
             draw(npst.arrays(np.uint8, shape, elements=st.sampled_from(levels))),
             draw(npst.arrays(np.bool_, shape)) & draw(st.booleans()),
+            draw(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])),
         )
         for _ in range(draw(st.integers(1, 4)))
     ]
@@ -110,12 +112,13 @@ def test_every_combination_counts_what_brute_force_counts(cases):
         top_thresholds=[0.5, 0.9],
         min_sizes=[0, 1, 2, 5],
         min_areas=[0, 1, 3, 9],
+        gates=[0.0, 0.5, 0.8],
     )
     tables = fill(grid, cases, num_parts=2)
 
     for parts in ([0], [1], [0, 1]):
         sums = tables.sums(parts)
-        chosen = [(probs, truth) for part, probs, truth in cases if part in parts]
+        chosen = [strip for part, *strip in cases if part in parts]
         for place in every_place(grid):
             expected = brute_force(sums.choice(place), chosen) if chosen else add_up([])
             assert astuple(sums.outcome(place)) == pytest.approx(astuple(expected))

@@ -68,7 +68,7 @@ def test_an_ensemble_is_the_mean_of_its_members(paths):
     batches = make_batches(1)
     plan = ForwardPlan(tta="hflip")
     models = [restore_model(load_checkpoint(path)) for path in paths]
-    first, second = (predict_batch(model, batches[0][1], plan, CPU) for model in models)
+    first, second = (predict_batch(model, batches[0][1], plan, CPU).probs_nchw for model in models)
 
     found = predict(paths, batches, plan=plan)
 
@@ -99,7 +99,7 @@ def test_an_ensemble_of_one_is_that_one(paths):
 
     found = predict(paths[:1], batches)
 
-    expected = predict_batch(model, batches[0][1], ForwardPlan(), CPU)
+    expected = predict_batch(model, batches[0][1], ForwardPlan(), CPU).probs_nchw
     np.testing.assert_array_equal(np.stack([r[2] for r in found]), expected.numpy())
 
 

@@ -37,7 +37,7 @@ def test_every_plan_gives_the_probabilities_of_the_pixels(plan):
     """A network that looks at single pixels answers alike, however strips are cut and turned."""
     images_nhwc = make_images(2, 8, 33, 1)
 
-    found = predict_batch(Logit(), images_nhwc, plan, CPU)
+    found = predict_batch(Logit(), images_nhwc, plan, CPU).probs_nchw
 
     expected = torch.from_numpy(images_nhwc)[..., 0] / 256 + 1 / 512
     assert found.dtype == torch.float32

@@ -1,13 +1,27 @@
 import math
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steelseg.errors import ConfigError
-from steelseg.models.losses import bce, build_loss, dice_loss
+from steelseg.models.loss_terms import BASELINE, TERMS
+from steelseg.models.losses import (
+    bce,
+    build_loss,
+    dice_loss,
+    focal,
+    focal_tversky,
+    jaccard,
+    lovasz,
+    symmetric_lovasz,
+    tversky,
+)
 
-NAMES = ["bce_with_logits", "dice", "combo", "bce_pos_weight", "bce_dice_pos_weight"]
+NAMES = list(dict.fromkeys([*BASELINE, *TERMS]))
 
 # Two classes of one strip of 1 x 2 pixels. Class 1: probabilities 0.75 and 0.5, truth 1 and 0.
 # Class 2: probabilities 0.5 and 0.25, truth empty.
@@ -139,7 +153,114 @@ def test_extreme_logits_give_a_finite_gradient(name):
     assert logits.grad.isfinite().all()
 
 
-def test_an_unknown_loss_is_refused():
-    """With the names that there are."""
-    with pytest.raises(ConfigError, match=r"train.loss=focal: expected one of bce_with_logits, "):
-        build_loss("focal", pos_weight=())
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("focale", "'focale' is no loss; use one of bce_with_logits, "),
+        ("0.5 bce + lovas", "'lovas' is no loss"),
+        ("0 bce", "the weight 0 of bce is not above 0"),
+        ("nan bce", "the weight nan of bce is not above 0"),
+        ("half bce", "'half' before bce is no number"),
+        ("bce +", "'' is no loss"),
+    ],
+)
+def test_what_is_no_loss_is_refused(text, reason):
+    """With what is wrong, and the names that there are."""
+    with pytest.raises(ConfigError, match=rf"^train\.loss={re.escape(text)}: {reason}"):
+        build_loss(text, pos_weight=())
+
+
+def test_a_sum_adds_its_terms_by_their_weights():
+    """A term without a number has weight 1."""
+    logits, masks = make_random()
+    loss = build_loss("0.5 focal + 2 lovasz + jaccard", pos_weight=())
+
+    expected = 0.5 * focal(logits, masks) + 2 * lovasz(logits, masks) + jaccard(logits, masks)
+    torch.testing.assert_close(loss(logits, masks, None), expected)
+
+
+def test_focal_is_cross_entropy_of_what_is_not_sure():
+    """By hand: (1 - probability of what is true) squared times its -log, mean of four pixels."""
+    right = (0.75, 0.5, 0.5, 0.75)
+    expected = sum(-math.log(p) * (1 - p) ** 2 for p in right) / 4
+
+    assert focal(LOGITS, MASKS).item() == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(focal(LOGITS, MASKS, gamma=0.0), bce(LOGITS, MASKS))
+
+
+def test_tversky_and_jaccard_are_what_one_computes_by_hand():
+    """Class 1: right 0.75, false 0.5, missed 0.25; class 2: false 0.75 and nothing else."""
+    alpha = 0.3
+    per_class = [1 - 1.75 / (0.75 + alpha * 0.5 + 0.7 * 0.25 + 1), 1 - 1 / (alpha * 0.75 + 1)]
+    union = [1 - 1.75 / (0.75 + 0.5 + 0.25 + 1), 1 - 1 / (0.75 + 1)]
+
+    assert tversky(LOGITS, MASKS, alpha=alpha).item() == pytest.approx(sum(per_class) / 2)
+    powers = [x**0.75 for x in per_class]
+    assert focal_tversky(LOGITS, MASKS, alpha=alpha).item() == pytest.approx(sum(powers) / 2)
+    assert jaccard(LOGITS, MASKS).item() == pytest.approx(sum(union) / 2)
+    # At one half each, Tversky is Dice but for what is added against empty sets.
+    half = tversky(LOGITS, MASKS, alpha=0.5, smooth=0.5)
+    torch.testing.assert_close(half, dice_loss(LOGITS, MASKS))
+
+
+def jaccard_loss_of_set(wrong, truth):
+    """1 - |truth without wrong| / |truth or wrong|, of sets of pixels."""
+    union = truth | wrong
+    return 1 - len(truth - wrong) / len(union) if union else 0.0
+
+
+def lovasz_by_its_definition(logits, truth):
+    """The Lovasz extension of the Jaccard loss at the hinges of the pixels, set by set."""
+    hinges = [max(0.0, 1 - x * (1 if t else -1)) for x, t in zip(logits, truth, strict=True)]
+    positives = {k for k, t in enumerate(truth) if t}
+    total, wrong = 0.0, set()
+    for pixel in sorted(range(len(hinges)), key=lambda k: -hinges[k]):
+        before = jaccard_loss_of_set(wrong, positives)
+        wrong = wrong | {pixel}
+        total += hinges[pixel] * (jaccard_loss_of_set(wrong, positives) - before)
+    return total
+
+
+@given(
+    st.lists(st.tuples(st.floats(-3, 3, width=32), st.booleans()), min_size=1, max_size=12),
+    st.sampled_from(["any", "empty", "full"]),
+)
+def test_lovasz_is_its_definition(pixels, kind):
+    """Against sets of pixels, empty and full truths too; the mean over classes, in one batch."""
+    logits = [x for x, _ in pixels]
+    truth = [t if kind == "any" else kind == "full" for _, t in pixels]
+    one = torch.tensor(logits).view(1, 1, 1, -1)
+    masks = torch.tensor(truth).float().view(1, 1, 1, -1)
+    both, both_masks = torch.cat([one, -one], dim=1), torch.cat([masks, masks], dim=1)
+
+    first = lovasz_by_its_definition(logits, truth)
+    second = lovasz_by_its_definition([-x for x in logits], truth)
+    mirrored = lovasz_by_its_definition([-x for x in logits], [not t for t in truth])
+
+    assert lovasz(one, masks).item() == pytest.approx(first, abs=1e-5)
+    assert lovasz(both, both_masks).item() == pytest.approx((first + second) / 2, abs=1e-5)
+    assert symmetric_lovasz(one, masks).item() == pytest.approx((first + mirrored) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("term", ["focal", "tversky", "focal_tversky", "jaccard", "lovasz"])
+def test_every_ratio_unlearns_false_alarms_on_an_empty_truth(term):
+    """segmentation-models-pytorch masks empty classes out, which leaves nothing to unlearn by."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 4, 4, generator=draw).requires_grad_()
+    masks = torch.zeros(2, 1, 4, 4)
+    loss = build_loss(term, pos_weight=())
+
+    value = loss(logits, masks, None)
+    value.backward()
+
+    assert logits.grad.flatten()[logits.argmax()] > 0
+    assert loss(logits.detach() - 0.1 * logits.grad, masks, None) < value
+
+
+def test_lovasz_takes_classes_apart():
+    """segmentation-models-pytorch sorts all classes in one row; a common class would rule."""
+    logits, masks = make_random()
+
+    parts = [lovasz(logits[:, c : c + 1], masks[:, c : c + 1]) for c in range(3)]
+
+    torch.testing.assert_close(lovasz(logits, masks), torch.stack(parts).mean())

@@ -31,9 +31,7 @@ def make_learner():
     torch.manual_seed(0)
     model = nn.Conv2d(1, 1, 3, padding=1)
     optimizer = build_optimizer(model.parameters(), name="adam", learning_rate=0.01, weight_decay=0)
-    schedule = Schedule(
-        optimizer, name="reduce_on_plateau", learning_rate=0.01, steps=1, patience=0
-    )
+    schedule = Schedule(optimizer, name="reduce_on_plateau", steps=1, patience=0)
     return Learner(model, optimizer, schedule, make_scaler(CPU, None), CPU)
 
 
@@ -74,7 +72,7 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
         ORIGIN,
         epochs=progress.epoch + len(dices),
         train=train,
-        validate=lambda _: (0.5, make_scores(next(expected))),
+        validate=lambda _: (0.5, make_scores(next(expected)), None),
         note=StopNote(),
         report=lambda _row, _scores: None,
         **chosen,

@@ -41,7 +41,7 @@ def make_learner(optimizer="adam", learning_rate=0.05, model=None):
     chosen = build_optimizer(
         model.parameters(), name=optimizer, learning_rate=learning_rate, weight_decay=0
     )
-    schedule = Schedule(chosen, name="none", learning_rate=learning_rate, steps=1, patience=1)
+    schedule = Schedule(chosen, name="none", steps=1, patience=1)
     return Learner(model, chosen, schedule, make_scaler(CPU, None), CPU)
 
 

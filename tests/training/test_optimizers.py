@@ -12,9 +12,7 @@ NAMES = ["reduce_on_plateau", "cosine", "one_cycle", "none"]
 def make(name, *, learning_rate=0.1, steps=10, patience=1):
     weight = nn.Parameter(torch.zeros(1))
     optimizer = build_optimizer([weight], name="sgd", learning_rate=learning_rate, weight_decay=0)
-    schedule = Schedule(
-        optimizer, name=name, learning_rate=learning_rate, steps=steps, patience=patience
-    )
+    schedule = Schedule(optimizer, name=name, steps=steps, patience=patience)
     return optimizer, schedule
 
 

@@ -36,7 +36,7 @@ def add_command(
     takes_settings: bool = True,
 ) -> argparse.ArgumentParser:
     """Add a command; its help is the docstring of the function that runs it."""
-    name = run.__name__.removeprefix("_run_")
+    name = run.__name__.removeprefix("_run_").replace("_", "-")
     parser = commands.add_parser(
         name,
         help=summary,

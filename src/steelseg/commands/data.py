@@ -1,4 +1,4 @@
-"""Commands on data sets: check, precrop, synth."""
+"""Commands on data sets: check, precrop, augment-preview, synth."""
 
 import argparse
 import sys
@@ -66,6 +66,35 @@ def _run_precrop(args: argparse.Namespace) -> int | None:
     from steelseg.api import precrop
 
     print(f"{precrop(load(args))} holds every training strip")
+    return None
+
+
+def add_augment_preview(commands: Commands) -> None:
+    """Add `steelseg augment-preview`."""
+    parser = add_command(commands, _run_augment_preview, "draw what augmentation does to samples")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--out", type=path, metavar="PNG", required=True, help="the sheet of pictures to write"
+    )
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="samples to show")
+    parser.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each")
+
+
+def _run_augment_preview(args: argparse.Namespace) -> int | None:
+    """Draw a sheet of training samples, each as it is and as the first epochs augment it.
+
+    Labels are outlined, so that what moves, hides or adds a defect shows its mask too.
+
+    Reads  data.root, the precropped store in mode precropped
+    Writes PNG
+
+    Example: steelseg augment-preview configs/crops.yaml --out sheet.png
+             steelseg augment-preview outputs/first 'train.augmentation=[0.5 jpeg]' --out jpeg.png
+    """
+    from steelseg.api import preview_augmentation
+
+    preview_augmentation(load(args), args.out, samples=args.samples, versions=args.versions)
+    print(f"wrote {args.out}")
     return None
 
 

@@ -14,8 +14,9 @@ def add_tune(commands: Commands) -> None:
 def _run_tune(args: argparse.Namespace) -> int | None:
     """Choose threshold, top_threshold, min_size and min_area of each class.
 
-    What the settings give is kept. The score that is reported is cross-fitted: every strip is
-    judged with what was chosen on others. `steelseg predict RUN` uses what was chosen on all.
+    With inference.gate=hard it chooses the gate of each class in place of top_threshold. What the
+    settings give is kept. The score that is reported is cross-fitted: every strip is judged with
+    what was chosen on others. `steelseg predict RUN` uses what was chosen on all.
 
     Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
     Writes RUN/postprocess.json

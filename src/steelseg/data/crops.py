@@ -7,6 +7,9 @@ An image smaller than the crop is taken whole.
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from steelseg.errors import ConfigError
 
 
@@ -65,3 +68,35 @@ def crop_boxes(
         for top in crop_starts(height, crop_height, crop_stride)
         for left in crop_starts(width, crop_width, crop_stride)
     ]
+
+
+def around_defect(
+    box: Box, mask_chw: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
+) -> Box:
+    """Move a crop so that a pixel of a defect it shows lies anywhere in it.
+
+    Every class that it shows is as likely to be chosen, and every pixel of that class, wherever the
+    grid of crops has cut it.
+
+    Args:
+        box: The crop.
+        mask_chw: What it shows, shape (C, h, w).
+        size: Height and width of the image.
+        rng: Where the pixel comes from, and its place.
+
+    Returns:
+        A crop of the same size within the image; `box` itself if it shows no defect.
+    """
+    shown = np.flatnonzero(mask_chw.any(axis=(1, 2)))
+    if not len(shown):
+        return box
+    pixels = np.argwhere(mask_chw[rng.choice(shown)])
+    row, column = (int(place) for place in pixels[rng.integers(len(pixels))])
+    top = box.top + row - int(rng.integers(box.height))
+    left = box.left + column - int(rng.integers(box.width))
+    return Box(
+        min(max(top, 0), size[0] - box.height),
+        min(max(left, 0), size[1] - box.width),
+        box.height,
+        box.width,
+    )

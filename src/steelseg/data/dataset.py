@@ -21,9 +21,9 @@ from torch.utils.data import Dataset, Sampler
 
 from steelseg.data.annotations import Labels
 from steelseg.data.batch_memory import BatchMemory
-from steelseg.data.crops import Box, crop_boxes
+from steelseg.data.crops import Box, around_defect, crop_boxes
 from steelseg.data.images import read_image
-from steelseg.data.transforms import Augmentation, Foreign
+from steelseg.data.transforms import Augmentation, needs_processes
 
 Key = tuple[int, int]
 """Epoch and index of a sample."""
@@ -78,26 +78,6 @@ def list_samples(
     return samples
 
 
-def balanced_chances(labels: Labels, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
-    """Chances by which clean samples and samples of each class are drawn equally often.
-
-    A sample that shows several classes counts for the rarest of them.
-
-    Args:
-        labels: Holds the masks.
-        samples: Windows, as `list_samples` gives them.
-
-    Returns:
-        Chance of each sample; they add up to 1.
-    """
-    shown = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
-    frequency = shown.sum(axis=0)
-    rarest = np.where(shown, frequency, len(samples) + 1).argmin(axis=1)
-    group = np.where(shown.any(axis=1), rarest, labels.num_classes)
-    sizes = np.bincount(group, minlength=labels.num_classes + 1)
-    return 1 / (sizes[group] * np.count_nonzero(sizes))
-
-
 class SampleDataset(Dataset[Batch]):
     """Windows of strips with their masks, augmented."""
 
@@ -109,13 +89,24 @@ class SampleDataset(Dataset[Batch]):
         *,
         augmentation: Augmentation,
         seed: int,
+        centre_defects: float = 0.0,
     ) -> None:
-        """Hold what is needed to make any sample; nothing is read yet."""
+        """Hold what is needed to make any sample; nothing is read yet.
+
+        Args:
+            labels: The masks.
+            samples: Windows, as `list_samples` gives them.
+            windows: Where their pixels come from.
+            augmentation: Changes what was drawn.
+            seed: Of every draw, beside the key of the sample.
+            centre_defects: Share of the windows with a defect that are moved around it.
+        """
         self._labels = labels
         self._samples = samples
         self._windows = windows
         self._augmentation = augmentation
         self._seed = seed
+        self._centre_defects = centre_defects
         self._memory = BatchMemory()
 
     def __len__(self) -> int:
@@ -124,7 +115,7 @@ class SampleDataset(Dataset[Batch]):
     @property
     def needs_processes(self) -> bool:
         """Whether threads would disturb each other: a user's augmentation has global state."""
-        return isinstance(self._augmentation, Foreign)
+        return needs_processes(self._augmentation)
 
     def __getitem__(self, keys: Sequence[Key]) -> Batch:
         """Make the samples of these keys."""
@@ -175,9 +166,21 @@ class SampleDataset(Dataset[Batch]):
         """Draw a sample over `place`; give it augmented, in place if the augmentation does so."""
         image_chw, mask_chw = place
         image_id, box = self._samples[key[1]]
+        if self._centre_defects:
+            box = self._moved(key, image_id, box)
         _write(image_chw, self._windows.read(image_id, box))
         self._labels.draw_into(mask_chw, image_id, box)
         return self._augmentation(image_chw, mask_chw, np.random.default_rng([self._seed, *key]))
+
+    def _moved(self, key: Key, image_id: str, box: Box) -> Box:
+        """A window that shows a defect, moved around one of its pixels now and then."""
+        # A generator of its own, so that the augmentation draws what it always draws.
+        rng = np.random.default_rng([self._seed, *key, 1])
+        if rng.random() >= self._centre_defects:
+            return box
+        return around_defect(
+            box, self._labels.draw(image_id, box), self._labels.sizes[image_id], rng
+        )
 
 
 def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:

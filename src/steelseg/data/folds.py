@@ -212,6 +212,15 @@ def fingerprint(labels: Labels, folds: Mapping[str, int]) -> str:
     return digest.hexdigest()
 
 
+def read_fold_numbers(path: Path) -> dict[str, int]:
+    """Read the fold of each image, whatever data set it is of.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    return {row.image_id: row.fold for row in _read_rows(path)}
+
+
 def read_groups(path: Path) -> dict[str, str]:
     """Read the groups of folds.csv: for each image that is in one, its first member.
 

@@ -9,13 +9,14 @@ sample): worker count and resuming change nothing.
 import importlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from steelseg.data import pixel_changes, strip_changes
 from steelseg.errors import ConfigError
 
 Image = NDArray[np.uint8]
@@ -23,18 +24,59 @@ Mask = NDArray[np.uint8]
 Augmentation = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
-def find_augmentation(name: str) -> Augmentation:
+_CHANGES: dict[str, Augmentation] = {
+    "brightness": pixel_changes.brightness,
+    "gamma": pixel_changes.gamma,
+    "noise": pixel_changes.noise,
+    "blur": pixel_changes.blur,
+    "jpeg": pixel_changes.jpeg,
+    "shift_scale": strip_changes.shift_scale,
+    "conveyor_shift": strip_changes.conveyor_shift,
+    "black_ends": strip_changes.black_ends,
+    "defect_blackout": strip_changes.defect_blackout,
+}
+
+
+def find_augmentation(
+    steps: str | Sequence[str], *, donors: strip_changes.Donors | None = None
+) -> Augmentation:
     """Look an augmentation up.
 
     Args:
-        name: none, flips, light, or `module:callable`. The callable is called as
+        steps: One step or several, done in their order. A step is a name, or "0.3 NAME" for a
+            share of the samples, or `module:callable`. The callable is called as
             `f(image=image_hwc, mask=mask_hwc)` with uint8 arrays and returns a dict with
             those two keys, as an `albumentations.Compose` does.
+        donors: Where defect_paste takes defects from.
 
     Raises:
-        ConfigError: if the name is unknown or the callable cannot be imported.
+        ConfigError: if a name is unknown or a callable cannot be imported.
     """
-    builtin: dict[str, Augmentation] = {"none": keep, "flips": flip, "light": light}
+    chain = [_parse_step(step, donors) for step in ([steps] if isinstance(steps, str) else steps)]
+    if len(chain) == 1 and chain[0][0] == 1:
+        return chain[0][1]
+    return Chain(chain)
+
+
+def _parse_step(step: str, donors: strip_changes.Donors | None) -> tuple[float, Augmentation]:
+    """A share of the samples, and what is done to them."""
+    share_text, _, name = step.strip().rpartition(" ")
+    try:
+        share = float(share_text or 1)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"train.augmentation={step}: {share_text.strip()} before {name} is no share; give one "
+            "above 0, of at most 1."
+        )
+    return share, _find_one(name, donors)
+
+
+def _find_one(name: str, donors: strip_changes.Donors | None) -> Augmentation:
+    """One step by its name."""
+    builtin: dict[str, Augmentation] = {"none": keep, "flips": flip, "light": light, **_CHANGES}
+    builtin["defect_paste"] = donors.paste if donors else keep
     if name in builtin:
         return builtin[name]
     module_name, colon, attribute = name.partition(":")
@@ -50,6 +92,33 @@ def find_augmentation(name: str) -> Augmentation:
             "is found with PYTHONPATH=. in front of the command."
         ) from None
     return Foreign(name, function)
+
+
+class Chain:
+    """Several steps, each for its share of the samples; picklable for worker processes."""
+
+    def __init__(self, steps: Sequence[tuple[float, Augmentation]]) -> None:
+        """Take the share of the samples and the augmentation of each step."""
+        self._steps = tuple(steps)
+
+    @property
+    def needs_processes(self) -> bool:
+        """Whether a step does."""
+        return any(needs_processes(step) for _, step in self._steps)
+
+    def __call__(
+        self, image_chw: Image, mask_chw: Mask, rng: np.random.Generator
+    ) -> tuple[Image, Mask]:
+        """Do the steps in their order."""
+        for share, step in self._steps:
+            if share == 1 or rng.random() < share:
+                image_chw, mask_chw = step(image_chw, mask_chw, rng)
+        return image_chw, mask_chw
+
+
+def needs_processes(augmentation: Augmentation) -> bool:
+    """Whether threads would disturb each other in it."""
+    return bool(getattr(augmentation, "needs_processes", False))
 
 
 def keep(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:  # noqa: ARG001
@@ -71,12 +140,7 @@ def flip(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Im
 def light(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
     """Flip, then scale contrast by 0.8 to 1.2 and shift brightness by up to 10 % of full scale."""
     flip(image_chw, mask_chw, rng)
-    gain, shift = rng.uniform(0.8, 1.2), rng.uniform(-25.5, 25.5)
-    # A table of 256 entries is much cheaper than arithmetic on every pixel.
-    table = np.clip((np.arange(256) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
-    for plane in image_chw:
-        cv2.LUT(plane, table, plane)
-    return image_chw, mask_chw
+    return pixel_changes.brightness(image_chw, mask_chw, rng)
 
 
 class Foreign:
@@ -85,6 +149,8 @@ class Foreign:
     It draws from the global generators, which are seeded from ours. Threads would draw from them
     at once, so what holds one of these needs processes.
     """
+
+    needs_processes = True
 
     def __init__(self, name: str, function: Callable[..., dict[str, NDArray[np.uint8]]]) -> None:
         self._name = name

@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ from steelseg.deployment.exported import ExportedFold, read_export
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.postprocess import MaskSettings
-from steelseg.evaluation.tuned import mask_settings
+from steelseg.evaluation.tuned import given, mask_settings
 from steelseg.inference.manifest import (
     MANIFEST,
     BundledFirst,
@@ -54,9 +53,9 @@ _KEPT = {
         "crop_width",
         "crop_stride",
     ),
-    "model": ("arch", "encoder"),
+    "model": ("arch", "encoder", "presence_head"),
     "train": ("batch_size_val",),
-    "inference": ("tta", "crops", "ensemble", "cascade", "amp", "submission_form"),
+    "inference": ("tta", "crops", "gate", "ensemble", "cascade", "amp", "submission_form"),
 }
 
 
@@ -217,7 +216,7 @@ def _plain_settings(config: Config, masks: MaskSettings) -> dict[str, dict[str, 
         "mean": list(config.data.channel_mean),
         "std": list(config.data.channel_std),
     }
-    kept["postprocess"] = {name: list(values) for name, values in asdict(masks).items()}
+    kept["postprocess"] = {name: list(values) for name, values in given(masks).items()}
     return kept
 
 

@@ -1,7 +1,8 @@
 """A trained network as a file of another runtime: ONNX, or OpenVINO's .xml and .bin.
 
-What is written is the `core` of a `StripNet`: pixels in, logits out, with normalisation inside;
-`inference.backends` adds the padding. Whether the file computes the same is for `parity` to see.
+What is written is the `core` of a `StripNet`: pixels in, logits out (and those of presence where it
+has a head for it), with normalisation inside; `inference.backends` adds the padding. Whether the
+file computes the same is for `parity` to see.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from steelseg.deployment.files import write_onnx, write_openvino
 from steelseg.deployment.quantize import quantize
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import need
-from steelseg.models.model import StripNet, pad_to_multiple
+from steelseg.models.model import Output, StripNet, pad_to_multiple
 
 Size = tuple[int, int] | None
 """Height and width of the images that a file takes, in pixels; None takes any."""
@@ -93,7 +94,7 @@ def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) ->
             _Core(model).eval(),
             (images,),
             input_names=["images"],
-            output_names=["logits"],
+            output_names=["logits", "presence"] if model.has_presence else ["logits"],
             dynamic_shapes=(dict.fromkeys(free, torch.export.Dim.DYNAMIC),),
             opset_version=_OPSET,
             verbose=False,
@@ -121,7 +122,7 @@ class _Core(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images_nchw: Tensor) -> Tensor:
+    def forward(self, images_nchw: Tensor) -> Output:
         return self.model.core(images_nchw)
 
 

@@ -48,7 +48,7 @@ from steelseg.deployment.parity import Compared, compare
 from steelseg.deployment.quantize import choose_strips
 from steelseg.errors import CheckpointError, ConfigError, ExportError
 from steelseg.evaluation.postprocess import MaskSettings
-from steelseg.evaluation.tuned import mask_maker, mask_settings, read_tuned
+from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings, read_tuned
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network, batches
 from steelseg.inference.members import checkpoint_member, refuse_unfit
@@ -196,6 +196,7 @@ def _export_fold(
                 batch_size=config.train.batch_size_val,
             ),
             truth=strips.labels.draw,
+            gate=gate_of(config, settings),
             to_mask=mask_maker(settings),
             plan=forward_plan(config),
         )

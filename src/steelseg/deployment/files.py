@@ -16,7 +16,7 @@ from steelseg.inference.backends import need
 def write_onnx(path: Path, model: Any) -> None:
     """Write an ONNX model without what its exporter noted about this machine."""
     _forget(model)
-    for value in (model.graph.input[0], model.graph.output[0]):
+    for value in (*model.graph.input, *model.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
                 dim.dim_param = ("batch", "channels", "height", "width")[axis]

@@ -7,7 +7,7 @@ held against.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.evaluation.metrics import count_pixels, score
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 
@@ -48,6 +49,7 @@ def compare(
     strips: Iterable[Batch],
     *,
     truth: Callable[[str], NDArray[np.bool_]],
+    gate: Gate = open_gate,
     to_mask: Callable[[NDArray[Any]], NDArray[np.bool_]],
     plan: ForwardPlan,
 ) -> dict[str, Compared]:
@@ -57,6 +59,7 @@ def compare(
         networks: The networks by name, on the CPU; the first is the original.
         strips: Batches, as `forward.batches` gives them; read once, one held at a time.
         truth: From image_id to mask_chw.
+        gate: What presence does to probabilities before they become masks.
         to_mask: From probs_chw to mask_chw.
         plan: Flips and crops. Precision is each network's own.
 
@@ -70,22 +73,33 @@ def compare(
             # The first pass allocates and, in some runtimes, compiles for this size.
             for network in networks.values():
                 predict_batch(network, images_nhwc, plan, torch.device("cpu"))
-        probs = {
+        answers = {
             name: tallies[name].run(network, images_nhwc, plan)
             for name, network in networks.items()
         }
-        original_nchw = next(iter(probs.values()))
         for place, image_id in enumerate(image_ids):
             truth_chw = truth(image_id)
-            mask_chw = to_mask(original_nchw[place])
-            for name, probs_nchw in probs.items():
+            of_one = {name: [part[place] for part in parts] for name, parts in answers.items()}
+            original = next(iter(of_one.values()))
+            mask_chw = to_mask(gate(*original))
+            for name, answer in of_one.items():
                 tallies[name].add(
-                    to_mask(probs_nchw[place]),
+                    to_mask(gate(*answer)),
                     mask_chw,
                     truth_chw,
-                    difference=float(np.abs(probs_nchw[place] - original_nchw[place]).max()),
+                    difference=_largest_difference(answer, original),
                 )
     return {name: tally.result() for name, tally in tallies.items()}
+
+
+def _largest_difference(
+    answer: Sequence[NDArray[np.float32]], original: Sequence[NDArray[np.float32]]
+) -> float:
+    """Of any probability, of a pixel or of presence."""
+    return max(
+        float(np.abs(part - other).max(initial=0))
+        for part, other in zip(answer, original, strict=True)
+    )
 
 
 class _Tally:
@@ -99,12 +113,12 @@ class _Tally:
 
     def run(
         self, network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
-    ) -> NDArray[np.float32]:
-        """Predict a batch and note the seconds a strip."""
+    ) -> list[NDArray[np.float32]]:
+        """Predict a batch and note the seconds a strip; gives probs_nchw and presence_nc."""
         begin = time.perf_counter()
-        probs_nchw = predict_batch(network, images_nhwc, plan, torch.device("cpu"))
+        answer = predict_batch(network, images_nhwc, plan, torch.device("cpu"))
         self.seconds.append((time.perf_counter() - begin) / len(images_nhwc))
-        return probs_nchw.numpy()
+        return [part.numpy() for part in answer]
 
     def add(
         self,

@@ -20,6 +20,7 @@ from steelseg.config import Config
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.cascade_file import Cascade, write_cascade
 from steelseg.evaluation.first_look import Looks, choose_cut, count_looks, cross_fit, suspicion
+from steelseg.evaluation.gate import GateMode
 from steelseg.evaluation.held_out_masks import held_out_masks
 from steelseg.evaluation.metrics import count_pixels, score
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
@@ -51,7 +52,9 @@ def cascade_run(
     """
     if not 0 <= miss_rate < 1:
         raise ConfigError(f"--miss-rate {miss_rate:g}: expected a share from 0 to less than 1.")
-    held_out, looks = _open(config, run), _open(_fitting(config, run, first), first)
+    held_out = _open(config, run, gate=config.inference.gate)
+    # Suspicion is of the probabilities before any gate.
+    looks = _open(_fitting(config, run, first), first, gate="none")
     chosen = _choose_fold(first, looks, fold)
     if absent := held_out.fold_of.keys() - looks.fold_of.keys():
         raise CheckpointError(
@@ -97,13 +100,14 @@ def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
     )
 
 
-def _open(config: Config, run: RunFolder) -> HeldOut:
+def _open(config: Config, run: RunFolder, *, gate: GateMode) -> HeldOut:
     """The held-out predictions of a run."""
     return open_held_out(
         run,
         train_csv=config.data.root / "train.csv",
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
+        gate=gate,
     )
 
 

@@ -69,6 +69,7 @@ def evaluate_run(
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         folds=folds,
+        gate=config.inference.gate,
     )
     tuned = read_tuned(run.postprocess_json)
     to_mask = held_out_masks(config, run, held_out, tuned)

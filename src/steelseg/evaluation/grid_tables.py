@@ -6,9 +6,9 @@ part, so that cross-fitting, choosing for the strips of a part on the other part
 subtraction and not a second search.
 
 A combination is (threshold, top_threshold, min_size, min_area) as `postprocess.binarize` takes
-them; the tables count exactly what it would keep.
+them, and the presence that a hard gate asks for; the tables count exactly what they would keep.
 
-Axes: g parts, k pairs of thresholds, s sizes, a areas. Probabilities are uint8, as out-of-fold
+Axes: k pairs of thresholds, s sizes, a areas, g gates. Probabilities are uint8, as out-of-fold
 predictions are stored. No files, no torch, no choice: `tuning` chooses.
 """
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from steelseg.evaluation.postprocess import level_of
 
-Place: TypeAlias = tuple[int, int, int]
-"""Where a combination is in the tables: its pair of thresholds, its size, its area."""
+Place: TypeAlias = tuple[int, int, int, int]
+"""Where a combination is in the tables: its pair of thresholds, its size, its area, its gate."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class Grid:
     min_areas: tuple[int, ...]
     """Ascending."""
 
+    gates: tuple[float, ...] = (0.0,)
+    """Lowest presence, ascending; 0 lets every strip pass."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -48,6 +51,7 @@ class Choice:
     top_threshold: float
     min_size: int
     min_area: int
+    gate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def make_grid(
     top_thresholds: Sequence[float] | None,
     min_sizes: Sequence[int],
     min_areas: Sequence[int],
+    gates: Sequence[float] = (0.0,),
 ) -> Grid:
     """Pair thresholds with those not below them.
 
@@ -91,6 +96,7 @@ def make_grid(
         top_thresholds: Tried for `top_threshold` beside `threshold` itself; None tries only that.
         min_sizes: Tried for `min_size`.
         min_areas: Tried for `min_area`.
+        gates: Tried for `gate`.
     """
     pairs = [
         (threshold, top)
@@ -98,7 +104,12 @@ def make_grid(
         for top in sorted({threshold, *(top_thresholds or ())})
         if top >= threshold
     ]
-    return Grid(tuple(pairs), tuple(sorted(set(min_sizes))), tuple(sorted(set(min_areas))))
+    return Grid(
+        pairs=tuple(pairs),
+        min_sizes=tuple(sorted(set(min_sizes))),
+        min_areas=tuple(sorted(set(min_areas))),
+        gates=tuple(sorted(set(gates))),
+    )
 
 
 class Tables:
@@ -109,17 +120,19 @@ class Tables:
 
         Args:
             grid: What is tried.
-            num_parts: Parts G that strips are dealt to.
+            num_parts: Parts that strips are dealt to.
         """
         self.grid = grid
-        # Cell a holds the strips that pass the first a areas and fail the next; `_passed` adds
-        # up from the end.
-        shape = (num_parts, len(grid.pairs), len(grid.min_sizes), len(grid.min_areas) + 1)
+        # Cell a holds the strips that pass the first a areas and fail the next, cell g those that
+        # pass the gates up to it and fail the next; `_passed` adds up from the end.
+        areas, gates = len(grid.min_areas) + 1, len(grid.gates)
+        shape = (num_parts, len(grid.pairs), len(grid.min_sizes), areas, gates)
         self._dice = np.zeros(shape)
         self._found = np.zeros(shape, dtype=np.int64)
         self._false_alarms = np.zeros(shape, dtype=np.int64)
         self._positives = np.zeros(num_parts, dtype=np.int64)
         self._negatives = np.zeros(num_parts, dtype=np.int64)
+        self._gates = np.array(grid.gates, np.float32)
         self._tops = np.array(sorted({top for _, top in grid.pairs}))
         levels = [level_of(top, np.dtype(np.uint8)) for top in self._tops]
         self._steps = np.searchsorted(levels, np.arange(256), side="right")
@@ -131,16 +144,26 @@ class Tables:
         tops = np.searchsorted(self._tops, [self.grid.pairs[k][1] for k in pairs])
         return level_of(threshold, np.dtype(np.uint8)), pairs, tops
 
-    def add(self, part: int, probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        part: int,
+        probs_hw: NDArray[np.uint8],
+        truth_hw: NDArray[np.bool_],
+        presence: float = 1.0,
+    ) -> None:
         """Count one strip.
 
         Args:
             part: Part of the strip, 0 to `num_parts - 1`.
             probs_hw: Probabilities times 255, shape (H, W).
             truth_hw: True mask, same shape.
+            presence: Of the class on the strip.
         """
         truth_area = int(np.count_nonzero(truth_hw))
         (self._positives if truth_area else self._negatives)[part] += 1
+        passed = int(np.searchsorted(self._gates, np.float32(presence), side="right"))
+        if not passed:
+            return
         lowest = self._by_threshold[0][0]
         left, top, width, height = cv2.boundingRect((probs_hw >= lowest).view(np.uint8))
         window = np.s_[top : top + height, left : left + width]
@@ -150,7 +173,7 @@ class Tables:
             if not mask_hw.any():
                 break
             kept = self._keep(mask_hw, probs_hw, truth_hw)
-            self._count(part, pairs, kept[:2], kept[2 + tops], truth_area)
+            self._count((part, passed - 1), pairs, kept[:2], kept[2 + tops], truth_area)
 
     def _keep(
         self, mask_hw: NDArray[np.bool_], probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]
@@ -179,17 +202,17 @@ class Tables:
 
     def _count(
         self,
-        part: int,
+        place: tuple[int, int],
         pairs: NDArray[np.intp],
         kept: NDArray[np.int64],
         kept_tops: NDArray[np.int64],
         truth_area: int,
     ) -> None:
-        """Add what the pairs of one threshold keep of one strip."""
+        """Add what the pairs of one threshold keep of one strip, at its part and last gate."""
         areas, hits = kept
         passes = np.searchsorted(self.grid.min_areas, kept_tops, side="right")
         passes[:, areas == 0] = 0
-        cells = part, pairs[:, None], np.arange(len(areas)), passes
+        cells = place[0], pairs[:, None], np.arange(len(areas)), passes, place[1]
         if truth_area:
             self._dice[cells] += 2 * hits / (areas + truth_area)
             self._found[cells] += 1
@@ -210,14 +233,15 @@ class Tables:
 
 
 def _passed(cells: NDArray[Any]) -> NDArray[Any]:
-    """Sum over parts and, for each area, over the strips that pass it."""
-    total: NDArray[Any] = cells.sum(axis=0)[..., :0:-1].cumsum(axis=-1)[..., ::-1]
+    """Sum over parts and, for each area and gate, over the strips that pass them."""
+    by_area = cells.sum(axis=0)[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
+    total: NDArray[Any] = by_area[..., ::-1].cumsum(axis=3)[..., ::-1]
     return total
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What every combination finds on some strips; arrays have the shape (K, S, A)."""
+    """What every combination finds on some strips; arrays have the shape (K, S, A, G)."""
 
     grid: Grid
     dice: NDArray[np.float64]
@@ -237,9 +261,9 @@ class Sums:
 
     def choice(self, place: Place) -> Choice:
         """The combination at a place of the tables."""
-        pair, size, area = place
-        threshold, top = self.grid.pairs[pair]
-        return Choice(threshold, top, self.grid.min_sizes[size], self.grid.min_areas[area])
+        pair, size, area, gate = place
+        grid, (threshold, top) = self.grid, self.grid.pairs[pair]
+        return Choice(threshold, top, grid.min_sizes[size], grid.min_areas[area], grid.gates[gate])
 
     def outcome(self, place: Place) -> Outcome:
         """What the combination at a place gives."""

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from steelseg.config import Config
 from steelseg.errors import CheckpointError
+from steelseg.evaluation.gate import close
 from steelseg.evaluation.oof_store import HeldOut
+from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings
 from steelseg.run_folder import RunFolder
 
@@ -23,7 +25,7 @@ ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
 def held_out_masks(
     config: Config, run: RunFolder, held_out: HeldOut, tuned: Tuned | None
 ) -> ToMask:
-    """Make masks by the settings, or by what was tuned without the strip.
+    """Make masks by the settings, or by what was tuned without the strip, behind a hard gate.
 
     Args:
         config: The settings; what they fix goes before what was tuned.
@@ -35,13 +37,22 @@ def held_out_masks(
         CheckpointError: if tuning has not seen these predictions.
     """
     if tuned is None or not is_open(config):
-        plain = mask_maker(mask_settings(config))
-        return lambda _, probs_chw: plain(probs_chw)
+        return _gated(held_out, mask_settings(config))
     is_known = held_out.fold_of.keys() <= tuned.part_of.keys()
     if not is_known or any(tuned.models.get(f) != digest for f, digest in held_out.models.items()):
         raise CheckpointError(
             f"{run.postprocess_json} was tuned on other predictions. "
             f"Tune again: steelseg tune {run.path}."
         )
-    makers = [mask_maker(mask_settings(config, part)) for part in tuned.parts]
-    return lambda image_id, probs_chw: makers[tuned.part_of[image_id]](probs_chw)
+    makers = [_gated(held_out, mask_settings(config, part)) for part in tuned.parts]
+    return lambda image_id, probs_chw: makers[tuned.part_of[image_id]](image_id, probs_chw)
+
+
+def _gated(held_out: HeldOut, settings: MaskSettings) -> ToMask:
+    """Close the gate where it is hard, then make masks; a soft one is behind us already."""
+    to_mask = mask_maker(settings)
+    if not settings.gate:
+        return lambda _, probs_chw: to_mask(probs_chw)
+    return lambda image_id, probs_chw: to_mask(
+        close(probs_chw, held_out.presence[image_id], least=settings.gate)
+    )

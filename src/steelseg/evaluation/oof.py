@@ -5,6 +5,7 @@ Writes RUN/fold_K/oof_predictions.zarr
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
@@ -75,7 +76,12 @@ def _predict_fold(
         num_classes=labels.num_classes,
         model_sha256=member.sha256,
     ) as array:
-        for place, (_, _, probs_chw) in enumerate(ensemble.predict(strips, forward_plan(config))):
-            _, height, width = probs_chw.shape
-            array[place, :, :height, :width] = to_uint8(probs_chw)
+        presence: list[list[float]] = []
+        with closing(ensemble.predict_open(strips, forward_plan(config))) as predicted:
+            for place, (_, _, probs_chw, presence_c) in enumerate(predicted):
+                _, height, width = probs_chw.shape
+                array[place, :, :height, :width] = to_uint8(probs_chw)
+                presence.append(presence_c.tolist())
+        if config.model.presence_head:
+            array.attrs["presence"] = presence
     run.say(f"fold {fold}: wrote {run.oof(fold)}")

@@ -3,7 +3,8 @@
 Probabilities are uint8 (probability times 255, rounded half up), one compressed chunk a strip,
 written strip by strip: memory does not grow with their number. Images of many sizes share one
 array, padded with zeros to the largest; their own sizes are in its attributes, and so is the
-SHA-256 of the model that predicted them.
+SHA-256 of the model that predicted them and, of a network with a presence head, the presence of
+each class on each strip. What is kept is before any gate.
 
 No torch: what reads predictions needs none.
 """
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from steelseg.atomic import replacing, sync_folder
 from steelseg.data.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError
+from steelseg.evaluation.gate import GateMode, open_gate, soften
 from steelseg.run_folder import RunFolder
 
 
@@ -90,6 +92,11 @@ def read_oof(
             yield image_id, np.asarray(array[place])[:, :height, :width]
 
 
+def oof_model(path: Path) -> str:
+    """SHA-256 of the model that made out-of-fold predictions."""
+    return str(_open(path).attrs["model_sha256"])
+
+
 def _open(path: Path) -> Any:
     """Open the array, or raise CheckpointError."""
     if not path.exists():
@@ -129,6 +136,12 @@ class HeldOut:
     paths: tuple[Path, ...]
     """The arrays."""
 
+    presence: Mapping[str, NDArray[np.float32]]
+    """presence_c of each strip; empty arrays of a network without a presence head."""
+
+    is_soft: bool = False
+    """Whether probabilities are read behind a soft gate."""
+
     def __len__(self) -> int:
         return len(self.fold_of)
 
@@ -140,9 +153,11 @@ class HeldOut:
         self, only: Container[str] | None = None
     ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
         """Yield what iterating does, of some image_ids alone; None is all."""
+        gate = soften if self.is_soft else open_gate
         for path in self.paths:
             for image_id, probs_chw in read_oof(path, only=only):
-                yield image_id, probs_chw, self.labels.draw(image_id)
+                gated_chw = gate(probs_chw, self.presence[image_id])
+                yield image_id, gated_chw, self.labels.draw(image_id)
 
     @property
     def present(self) -> dict[str, tuple[int, ...]]:
@@ -157,6 +172,7 @@ def open_held_out(
     num_classes: int,
     num_folds: int,
     folds: Sequence[int] | None = None,
+    gate: GateMode = "none",
 ) -> HeldOut:
     """Open the predictions of a run.
 
@@ -166,9 +182,10 @@ def open_held_out(
         num_classes: Classes C.
         num_folds: Folds of the run.
         folds: Which to open; None opens all that there are.
+        gate: soft gives probabilities behind it; any but none needs a presence head.
 
     Raises:
-        CheckpointError: if there are none.
+        CheckpointError: if there are none, or they lack the presence that a gate needs.
         DataError: if train.csv has a fault.
     """
     chosen = folds or [fold for fold in range(num_folds) if run.oof(fold).exists()]
@@ -179,10 +196,25 @@ def open_held_out(
     sizes: dict[str, tuple[int, int]] = {}
     fold_of: dict[str, int] = {}
     models: dict[int, str] = {}
+    presence: dict[str, NDArray[np.float32]] = {}
     for fold in chosen:
         attrs = _open(run.oof(fold)).attrs
         sizes |= {i: (s[0], s[1]) for i, s in zip(attrs["image_ids"], attrs["sizes"], strict=True)}
         fold_of |= dict.fromkeys(attrs["image_ids"], fold)
         models[fold] = attrs["model_sha256"]
+        presence |= _presence(attrs)
+    if gate != "none" and any(len(presence_c) != num_classes for presence_c in presence.values()):
+        raise CheckpointError(
+            f"{run.path} has out-of-fold predictions without presence, which inference.gate={gate} "
+            f"needs. Make them again: steelseg oof {run.path}."
+        )
     labels = read_labels(train_csv, sizes, num_classes=num_classes)
-    return HeldOut(labels, fold_of, models, tuple(run.oof(fold) for fold in chosen))
+    paths = tuple(run.oof(fold) for fold in chosen)
+    return HeldOut(labels, fold_of, models, paths, presence, is_soft=gate == "soft")
+
+
+def _presence(attrs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """presence_c of each strip, by image_id."""
+    image_ids = attrs["image_ids"]
+    rows = attrs.get("presence", [[]] * len(image_ids))
+    return {i: np.array(row, np.float32) for i, row in zip(image_ids, rows, strict=True)}

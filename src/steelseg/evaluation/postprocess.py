@@ -34,7 +34,7 @@ _LEVEL_NOISE = 1e-4
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The four settings of `binarize`, one value a class each."""
+    """The four settings of `binarize`, one value a class each, and of the hard gate before it."""
 
     threshold: tuple[float, ...]
     """Lowest probability that is kept."""
@@ -47,6 +47,9 @@ class MaskSettings:
 
     top_threshold: tuple[float, ...]
     """Lowest probability that counts for `min_area`; below `threshold` it counts as `threshold`."""
+
+    gate: tuple[float, ...] = ()
+    """Lowest presence of a class that is not emptied; empty where no gate is hard."""
 
 
 def binarize(

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from steelseg.config import Config
 from steelseg.errors import ConfigError
 from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
+from steelseg.evaluation.held_out_masks import ToMask, held_out_masks
 from steelseg.evaluation.metrics import count_pixels, dice
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
 from steelseg.evaluation.parts import deal_parts
 from steelseg.evaluation.postprocess import MaskSettings, per_class
-from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings, write_tuned
+from steelseg.evaluation.tuned import Tuned, is_open, write_tuned
 from steelseg.evaluation.tuning import (
     Ranking,
     best,
@@ -35,10 +36,11 @@ from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder
 
 _THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+_GATES = (0.0, *_THRESHOLDS)
 
 
 def tune_run(config: Config, run: RunFolder) -> Tuned:
-    """Choose threshold, top_threshold, min_size and min_area of each class.
+    """Choose threshold, top_threshold, min_size and min_area of each class, and its hard gate.
 
     What the settings fix is not searched.
 
@@ -64,17 +66,20 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         train_csv=config.data.root / "train.csv",
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
+        gate=config.inference.gate,
     )
     part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
     num_parts = len(set(part_of.values()))
     tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
-    untuned = _fill(tables, held_out, part_of, mask_settings(config))
+    untuned = _fill(tables, held_out, part_of, held_out_masks(config, run, held_out, None))
     fits = [
         _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
     ]
     tuned = Tuned(
-        settings=_settings([fit.chosen for fit in fits]),
-        parts=tuple(_settings(choices) for choices in zip(*(f.parts for f in fits), strict=True)),
+        settings=_settings(config, [fit.chosen for fit in fits]),
+        parts=tuple(
+            _settings(config, choices) for choices in zip(*(f.parts for f in fits), strict=True)
+        ),
         part_of=part_of,
         models=held_out.models,
         report=_report(config, fits, untuned),
@@ -103,13 +108,23 @@ def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
             return [default] * classes
         return [(v,) for v in per_class(value, classes, name=f"postprocess.{name}")]
 
+    is_hard = config.inference.gate == "hard"
+    # A hard gate does what top_threshold is for, and the two together would be searched for long.
+    tops = (
+        [None] * classes
+        if is_hard and fixed.top_threshold is None
+        else tried("top_threshold", thresholds)
+    )
     return [
-        make_grid(thresholds=threshold, top_thresholds=top, min_sizes=size, min_areas=area)
-        for threshold, top, size, area in zip(
+        make_grid(
+            thresholds=threshold, top_thresholds=top, min_sizes=size, min_areas=area, gates=gates
+        )
+        for threshold, top, size, area, gates in zip(
             tried("threshold", thresholds),
-            tried("top_threshold", thresholds),
+            tops,
             tried("min_size", steps),
             tried("min_area", steps),
+            tried("gate", _GATES) if is_hard else [(0.0,)] * classes,
             strict=True,
         )
     ]
@@ -146,14 +161,16 @@ class _Fit:
 
 
 def _fill(
-    tables: Sequence[Tables], held_out: HeldOut, part_of: Mapping[str, int], plain: MaskSettings
+    tables: Sequence[Tables], held_out: HeldOut, part_of: Mapping[str, int], to_mask: ToMask
 ) -> list[Outcome]:
     """Count every strip; gives what each class comes to without tuning."""
-    to_mask, counts = mask_maker(plain), []
+    counts = []
     for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "tune"):
-        counts.append(count_pixels(to_mask(probs_chw), truth_chw))
-        for table, probs_hw, truth_hw in zip(tables, probs_chw, truth_chw, strict=True):
-            table.add(part_of[image_id], probs_hw, truth_hw)
+        counts.append(count_pixels(to_mask(image_id, probs_chw), truth_chw))
+        # Without a presence head every class may be there.
+        presence = held_out.presence[image_id].tolist() or [1.0] * len(tables)
+        for table, *strip in zip(tables, probs_chw, truth_chw, presence, strict=True):
+            table.add(part_of[image_id], *strip)
     return [_outcome(counts_n3) for counts_n3 in np.stack(counts, axis=1)]
 
 
@@ -169,13 +186,14 @@ def _outcome(counts_n3: NDArray[np.int64]) -> Outcome:
     )
 
 
-def _settings(choices: Sequence[Choice]) -> MaskSettings:
+def _settings(config: Config, choices: Sequence[Choice]) -> MaskSettings:
     """The choices of all classes as settings."""
     return MaskSettings(
         threshold=tuple(choice.threshold for choice in choices),
         min_size=tuple(choice.min_size for choice in choices),
         min_area=tuple(choice.min_area for choice in choices),
         top_threshold=tuple(choice.top_threshold for choice in choices),
+        gate=tuple(choice.gate for choice in choices) if config.inference.gate == "hard" else (),
     )
 
 
@@ -230,17 +248,22 @@ def _alternatives(sums: Sums) -> dict[str, Any]:
 def _summary(config: Config, tuned: Tuned, strips: int) -> str:
     """Say what was chosen and what it is worth."""
     chosen, scores = tuned.settings, tuned.report["scores"]
-    head = f"{'class':<12}  threshold    top  min_size  min_area  untuned  cross-fitted  naive"
+    gates = [f"  {gate:5.2f}" for gate in chosen.gate] or [""] * len(config.data.names)
+    gate_head = "   gate" if chosen.gate else ""
+    head = (
+        f"{'class':<12}  threshold    top  min_size  min_area{gate_head}"
+        "  untuned  cross-fitted  naive"
+    )
     lines = [f"tuned on {strips} strips for {config.tune.objective}; Dice:", head]
     lines += [
         f"{name[:12]:<12}  {chosen.threshold[c]:9.3f}  {chosen.top_threshold[c]:5.3f}"
-        f"  {chosen.min_size[c]:8d}  {chosen.min_area[c]:8d}"
+        f"  {chosen.min_size[c]:8d}  {chosen.min_area[c]:8d}{gates[c]}"
         + _columns({kind: values["classes"][c] for kind, values in scores.items()})
         for c, name in enumerate(config.data.names)
     ]
     optimism = scores["naive"]["dice"] - scores["cross_fitted"]["dice"]
     lines += [
-        f"{'all':<12}{'':38}" + _columns(scores),
+        f"{'all':<12}{'':38}{'':{len(gate_head)}}" + _columns(scores),
         "cross-fitted: every strip with settings chosen without it; this is the score to report. "
         f"naive: chosen and scored on the same strips, {optimism:+.4f}",
     ]

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from steelseg.atomic import write_text
 from steelseg.config import Config
 from steelseg.errors import DataError
+from steelseg.evaluation.gate import Gate, build_gate
 from steelseg.evaluation.postprocess import MaskSettings, binarize, per_class
 
 _DEFAULTS = {"threshold": 0.5, "min_size": 0, "min_area": 0, "top_threshold": 0.0}
+_DEFAULT_GATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class Tuned:
 def write_tuned(path: Path, tuned: Tuned) -> None:
     """Write postprocess.json."""
     content = {
-        **asdict(tuned.settings),
+        **given(tuned.settings),
         "parts": [
             {
-                **asdict(settings),
+                **given(settings),
                 "image_ids": [i for i, part in tuned.part_of.items() if part == number],
             }
             for number, settings in enumerate(tuned.parts)
@@ -95,12 +97,19 @@ def _settings(content: Mapping[str, Any]) -> MaskSettings:
         min_size=tuple(map(int, content["min_size"])),
         min_area=tuple(map(int, content["min_area"])),
         top_threshold=tuple(map(float, content["top_threshold"])),
+        gate=tuple(map(float, content.get("gate", ()))),
     )
+
+
+def given(settings: MaskSettings) -> dict[str, tuple[float, ...]]:
+    """The settings by name; without a hard gate there is none of it."""
+    return {name: values for name, values in asdict(settings).items() if values}
 
 
 def is_open(config: Config) -> bool:
     """Whether the settings leave something for tuning to choose."""
-    return any(value is None for _, value in config.postprocess)
+    is_hard = config.inference.gate == "hard"
+    return any(value is None for name, value in config.postprocess if name != "gate" or is_hard)
 
 
 def mask_settings(config: Config, tuned: MaskSettings | None = None) -> MaskSettings:
@@ -111,14 +120,27 @@ def mask_settings(config: Config, tuned: MaskSettings | None = None) -> MaskSett
     """
     classes = config.data.num_classes
     chosen: dict[str, Any] = {}
-    for name, default in _DEFAULTS.items():
+    defaults = _DEFAULTS | ({"gate": _DEFAULT_GATE} if config.inference.gate == "hard" else {})
+    for name, default in defaults.items():
         value = getattr(config.postprocess, name)
         if value is None:
-            value = getattr(tuned, name) if tuned else default
+            # Tuning before the gate was hard chose none.
+            value = (getattr(tuned, name) if tuned else ()) or default
         chosen[name] = per_class(value, classes, name=f"postprocess.{name}")
     return MaskSettings(**chosen)
 
 
 def mask_maker(settings: MaskSettings) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
-    """A function from probs_chw (float, or uint8 as OOF keeps them) to mask_chw."""
-    return partial(binarize, **asdict(settings))
+    """A function from probs_chw (float, or uint8 as OOF keeps them) behind the gate to mask_chw."""
+    return partial(
+        binarize,
+        threshold=settings.threshold,
+        min_size=settings.min_size,
+        min_area=settings.min_area,
+        top_threshold=settings.top_threshold,
+    )
+
+
+def gate_of(config: Config, settings: MaskSettings) -> Gate:
+    """The gate that the settings ask for, with what is settled of it."""
+    return build_gate(config.inference.gate, settings.gate)

@@ -75,7 +75,7 @@ def best(sums: Sums, rank: Ranking) -> Place:
     first, second = rank(sums)
     equal = first >= first.max() - _SAME
     equal &= second >= second[equal].max() - _SAME
-    places = [(int(k), int(s), int(a)) for k, s, a in np.argwhere(equal)]
+    places = [(int(k), int(s), int(a), int(g)) for k, s, a, g in np.argwhere(equal)]
     return min(places, key=lambda place: _change(sums.choice(place)))
 
 
@@ -84,6 +84,7 @@ def _change(choice: Choice) -> tuple[float, ...]:
     return (
         choice.min_size,
         choice.min_area,
+        choice.gate,
         choice.top_threshold - choice.threshold,
         abs(choice.threshold - 0.5),
         choice.threshold,
@@ -107,13 +108,13 @@ def cross_fit(tables: Tables, num_parts: int, rank: Ranking) -> tuple[list[Choic
 
 
 def landscape(sums: Sums) -> tuple[list[float], NDArray[np.float64]]:
-    """Mean Dice over threshold and min_size, the other two settings at their best.
+    """Mean Dice over threshold and min_size, the other settings at their best.
 
     Returns:
         The thresholds T, and the Dice, shape (T, S).
     """
     thresholds = sorted({threshold for threshold, _ in sums.grid.pairs})
-    best_ks = sums.mean_dice.max(axis=2)
+    best_ks = sums.mean_dice.max(axis=(2, 3))
     rows = [
         best_ks[[k for k, (t, _) in enumerate(sums.grid.pairs) if t == threshold]].max(axis=0)
         for threshold in thresholds
@@ -133,7 +134,7 @@ def operating_points(sums: Sums) -> list[tuple[Choice, Outcome]]:
     most_before = np.concatenate([[0], np.maximum.accumulate(found)[:-1]])
     points = []
     for flat in order[found > most_before]:
-        pair, size, area = np.unravel_index(flat, sums.found.shape)
-        place = int(pair), int(size), int(area)
+        pair, size, area, gate = np.unravel_index(flat, sums.found.shape)
+        place = int(pair), int(size), int(area), int(gate)
         points.append((sums.choice(place), sums.outcome(place)))
     return points

@@ -1,10 +1,10 @@
 """Networks that run from exported files: ONNX Runtime for .onnx, OpenVINO for .xml.
 
-An exported network is called as a `StripNet` is: pixels of any size in, float32 logits of the
-same size out. The images of a batch are computed side by side, each by itself, so what else is
-in the batch changes no bit of an answer, and any number of threads may call at once. The
-processor's cores are shared as torch shares them: `OMP_NUM_THREADS` and
-`torch.set_num_threads` rule here too.
+An exported network is called as a `StripNet` is: pixels of any size in, float32 logits of the same
+size out, and those of presence where it was trained for them. The images of a batch are computed
+side by side, each by itself, so what else is in the batch changes no bit of an answer, and any
+number of threads may call at once. The processor's cores are shared as torch shares them:
+`OMP_NUM_THREADS` and `torch.set_num_threads` rule here too.
 
 Nothing but the named file is read (an .xml has its .bin beside it), and nothing is sent: a plain
 `import openvino` tells Google Analytics of itself, ours does not. Whether a file is the one that
@@ -28,10 +28,10 @@ from torch import Tensor
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.forward import Network
 from steelseg.inference.signal_stack import kept_signal_stack
-from steelseg.models.model import at_multiples
+from steelseg.models.model import Output, at_multiples
 
-_Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""From one image, shape (1, channels, H, W), to its logits."""
+_Infer = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
+"""From one image, shape (1, channels, H, W), to its logits and, if any, those of presence."""
 
 # OpenVINO imports what its answers need when it first gives one. Two threads that do so at once
 # wait for each other for ever: one has the interpreter, the other what it waits for.
@@ -61,11 +61,13 @@ def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
         raise CheckpointError(f"{path}: there is no such export. Make it: steelseg export RUN.")
     loaded = load(path, amp)
 
-    def core(images_nchw: Tensor) -> Tensor:
+    def core(images_nchw: Tensor) -> Output:
         _refuse_size(path, images_nchw.shape[-2:], loaded.size)
         images = images_nchw.cpu().contiguous().numpy()
         singles = (images[place : place + 1] for place in range(len(images)))
-        return torch.from_numpy(np.concatenate(list(loaded.pool.map(loaded.infer, singles))))
+        parts = zip(*loaded.pool.map(loaded.infer, singles), strict=True)
+        logits_nchw, *presence = (torch.from_numpy(np.concatenate(part)) for part in parts)
+        return (logits_nchw, presence[0]) if presence else logits_nchw
 
     return lambda images_nchw: at_multiples(core, images_nchw, multiple=multiple)
 
@@ -98,8 +100,8 @@ def _load_onnx(path: Path, _amp: bool) -> _Loaded:
         raise _damaged(path, error) from None
     source = session.get_inputs()[0]
 
-    def infer(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(session.run(None, {source.name: image_nchw})[0])
+    def infer(image_nchw: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        return [np.asarray(part) for part in session.run(None, {source.name: image_nchw})]
 
     height, width = (side if isinstance(side, int) else None for side in source.shape[2:])
     return _Loaded(infer, (height, width), ThreadPoolExecutor(torch.get_num_threads()))
@@ -124,11 +126,12 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
         raise _damaged(path, error) from None
     own = threading.local()
 
-    def infer(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(image_nchw: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         # A copy, because the request writes its next answer to the same place.
-        return np.array(own.request.infer([image_nchw], share_inputs=True, share_outputs=True)[0])
+        parts = own.request.infer([image_nchw], share_inputs=True, share_outputs=True)
+        return [np.array(parts[place]) for place in range(len(parts))]
 
-    def infer_alone_first(image_nchw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer_alone_first(image_nchw: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         if hasattr(own, "request"):
             return infer(image_nchw)
         with _FIRST_ANSWER:

@@ -1,20 +1,22 @@
-"""Several networks as one: the mean of their probabilities.
+"""Several networks as one: the mean of their probabilities, behind their gate.
 
 Together, every network is in memory; sequentially, one at a time, loaded anew for every few
 batches. Both add up in the same order and give the same bits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from operator import add
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.inference.ahead import one_ahead
-from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
+from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, refuse_strangers
 from steelseg.models.allocator import keep_freed_memory
 
@@ -22,11 +24,20 @@ from steelseg.models.allocator import keep_freed_memory
 _SEQUENTIAL_BATCHES = 4
 
 
+_Open: TypeAlias = tuple[str, NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
+"""image_id, image_hwc, probs_chw before the gate, and presence_c."""
+
+
 class Ensemble:
     """The mean of one or more networks."""
 
     def __init__(
-        self, members: Sequence[Member], *, sequential: bool, device: torch.device
+        self,
+        members: Sequence[Member],
+        *,
+        sequential: bool,
+        device: torch.device,
+        gate: Gate = open_gate,
     ) -> None:
         """Load every network; if `sequential`, one after the other to see that each can be.
 
@@ -34,6 +45,7 @@ class Ensemble:
             members: The networks; they may differ in architecture and encoder.
             sequential: Hold one network at a time.
             device: Where to predict.
+            gate: What the mean presence does to the mean probabilities.
 
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
@@ -41,6 +53,7 @@ class Ensemble:
         refuse_strangers(members)
         self._members = tuple(members)
         self._device = device
+        self._gate = gate
         if device.type == "cpu":
             keep_freed_memory()
         self._held: list[Network] = []
@@ -64,31 +77,42 @@ class Ensemble:
             plan: Flips, crops and precision.
 
         Yields:
-            image_id, image_hwc and probs_chw of each image, in order; the next batch is computed
-            meanwhile.
+            image_id, image_hwc and probs_chw behind the gate of each image, in order; the next
+            batch is computed meanwhile.
         """
+        with closing(self.predict_open(batches, plan)) as predicted:
+            for image_id, image_hwc, probs_chw, presence_c in predicted:
+                yield image_id, image_hwc, self._gate(probs_chw, presence_c)
+
+    def predict_open(
+        self, batches: Iterable[Batch], plan: ForwardPlan
+    ) -> Generator[_Open, None, None]:
+        """Yield what `predict` does before the gate, and presence_c beside it."""
         with closing(one_ahead(self._predict_chunks(batches, plan))) as predicted:
-            for chunk, probs in predicted:
-                for (image_ids, images_nhwc), probs_nchw in zip(chunk, probs, strict=True):
-                    yield from zip(image_ids, images_nhwc, probs_nchw, strict=True)
+            for chunk, answers in predicted:
+                for batch, answer in zip(chunk, answers, strict=True):
+                    yield from zip(*batch, *answer, strict=True)
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
         """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
-        (probs_nchw,) = self._mean([((), images_nhwc)], plan)
-        return np.asarray(probs_nchw.cpu())
+        (answer,) = self._mean([((), images_nhwc)], plan)
+        pairs = zip(*(part.cpu().numpy() for part in answer), strict=True)
+        return np.stack([self._gate(probs_chw, presence_c) for probs_chw, presence_c in pairs])
 
     def _predict_chunks(
         self, batches: Iterable[Batch], plan: ForwardPlan
-    ) -> Iterator[tuple[list[Batch], list[NDArray[np.float32]]]]:
+    ) -> Iterator[tuple[list[Batch], list[list[NDArray[np.float32]]]]]:
         """Predict a few batches at a time."""
         source = iter(batches)
         while chunk := list(islice(source, self._chunk)):
-            yield chunk, [probs_nchw.cpu().numpy() for probs_nchw in self._mean(chunk, plan)]
+            answers = self._mean(chunk, plan)
+            yield chunk, [[part.cpu().numpy() for part in answer] for answer in answers]
 
-    def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Tensor]:
-        """Mean probabilities of each batch over all networks."""
-        totals: list[Tensor] = []
+    def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Answer]:
+        """Mean answer of all networks to each batch."""
+        totals: list[Answer] = []
         for network in self._networks():
-            probs = [predict_batch(network, images, plan, self._device) for _, images in chunk]
-            totals = [a + b for a, b in zip(totals, probs, strict=True)] if totals else probs
-        return [total / len(self._members) for total in totals]
+            answers = [predict_batch(network, images, plan, self._device) for _, images in chunk]
+            pairs = zip(totals, answers, strict=True)
+            totals = [Answer(*map(add, *pair)) for pair in pairs] if totals else answers
+        return [Answer(*(part / len(self._members) for part in total)) for total in totals]

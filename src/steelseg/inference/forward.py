@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steelseg.inference.stitching import predict_crops
-from steelseg.inference.tta import average_views
+from steelseg.inference.tta import VIEWS, average_views
+from steelseg.models.model import Output, split_output
 from steelseg.models.precision import autocast, half_type
 
 Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 """image_ids and images_nhwc, shape (N, H, W, channels)."""
 
-Network = Callable[[Tensor], Tensor]
-"""From images_nchw (uint8, any size) to logits_nchw (float32, same size): a `StripNet`, or what
-stands for one."""
+Network = Callable[[Tensor], Output]
+"""From images_nchw (uint8, any size) to logits_nchw (float32, same size), and logits_nc of
+presence where it has a presence head: a `StripNet`, or what stands for one."""
 
 _AHEAD = 8
 
@@ -43,9 +45,19 @@ class ForwardPlan:
     """Mixed precision where the machine has it."""
 
 
+class Answer(NamedTuple):
+    """What networks say of a batch, float32."""
+
+    probs_nchw: Tensor
+    """Of each pixel."""
+
+    presence_nc: Tensor
+    """Of each class on the whole image; (N, 0) of a network without a presence head."""
+
+
 def predict_batch(
     network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan, device: torch.device
-) -> Tensor:
+) -> Answer:
     """Send one batch through one network.
 
     Args:
@@ -55,17 +67,28 @@ def predict_batch(
         device: Where the network is.
 
     Returns:
-        Probabilities, shape (N, C, H, W), float32, on `device`.
+        Probabilities on `device`. A class is on an image as surely as on any of its crops, on the
+        mean of its views.
     """
     images_nchw = torch.from_numpy(images_nhwc).to(device).permute(0, 3, 1, 2)
 
+    presence: list[Tensor] = []
+
     def probs(part_nchw: Tensor) -> Tensor:
-        return network(part_nchw).sigmoid()
+        logits_nchw, presence_nc = split_output(network(part_nchw))
+        if presence_nc is not None:
+            presence.append(presence_nc.sigmoid())
+        return logits_nchw.sigmoid()
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
     half = half_type(device) if plan.amp else None
     with torch.inference_mode(), autocast(device, half):
-        return average_views(stitched, images_nchw, tta=plan.tta)
+        probs_nchw = average_views(stitched, images_nchw, tta=plan.tta)
+        if not presence:
+            return Answer(probs_nchw, probs_nchw.new_zeros(len(probs_nchw), 0))
+        # View after view, each crop by crop.
+        by_view = torch.stack(presence).chunk(len(VIEWS[plan.tta]))
+        return Answer(probs_nchw, torch.stack([p.amax(dim=0) for p in by_view]).mean(dim=0))
 
 
 def images_at_once(batch_size: int, device: torch.device, *, side_by_side: bool = False) -> int:

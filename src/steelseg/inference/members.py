@@ -14,7 +14,12 @@ from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint, read_header
 
 # What the members of an ensemble share.
-_MUST_AGREE = ("data.num_classes", "data.class_names", "data.channels")
+_MUST_AGREE = (
+    "data.num_classes",
+    "data.class_names",
+    "data.channels",
+    "model.presence_head",
+)
 
 # What no setting can change once a network is trained.
 _TRAINED_IN = (
@@ -24,6 +29,7 @@ _TRAINED_IN = (
     "data.std",
     "model.arch",
     "model.encoder",
+    "model.presence_head",
 )
 
 
@@ -91,7 +97,8 @@ def refuse_strangers(members: Sequence[Member]) -> None:
             if expected != other:
                 raise CheckpointError(
                     f"{member.name} has {setting}={other}, but {first.name} has {expected}. "
-                    "An ensemble needs the same classes and channels."
+                    "An ensemble needs the same classes and channels, and presence heads in all "
+                    "or none."
                 )
 
 

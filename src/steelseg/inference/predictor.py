@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.images import read_image
 from steelseg.errors import DataError
-from steelseg.evaluation.tuned import mask_maker
+from steelseg.evaluation.tuned import gate_of, mask_maker
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, images_at_once
@@ -67,7 +67,10 @@ class Predictor:
         self.identity = {**identify(found), "device": str(where)}
         sequential = found.config.inference.ensemble == "sequential"
         self._looks: Ensemble | Cascade = Ensemble(
-            found.members, sequential=sequential, device=where
+            found.members,
+            sequential=sequential,
+            device=where,
+            gate=gate_of(found.config, found.masks),
         )
         self._plan = forward_plan(found.config)
         # Most strips that a network is given at once; at 1 the bits of a strip hang on no other.

@@ -20,6 +20,7 @@ def build_network(config: Config, *, is_new: bool = True) -> StripNet:
         num_classes=config.data.num_classes,
         mean=config.data.channel_mean,
         std=config.data.channel_std,
+        presence_head=config.model.presence_head,
     )
 
 

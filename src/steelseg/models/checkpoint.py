@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file that can be trusted.
 
-Tensors are stored under `model.NAME` and, in resumable files, `optimizer.INDEX.NAME`; the
+Tensors are stored under `model.NAME` and, in resumable files, `optimizer.INDEX.NAME` and
+`average.NAME`, the mean of weights where there is one; the
 rest (settings, epoch, scores, history) is JSON in the header. A SHA-256 over all of it is
 checked on every load, because one flipped bit gives silently wrong weights otherwise.
 Nothing is pickled.
@@ -10,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ class Checkpoint:
     sha256: str = ""
     """Over all of it, as the file bears it; "" before it is saved."""
 
+    average: Mapping[str, Tensor] = field(default_factory=dict)
+    """State dict of the mean of weights; empty where none is kept."""
+
     @property
     def config(self) -> Config:
         """The settings that the model was trained with."""
@@ -59,6 +63,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors |= {
         f"optimizer.{name}": _plain(tensor) for name, tensor in checkpoint.optimizer.items()
     }
+    tensors |= {f"average.{name}": _plain(tensor) for name, tensor in checkpoint.average.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float32)):
             raise TrainingError(f"{name} is not finite, so {path.name} was not saved")
@@ -83,6 +88,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _with_prefix(tensors, "optimizer."),
         state,
         header["sha256"],
+        _with_prefix(tensors, "average."),
     )
 
 

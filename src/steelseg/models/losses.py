@@ -1,35 +1,38 @@
-"""The baseline's five losses, for multi-label masks with many empty ones.
+"""Losses for multi-label masks with many empty ones.
 
 Arguments everywhere: `logits_nchw` before the sigmoid, `masks_nchw` float 0/1 of the same
-shape, `valid_nchw` bool of shape (N, 1, H, W) that is False on padding, or None.
+shape, `valid_nchw` bool of shape (N, 1, H, W) that is False on padding, or None. What is a ratio
+of sums (Dice, Tversky, Jaccard, Lovasz) is taken over each class in the whole batch and then over
+the classes, so that an empty truth gives a gradient where the batch has others, and alone.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from steelseg.errors import ConfigError
+from steelseg.models.loss_terms import parse_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-# Weights of BCE and Dice; the third says whether BCE weighs the classes.
-_MIXTURES: dict[str, tuple[float, float, bool]] = {
-    "bce_with_logits": (1.0, 0.0, False),
-    "dice": (0.0, 1.0, False),
-    "combo": (0.5, 0.5, False),
-    "bce_pos_weight": (1.0, 0.0, True),
-    "bce_dice_pos_weight": (0.75, 0.25, True),
-}
 
-
-def build_loss(name: str, *, pos_weight: Sequence[float]) -> Loss:
-    """Make a loss by its name.
+def build_loss(
+    text: str,
+    *,
+    pos_weight: Sequence[float],
+    focal_gamma: float = 2.0,
+    tversky_alpha: float = 0.3,
+) -> Loss:
+    """Make a loss.
 
     Args:
-        name: bce_with_logits, dice, combo, bce_pos_weight or bce_dice_pos_weight.
-        pos_weight: Weight of a defect pixel of each class; read by the two weighted losses.
+        text: What `train.loss` says, as `parse_loss` reads it.
+        pos_weight: Weight of a defect pixel of each class; read by bce_pos_weight.
+        focal_gamma: Power by which focal turns away from what is sure.
+        tversky_alpha: Weight of false pixels; missed ones have the rest of 1.
 
     Returns:
         Function of (logits_nchw, masks_nchw, valid_nchw) giving a scalar, float32.
@@ -37,19 +40,28 @@ def build_loss(name: str, *, pos_weight: Sequence[float]) -> Loss:
     Raises:
         ConfigError: if there is no such loss.
     """
-    if name not in _MIXTURES:
-        raise ConfigError(f"train.loss={name}: expected one of {', '.join(_MIXTURES)}.")
-    bce_share, dice_share, weighted = _MIXTURES[name]
-    weights = tuple(pos_weight) if weighted else None
+    terms: dict[str, Loss] = {
+        "bce": bce,
+        "bce_pos_weight": partial(bce, pos_weight=tuple(pos_weight)),
+        "dice": dice_loss,
+        "focal": partial(focal, gamma=focal_gamma),
+        "tversky": partial(tversky, alpha=tversky_alpha),
+        "focal_tversky": partial(focal_tversky, alpha=tversky_alpha),
+        "jaccard": jaccard,
+        "lovasz": lovasz,
+        "symmetric_lovasz": symmetric_lovasz,
+    }
+    try:
+        parts = parse_loss(text)
+    except ValueError as error:
+        raise ConfigError(f"train.loss={text}: {error}.") from None
 
     def loss(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
         total = logits_nchw.new_zeros((), dtype=torch.float32)
         # Half precision cannot add up a strip's pixels.
         logits_nchw, masks_nchw = logits_nchw.float(), masks_nchw.float()
-        if bce_share:
-            total = total + bce_share * bce(logits_nchw, masks_nchw, valid_nchw, pos_weight=weights)
-        if dice_share:
-            total = total + dice_share * dice_loss(logits_nchw, masks_nchw, valid_nchw)
+        for term, weight in parts:
+            total = total + weight * terms[term](logits_nchw, masks_nchw, valid_nchw)
         return total
 
     return loss
@@ -69,10 +81,35 @@ def bce(
     per_pixel = F.binary_cross_entropy_with_logits(
         logits_nchw, masks_nchw, pos_weight=weight, reduction="none"
     )
+    return _mean(per_pixel, valid_nchw)
+
+
+def _mean(per_pixel_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
+    """Mean over valid pixels."""
     if valid_nchw is None:
-        return per_pixel.mean()
-    classes = logits_nchw.shape[1]
-    return (per_pixel * valid_nchw).sum() / (valid_nchw.sum() * classes)
+        return per_pixel_nchw.mean()
+    classes = per_pixel_nchw.shape[1]
+    return (per_pixel_nchw * valid_nchw).sum() / (valid_nchw.sum() * classes)
+
+
+def focal(
+    logits_nchw: Tensor,
+    masks_nchw: Tensor,
+    valid_nchw: Tensor | None = None,
+    *,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Mean over valid pixels of cross-entropy times (probability of what is false) ** gamma."""
+    per_pixel = F.binary_cross_entropy_with_logits(logits_nchw, masks_nchw, reduction="none")
+    # Of the logits, where it does not round to 0 while the cross-entropy is not.
+    false = torch.sigmoid(logits_nchw * (1 - 2 * masks_nchw))
+    return _mean(false**gamma * per_pixel, valid_nchw)
+
+
+def presence_loss(logits_nc: Tensor, masks_nchw: Tensor) -> Tensor:
+    """Mean binary cross-entropy of which classes the masks show at all."""
+    shown_nc = masks_nchw.flatten(2).any(dim=2)
+    return F.binary_cross_entropy_with_logits(logits_nc.float(), shown_nc.float())
 
 
 def dice_loss(
@@ -95,3 +132,92 @@ def dice_loss(
     intersection = (probs * masks_nchw).sum(dim=(0, 2, 3))
     total = probs.sum(dim=(0, 2, 3)) + masks_nchw.sum(dim=(0, 2, 3))
     return (1 - (2 * intersection + smooth) / (total + smooth)).mean()
+
+
+def tversky(
+    logits_nchw: Tensor,
+    masks_nchw: Tensor,
+    valid_nchw: Tensor | None = None,
+    *,
+    alpha: float = 0.3,
+    smooth: float = 1.0,
+) -> Tensor:
+    """Mean over classes of 1 - (I + smooth) / (I + alpha F + (1 - alpha) M + smooth).
+
+    I, F and M are what is right, false and missed; alpha below 0.5 asks for recall.
+    """
+    return _tversky_c(logits_nchw, masks_nchw, valid_nchw, alpha, 1 - alpha, smooth).mean()
+
+
+def focal_tversky(
+    logits_nchw: Tensor,
+    masks_nchw: Tensor,
+    valid_nchw: Tensor | None = None,
+    *,
+    alpha: float = 0.3,
+    power: float = 0.75,
+) -> Tensor:
+    """Mean over classes of the Tversky loss to a power below 1: steep where little is left."""
+    per_class = _tversky_c(logits_nchw, masks_nchw, valid_nchw, alpha, 1 - alpha, 1.0)
+    # The power has no slope at 0.
+    return per_class.clamp_min(1e-6).pow(power).mean()
+
+
+def jaccard(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None) -> Tensor:
+    """Mean over classes of 1 - (I + 1) / (union + 1)."""
+    return _tversky_c(logits_nchw, masks_nchw, valid_nchw, 1.0, 1.0, 1.0).mean()
+
+
+def _tversky_c(
+    logits_nchw: Tensor,
+    masks_nchw: Tensor,
+    valid_nchw: Tensor | None,
+    alpha: float,
+    beta: float,
+    smooth: float,
+) -> Tensor:
+    """The Tversky loss of each class, with weights of false and of missed pixels."""
+    probs = logits_nchw.sigmoid()
+    if valid_nchw is not None:
+        probs, masks_nchw = probs * valid_nchw, masks_nchw * valid_nchw
+    hits = (probs * masks_nchw).sum(dim=(0, 2, 3))
+    false = (probs * (1 - masks_nchw)).sum(dim=(0, 2, 3))
+    missed = masks_nchw.sum(dim=(0, 2, 3)) - hits
+    return 1 - (hits + smooth) / (hits + alpha * false + beta * missed + smooth)
+
+
+def lovasz(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None) -> Tensor:
+    """Mean over classes of the Lovasz hinge: the convex closure of the Jaccard loss.
+
+    On an empty truth it is the hinge of the surest false pixel, because one such pixel is all
+    that the Jaccard index needs to fall to 0.
+    """
+    classes = logits_nchw.shape[1]
+    is_valid = torch.ones_like(masks_nchw, dtype=torch.bool)
+    if valid_nchw is not None:
+        is_valid = is_valid & valid_nchw
+    by_class = (tensor.transpose(0, 1).reshape(classes, -1) for tensor in (logits_nchw, masks_nchw))
+    parts = zip(*by_class, is_valid.transpose(0, 1).reshape(classes, -1), strict=True)
+    return torch.stack([_lovasz_hinge(x[v], t[v]) for x, t, v in parts]).mean()
+
+
+def symmetric_lovasz(
+    logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None
+) -> Tensor:
+    """Mean of the Lovasz hinge of defects and of that of the background."""
+    of_defects = lovasz(logits_nchw, masks_nchw, valid_nchw)
+    return (of_defects + lovasz(-logits_nchw, 1 - masks_nchw, valid_nchw)) / 2
+
+
+def _lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
+    """The Lovasz hinge of one class, of its pixels in a row."""
+    errors = 1 - logits * (2 * truth - 1)
+    positives = truth.sum()
+    # Pixels beyond the margin weigh nothing and come last; most are, and sorting is what costs.
+    is_near = errors > 0
+    errors, order = errors[is_near].sort(descending=True)
+    truth = truth[is_near][order]
+    missed, false = truth.cumsum(0), (1 - truth).cumsum(0)
+    jaccard_loss = 1 - (positives - missed) / (positives + false)
+    steps = jaccard_loss.diff(prepend=jaccard_loss.new_zeros(1))
+    return errors @ steps

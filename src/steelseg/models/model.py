@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import segmentation_models_pytorch as smp
 import timm
@@ -30,6 +30,33 @@ ARCHITECTURES = {
     "deeplabv3": smp.DeepLabV3,
     "deeplabv3plus": smp.DeepLabV3Plus,
 }
+
+
+Output: TypeAlias = Tensor | tuple[Tensor, Tensor]
+"""logits_nchw, and logits_nc of presence where the network has a presence head."""
+
+
+def split_output(output: Output) -> tuple[Tensor, Tensor | None]:
+    """logits_nchw and, of a network with a presence head, logits_nc of presence."""
+    return output if isinstance(output, tuple) else (output, None)
+
+
+class PresenceHead(nn.Module):
+    """Whether a class is on the image at all: whether any cell of the deepest features shows it.
+
+    The maximum over cells means the same on a crop and on a strip of any length, where a mean
+    would thin out a small defect the more, the longer the strip.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.cells = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, features_nchw: Tensor) -> Tensor:
+        """Logits of presence, shape (N, C)."""
+        logits: Tensor = self.cells(self.dropout(features_nchw))
+        return logits.amax(dim=(2, 3))
 
 
 class StripNet(nn.Module):
@@ -56,25 +83,33 @@ class StripNet(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
-    def forward(self, images_nchw: Tensor) -> Tensor:
+    @property
+    def has_presence(self) -> bool:
+        """Whether there is a presence head."""
+        return getattr(self.network, "classification_head", None) is not None
+
+    def forward(self, images_nchw: Tensor) -> Output:
         """Compute logits.
 
         Args:
             images_nchw: Pixels 0 to 255, shape (N, channels, H, W), uint8 or float; any size.
 
         Returns:
-            Logits, shape (N, C, H, W), float32.
+            Logits, shape (N, C, H, W), float32; with a presence head also its own, shape (N, C).
         """
         return at_multiples(self.core, images_nchw, multiple=self.multiple)
 
-    def core(self, images_nchw: Tensor) -> Tensor:
+    def core(self, images_nchw: Tensor) -> Output:
         """Compute logits of what `forward` takes, at sizes that are multiples of `multiple`."""
         inputs = (images_nchw.float() / 255 - self.mean) / self.std
-        logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
-        return logits.float()
+        output = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        logits_nchw, presence_nc = split_output(output)
+        if presence_nc is None:
+            return logits_nchw.float()
+        return logits_nchw.float(), presence_nc.float()
 
 
-def at_multiples(core: Callable[[Tensor], Tensor], images_nchw: Tensor, *, multiple: int) -> Tensor:
+def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multiple: int) -> Output:
     """Repeat the last row and column up to a multiple, and cut the answer to size again.
 
     Args:
@@ -83,10 +118,12 @@ def at_multiples(core: Callable[[Tensor], Tensor], images_nchw: Tensor, *, multi
         multiple: What the sizes that `core` takes are multiples of.
 
     Returns:
-        Logits, shape (N, C, H, W).
+        Logits, shape (N, C, H, W); what `core` says of presence stays as it is.
     """
     height, width = images_nchw.shape[-2:]
-    return core(pad_to_multiple(images_nchw, multiple))[..., :height, :width]
+    logits_nchw, presence_nc = split_output(core(pad_to_multiple(images_nchw, multiple)))
+    logits_nchw = logits_nchw[..., :height, :width]
+    return logits_nchw if presence_nc is None else (logits_nchw, presence_nc)
 
 
 def pad_to_multiple(images_nchw: Tensor, multiple: int) -> Tensor:
@@ -109,6 +146,7 @@ def build_model(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
+    presence_head: bool = False,
 ) -> StripNet:
     """Build a network, its encoder with the weights asked for.
 
@@ -120,6 +158,7 @@ def build_model(
         num_classes: Defect classes C.
         mean: Mean of each channel, of full scale.
         std: Standard deviation of each channel, of full scale.
+        presence_head: Whether the network also tells which classes are there at all.
 
     Raises:
         ConfigError: if the encoder is unknown, does not fit the architecture, or its weights
@@ -133,6 +172,10 @@ def build_model(
     )
     if encoder_weights is not None and local:
         load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
+    if presence_head:
+        # Where segmentation-models-pytorch has its classifier, so that it is called with it.
+        depth = network.encoder.out_channels[-1]
+        network.classification_head = PresenceHead(depth, num_classes)
     multiple = max(32, int(network.encoder.output_stride))
     model = StripNet(network, mean=mean, std=std, multiple=multiple)
     return model.to(memory_format=torch.channels_last)

@@ -87,8 +87,9 @@ class History:
 
     @property
     def best(self) -> int:
-        """Place of the epoch with the highest validation Dice."""
-        dices = [-1.0 if dice is None else dice for dice in self.columns["val_dice"]]
+        """Place of the epoch with the highest validation Dice, of the kind it was chosen by."""
+        monitored = self.columns.get("val_swept_dice", self.columns["val_dice"])
+        dices = [-1.0 if dice is None else dice for dice in monitored]
         return dices.index(max(dices))
 
     @property

@@ -77,6 +77,7 @@ def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
         num_classes=data.num_classes,
         num_folds=data.num_folds,
         folds=sorted(set(scores.fold_of.values())),
+        gate=config.inference.gate,
     )
     groups = choose(scores)
     pictures = draw_cases(

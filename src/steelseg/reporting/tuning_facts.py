@@ -6,7 +6,7 @@ from typing import Any
 
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.postprocess import MaskSettings
-from steelseg.evaluation.tuned import read_tuned
+from steelseg.evaluation.tuned import given, read_tuned
 from steelseg.reporting.facts import whole
 from steelseg.run_folder import RunFolder
 
@@ -102,7 +102,7 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
 
 def _of_class(settings: MaskSettings, channel: int) -> dict[str, float]:
     """The settings of one class."""
-    return {name: values[channel] for name, values in vars(settings).items()}
+    return {name: values[channel] for name, values in given(settings).items()}
 
 
 def _spread(parts: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

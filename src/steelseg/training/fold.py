@@ -34,7 +34,7 @@ class Progress:
     epoch: int = 0
     """Epochs done."""
     best_dice: float = -1.0
-    """Best validation Dice so far."""
+    """Best validation Dice so far, of the kind that epochs are chosen by."""
     best_epoch: int = 0
     """Epoch of the best Dice, from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -84,8 +84,9 @@ class FoldFiles:
 Train = Callable[[int, Position, Callable[[], None]], float]
 """Trains an epoch from a position on; calls back after each optimizer step; gives the loss."""
 
-Validate = Callable[[Callable[[], None]], tuple[float, Scores]]
-"""Gives validation loss and scores; calls back after each batch."""
+Validate = Callable[[Callable[[], None]], tuple[float, Scores, float | None]]
+"""Gives validation loss, scores and, where it is what epochs are chosen by, the swept Dice; calls
+back after each batch."""
 
 
 def seed_batch(seed: int, fold: int, epoch: int, step: int) -> None:
@@ -104,6 +105,7 @@ def run_epochs(
     save_best_only: bool,
     save_minutes: float,
     train: Train,
+    settle: Callable[[int], None] = lambda _: None,
     validate: Validate,
     note: StopNote,
     report: Callable[[dict[str, float], Scores], None],
@@ -120,6 +122,7 @@ def run_epochs(
         save_best_only: False keeps a resumable checkpoint_epoch_N of each epoch.
         save_minutes: Minutes between checkpoints within an epoch; 0 makes none.
         train: Trains an epoch.
+        settle: Told of each epoch once it is trained, before it is validated; perhaps twice.
         validate: Scores the network.
         note: Says when to save and stop.
         report: Told of each epoch's row and scores.
@@ -133,7 +136,7 @@ def run_epochs(
     while progress.epoch < epochs and not _is_stale(progress, early_stopping):
         epoch = progress.epoch + 1
         try:
-            row, scores = _one_epoch(learner, progress, saver, train, validate)
+            row, scores = _one_epoch(learner, progress, saver, train, settle, validate)
             _record(learner, progress, files, origin, row)
         except TrainingError as error:
             raise TrainingError(_what_is_kept(error, files, origin.fold, epoch)) from None
@@ -144,19 +147,31 @@ def run_epochs(
 
 
 def _one_epoch(
-    learner: Learner, progress: Progress, saver: "_Saver", train: Train, validate: Validate
+    learner: Learner,
+    progress: Progress,
+    saver: "_Saver",
+    train: Train,
+    settle: Callable[[int], None],
+    validate: Validate,
 ) -> tuple[dict[str, float], Scores]:
     """Train and validate once; give the epoch's row and scores."""
     epoch, begin = progress.epoch + 1, time.monotonic()
     train_loss = train(epoch, progress.position, saver.after_step)
+    settle(epoch)
     train_seconds = time.monotonic() - begin
-    val_loss, scores = validate(saver.stop_if_asked)
+    val_loss, scores, swept_dice = validate(saver.stop_if_asked)
     rate = learner.optimizer.param_groups[0]["lr"]
-    learner.schedule.after_epoch(scores.overall.dice)
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
     row |= {"val_loss": val_loss, **flatten(scores)}
+    row |= {} if swept_dice is None else {"val_swept_dice": swept_dice}
+    learner.schedule.after_epoch(monitored(row))
     row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
     return row, scores
+
+
+def monitored(row: dict[str, float]) -> float:
+    """The Dice that epochs are chosen by."""
+    return row.get("val_swept_dice", row["val_dice"])
 
 
 def _is_stale(progress: Progress, early_stopping: int) -> bool:
@@ -192,11 +207,10 @@ def _record(
     """Write what the epoch brought: best model first, then the point to resume from."""
     progress.epoch, progress.position = int(row["epoch"]), Position()
     progress.history.append(row)
-    dice = row["val_dice"]
-    if dice > progress.best_dice:
-        progress.best_dice, progress.best_epoch = dice, progress.epoch
-        state = {**asdict(origin), "epoch": progress.epoch, "dice": dice}
-        save_checkpoint(files.best_model, Checkpoint(learner.model.state_dict(), {}, state))
+    if monitored(row) > progress.best_dice:
+        progress.best_dice, progress.best_epoch = monitored(row), progress.epoch
+        state = {**asdict(origin), "epoch": progress.epoch, "dice": row["val_dice"]}
+        save_checkpoint(files.best_model, Checkpoint(learner.judged.state_dict(), {}, state))
     _write_history(files.history, progress.history)
     save_resumable(files.last(progress.epoch), learner, progress, origin)
     _drop_old(files)
@@ -262,6 +276,9 @@ def save_resumable(path: Path, learner: Learner, progress: Progress, origin: Ori
         "schedule": learner.schedule.state(),
         "scaler": learner.scaler.state_dict(),
         "precision": learner.precision,
+        **({"average_count": learner.average.count} if learner.average else {}),
     }
     tensors = optimizer_tensors(learner.optimizer)
-    save_checkpoint(path, Checkpoint(learner.model.state_dict(), tensors, state))
+    mean = learner.average.model.state_dict() if learner.average else {}
+    checkpoint = Checkpoint(learner.model.state_dict(), tensors, state, average=mean)
+    save_checkpoint(path, checkpoint)

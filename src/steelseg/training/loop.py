@@ -13,10 +13,15 @@ from torch.optim import Optimizer
 
 from steelseg.data.annotations import Labels
 from steelseg.errors import TrainingError
+from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.evaluation.metrics import Scores, count_pixels, score
+from steelseg.evaluation.postprocess import to_uint8
+from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
-from steelseg.models.losses import Loss
+from steelseg.models.losses import Loss, presence_loss
+from steelseg.models.model import split_output
 from steelseg.models.precision import autocast
+from steelseg.training.averaging import Average
 from steelseg.training.optimizers import Schedule
 
 Binarize = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
@@ -34,6 +39,13 @@ class Learner:
     device: torch.device
     half: torch.dtype | None = None
     """Half precision of the network; None is float32."""
+    average: Average | None = None
+    """The mean of its weights, where one is kept."""
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated and kept: the mean of weights once there is one, else the network."""
+        return self.average.model if self.average and self.average.count else self.model
 
     @property
     def precision(self) -> str:
@@ -68,6 +80,8 @@ def train_epoch(
     num_batches: int,
     accumulate: int,
     gradient_clip: float,
+    presence_weight: float = 0.0,
+    set_mode: Callable[[nn.Module], object] = nn.Module.train,
     position: Position,
     before_batch: Callable[[int], None],
     after_step: Callable[[], None],
@@ -81,6 +95,8 @@ def train_epoch(
         num_batches: How many batches the loader gives.
         accumulate: Batches an optimizer step.
         gradient_clip: Largest gradient norm; 0 does not clip.
+        presence_weight: Weight of a presence head's loss beside `loss`.
+        set_mode: Puts the network into training mode, all but what is frozen.
         position: Where to begin; moved on after each optimizer step.
         before_batch: Told the number of each batch, from 1; it seeds.
         after_step: Called after each optimizer step, where training can be saved and stopped.
@@ -91,7 +107,7 @@ def train_epoch(
     Raises:
         TrainingError: if a loss or a gradient is not finite; it names the step.
     """
-    learner.model.train()
+    set_mode(learner.model)
     total, samples = position.loss_sum, position.samples
     for step, (images, masks, valid) in enumerate(loader, start=position.step + 1):
         before_batch(step)
@@ -99,8 +115,12 @@ def train_epoch(
         first_of_group = (step - 1) // accumulate * accumulate
         group = min(accumulate, num_batches - first_of_group)
         with autocast(learner.device, learner.half):
-            logits = learner.model(images.to(learner.device, non_blocking=True))
-        value = loss(logits, masks.to(learner.device), _move(valid, learner.device))
+            output = learner.model(images.to(learner.device, non_blocking=True))
+        logits, presence = split_output(output)
+        masks = masks.to(learner.device)
+        value = loss(logits, masks, _move(valid, learner.device))
+        if presence is not None:
+            value = value + presence_weight * presence_loss(presence, masks)
         amount = float(value.detach())
         if not math.isfinite(amount):
             raise TrainingError(f"step {step} of {num_batches}: the loss is {amount}")
@@ -139,9 +159,11 @@ def validate(
     loss: Loss,
     *,
     plan: ForwardPlan,
+    gate: Gate = open_gate,
     binarize: Binarize,
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
+    swept: SweptDice | None = None,
 ) -> tuple[float, Scores]:
     """Predict strips as `steelseg predict` does and score them.
 
@@ -151,9 +173,11 @@ def validate(
         labels: Their masks.
         loss: For the validation loss.
         plan: How strips go through the network.
+        gate: What presence does to probabilities before they become masks.
         binarize: From probabilities to masks.
         device: Where the network is.
         after_batch: Called after each batch, where it can be stopped.
+        swept: Also counts the strips, if given.
 
     Returns:
         Mean loss over the strips, and the scores.
@@ -165,11 +189,15 @@ def validate(
     losses: list[float] = []
     counts: list[NDArray[np.int64]] = []
     for image_ids, images_nhwc in batches:
-        probs = predict_batch(model, images_nhwc, plan, device)
+        probs, presence = predict_batch(model, images_nhwc, plan, device)
         masks_nchw = np.stack([labels.draw(image_id) for image_id in image_ids])
         losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
-        for truth_chw, probs_chw in zip(masks_nchw, probs.cpu().numpy(), strict=True):
+        answers = zip(probs.cpu().numpy(), presence.cpu().numpy(), strict=True)
+        for truth_chw, answer in zip(masks_nchw, answers, strict=True):
+            probs_chw = gate(*answer)
             counts.append(count_pixels(binarize(probs_chw), truth_chw))
+            if swept is not None:
+                swept.add(to_uint8(probs_chw), truth_chw)
         after_batch()
     mean = float(np.mean(losses))
     if not math.isfinite(mean):

@@ -9,7 +9,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter],
+    parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
     *,
     name: str,
     learning_rate: float,
@@ -19,7 +19,7 @@ def build_optimizer(
     """Make an optimizer: adam, adamw, or sgd with Nesterov momentum 0.9.
 
     Args:
-        parameters: What to optimize.
+        parameters: What to optimize, perhaps in groups with a rate of their own.
         name: adam, adamw or sgd.
         learning_rate: Step size, before any schedule.
         weight_decay: Weight decay.
@@ -40,17 +40,27 @@ class Schedule:
     """A learning-rate schedule that is told of every step and every epoch."""
 
     def __init__(
-        self, optimizer: Optimizer, *, name: str, learning_rate: float, steps: int, patience: int
+        self,
+        optimizer: Optimizer,
+        *,
+        name: str,
+        steps: int,
+        patience: int,
+        hold: tuple[int, float] | None = None,
     ) -> None:
         """Make a schedule.
 
         Args:
             optimizer: Whose rates follow the schedule.
             name: reduce_on_plateau, cosine, one_cycle or none.
-            learning_rate: Highest rate.
             steps: Optimizer steps of the whole training.
             patience: Epochs without a better Dice before reduce_on_plateau halves the rate.
+            hold: After so many steps the rate stays at this share of what it is now.
         """
+        self._optimizer = optimizer
+        self._highest = [group["lr"] for group in optimizer.param_groups]
+        self._hold = hold
+        self._done = 0
         self._by_dice: lr_scheduler.ReduceLROnPlateau | None = None
         self._by_step: lr_scheduler.LRScheduler | None = None
         match name:
@@ -63,25 +73,38 @@ class Schedule:
             case "one_cycle":
                 # OneCycleLR takes its first step when made, so it may make `steps` more but one.
                 self._by_step = lr_scheduler.OneCycleLR(
-                    optimizer, max_lr=learning_rate, total_steps=steps + 1, cycle_momentum=False
+                    optimizer, max_lr=self._highest, total_steps=steps + 1, cycle_momentum=False
                 )
             case _:
                 assert name == "none", name
 
     def after_step(self) -> None:
         """Move on by one optimizer step."""
-        if self._by_step is not None:
+        self._done += 1
+        if self._is_held:
+            self._set_held()
+        elif self._by_step is not None:
             self._by_step.step()
+
+    @property
+    def _is_held(self) -> bool:
+        return self._hold is not None and self._done >= self._hold[0]
+
+    def _set_held(self) -> None:
+        assert self._hold is not None
+        for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = highest * self._hold[1]
 
     def after_epoch(self, dice: float) -> None:
         """Move on by one epoch that reached `dice` on the validation strips."""
-        if self._by_dice is not None:
+        if self._by_dice is not None and not self._is_held:
             self._by_dice.step(dice)
 
     def state(self) -> dict[str, Any]:
         """What JSON needs to hold for `restore`."""
         active = self._by_dice or self._by_step
-        return {} if active is None else active.state_dict()
+        state = {} if active is None else active.state_dict()
+        return state | ({"steps_done": self._done} if self._hold else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken.
@@ -92,5 +115,7 @@ class Schedule:
         if state.keys() != self.state().keys():
             raise ValueError("it holds another kind of schedule")
         active = self._by_dice or self._by_step
+        state = dict(state)
+        self._done = state.pop("steps_done", 0)
         if active is not None:
             active.load_state_dict(state)

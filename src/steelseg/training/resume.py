@@ -36,9 +36,12 @@ _MAY_CHANGE = {
         "save_minutes",
     },
     "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"cascade", "ensemble", "submission_form", "tta"},
+    "inference": {"cascade", "ensemble", "gate", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
 }
+
+# Means of weights that do not ask which epoch is the last.
+_OPEN_ENDED = ("none", "ema")
 
 _PROGRESS = TypeAdapter(Progress)
 
@@ -47,8 +50,8 @@ def settings_difference(old: Config, new: Config) -> str:
     """Name the first setting that training cannot change on the way; "" if there is none."""
     before, after = old.model_dump(), new.model_dump()
     free = {section: set(names) for section, names in _MAY_CHANGE.items()}
-    if new.train.scheduler in ("reduce_on_plateau", "none"):
-        # The other schedules are drawn over all epochs from the first step on.
+    if new.train.scheduler in ("reduce_on_plateau", "none") and new.train.average in _OPEN_ENDED:
+        # Other schedules and means are drawn over all epochs from the first step on.
         free["train"].add("epochs")
     for section, values in after.items():
         for name, value in values.items():
@@ -187,6 +190,8 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> Progress:
     restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
     learner.schedule.restore(state["schedule"])
     learner.scaler.load_state_dict(state["scaler"])
+    if learner.average is not None:
+        learner.average.load(checkpoint.average, int(state["average_count"]))
     done = Progress(
         state["epoch"],
         state["best_dice"],
@@ -248,5 +253,6 @@ def _remade_best(files: FoldFiles, origin: Origin, config: Config, done: Progres
     except CheckpointError:
         return False
     state = asdict(origin) | {name: checkpoint.state[name] for name in ("epoch", "dice")}
-    save_checkpoint(files.best_model, Checkpoint(checkpoint.model, {}, state))
+    weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
+    save_checkpoint(files.best_model, Checkpoint(weights, {}, state))
     return True

@@ -4,25 +4,38 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
-from steelseg.data.dataset import FolderReader, Windows
+from steelseg.data.dataset import (
+    EpochBatches,
+    FolderReader,
+    SampleDataset,
+    Windows,
+    list_samples,
+)
 from steelseg.data.images import read_image
 from steelseg.data.store import open_store
+from steelseg.data.strip_changes import Donors
+from steelseg.data.transforms import find_augmentation
 from steelseg.evaluation.metrics import Scores
-from steelseg.evaluation.tuned import mask_maker, mask_settings
+from steelseg.evaluation.swept_dice import SweptDice
+from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
 from steelseg.inference.forward import batches, images_at_once
 from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
-from steelseg.models.losses import Loss
+from steelseg.models.losses import Loss, build_loss
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
+from steelseg.training.averaging import Average
 from steelseg.training.fold import Validate, seed_batch
+from steelseg.training.freezing import parameter_groups
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.sampling import sample_chances
 
 
 def window_source(config: Config, labels: Labels) -> Windows:
@@ -38,8 +51,56 @@ def window_source(config: Config, labels: Labels) -> Windows:
     return FolderReader(data.root / "train_images", data.channels)
 
 
+def training_samples(
+    config: Config, labels: Labels, image_ids: list[str], source: Windows, fold: int
+) -> tuple[SampleDataset, EpochBatches]:
+    """The samples of a fold, and the order in which its epochs visit them."""
+    data, train = config.data, config.train
+    samples = list_samples(labels, image_ids, crop=None if data.mode == "full" else data.crop)
+    seed = train.seed + fold
+    dataset = SampleDataset(
+        labels,
+        samples,
+        source,
+        augmentation=find_augmentation(
+            train.augmentation, donors=Donors(labels, image_ids, source.read)
+        ),
+        seed=seed,
+        centre_defects=train.centre_defects,
+    )
+    chances = sample_chances(
+        labels,
+        samples,
+        sampling=train.sampling,
+        hard_negatives=train.hard_negatives,
+        hard_negative_weight=train.hard_negative_weight,
+    )
+    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
+    return dataset, order
+
+
+def losses(config: Config) -> tuple[Loss, Loss]:
+    """The loss, and the one that follows it; the same where none does."""
+    train = config.train
+    first, later = (
+        build_loss(
+            text,
+            pos_weight=config.pos_weight,
+            focal_gamma=train.focal_gamma,
+            tversky_alpha=train.tversky_alpha,
+        )
+        for text in (train.loss, train.later_loss or train.loss)
+    )
+    return first, later
+
+
 def build_learner(
-    config: Config, fold: int, *, num_batches: int, before: Checkpoint | None
+    config: Config,
+    fold: int,
+    *,
+    num_batches: int,
+    before: Checkpoint | None,
+    fill: Callable[[nn.Module], None] = lambda _: None,
 ) -> Learner:
     """A fresh network with its optimizer; the seed gives the same one each time.
 
@@ -48,32 +109,45 @@ def build_learner(
         fold: Number of the fold.
         num_batches: Batches an epoch.
         before: The checkpoint that training goes on from, in the precision that it began in.
+        fill: Gives a new network the weights to start from.
     """
     train, device = config.train, pick_device()
     if device.type == "cpu":
         keep_freed_memory()
     seed_batch(train.seed, fold, 0, 0)
     # A checkpoint brings its own weights, so nobody is asked for the encoder's.
-    model = build_network(config, is_new=before is None).to(device)
+    is_new = before is None and config.model.init_from is None
+    model = build_network(config, is_new=is_new)
+    if before is None:
+        fill(model)
+    model = model.to(device)
+    average = None if train.average == "none" else Average(model)
     if train.compile:
         # In place, so the names of the weights stay; its CUDA graphs spare the launches.
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     optimizer = build_optimizer(
-        model.parameters(),
+        parameter_groups(
+            model,
+            learning_rate=train.learning_rate,
+            encoder_rate=train.encoder_rate,
+            layer_decay=train.layer_decay,
+        ),
         name=train.optimizer,
         learning_rate=train.learning_rate,
         weight_decay=train.weight_decay,
         fused=device.type == "cuda",
     )
+    steps = -(-num_batches // train.accumulate)
+    held_after = steps * max(0, train.epochs - train.average_epochs)
     schedule = Schedule(
         optimizer,
         name=train.scheduler,
-        learning_rate=train.learning_rate,
-        steps=train.epochs * -(-num_batches // train.accumulate),
+        steps=train.epochs * steps,
         patience=train.patience,
+        hold=(held_after, train.swa_rate) if train.average == "swa" else None,
     )
     half = _half_type(device, before) if train.amp else None
-    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half)
+    return Learner(model, optimizer, schedule, make_scaler(device, half), device, half, average)
 
 
 def _half_type(device: torch.device, before: Checkpoint | None) -> torch.dtype | None:
@@ -96,23 +170,27 @@ def validation_pass(
     folder, channels = config.data.root / "train_images", config.data.channels
     # Flips would multiply the time of every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none")
-    binarize = mask_maker(mask_settings(config))
+    settings = mask_settings(config)
 
-    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores]:
+    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores, float | None]:
+        swept = SweptDice() if config.train.monitor == "swept_dice" else None
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
             batch_size=images_at_once(config.train.batch_size_val, learner.device),
         )
-        return validate(
-            learner.model,
+        loss_value, scores = validate(
+            learner.judged,
             strips,
             labels,
             loss,
             plan=plan,
-            binarize=binarize,
+            gate=gate_of(config, settings),
+            binarize=mask_maker(settings),
             device=learner.device,
             after_batch=after_batch,
+            swept=swept,
         )
+        return loss_value, scores, swept.result() if swept else None
 
     return score_strips

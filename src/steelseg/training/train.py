@@ -4,38 +4,36 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
 from steelseg.data.check import inspect_data, load_labels, refuse_faults
-from steelseg.data.dataset import (
-    EpochBatches,
-    SampleDataset,
-    Windows,
-    balanced_chances,
-    list_samples,
-)
+from steelseg.data.dataset import Windows
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.models.build import build_network
-from steelseg.models.losses import build_loss
-from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder, create_run
-from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs, seed_batch
+from steelseg.training.epochs import Epochs
+from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs
 from steelseg.training.loader import BatchLoader
-from steelseg.training.loop import Position, train_epoch
 from steelseg.training.resume import pick_up, settings_difference
+from steelseg.training.sampling import with_negatives
 from steelseg.training.setup import (
     build_learner,
+    losses,
+    training_samples,
     validation_pass,
     window_source,
 )
+from steelseg.training.soup import cook_soup
+from steelseg.training.starting import start_from
 from steelseg.training.stop import noting_signals
 
 
@@ -81,7 +79,7 @@ def train_run(
     else:
         # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
         find_augmentation(config.train.augmentation)
-        build_network(config)
+        build_network(config, is_new=config.model.init_from is None)
         create_run(path, config)
     if not run.folds_csv.exists():
         write_folds(run.folds_csv, fold_of, _present(labels), groups)
@@ -155,54 +153,37 @@ def _train_fold(
     train, files = config.train, FoldFiles(run.fold(fold))
     train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
     val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
-    data, seed = config.data, train.seed + fold
-    samples = list_samples(labels, train_ids, crop=None if data.mode == "full" else data.crop)
-    augmentation = find_augmentation(train.augmentation)
-    dataset = SampleDataset(labels, samples, source, augmentation=augmentation, seed=seed)
-    chances = balanced_chances(labels, samples) if train.sampling == "balanced" else None
-    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
-    origin = Origin(fold, config.model_dump(mode="json"), fingerprint(labels, fold_of))
+    dataset, order = training_samples(config, labels, train_ids, source, fold)
+    seen = with_negatives(fingerprint(labels, fold_of), train.hard_negatives)
+    origin = Origin(fold, config.model_dump(mode="json"), seen)
     learner, done = pick_up(
         run,
         files,
         origin,
         config,
         chosen=checkpoint,
-        build=lambda before: build_learner(config, fold, num_batches=len(order), before=before),
+        build=lambda before: build_learner(
+            config,
+            fold,
+            num_batches=len(order),
+            before=before,
+            fill=partial(_fill, config, run, fold, val_ids),
+        ),
     )
+    loss, later_loss = losses(config)
+    title = f"fold {fold} epoch validation"
+    validate = validation_pass(config, labels, val_ids, learner, loss, title)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
+        cook_soup(config, run, files, learner, done, origin, validate)
         return
     run.say(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
-    loss = build_loss(train.loss, pos_weight=config.pos_weight)
-    loader = BatchLoader(
-        dataset,
-        order,
-        num_workers=train.num_workers,
-        pin_memory=learner.device.type == "cuda",
-    )
-    title = f"fold {fold} epoch"
-
-    def one_epoch(epoch: int, position: Position, after_step: Callable[[], None]) -> float:
-        order.epoch, order.begin = epoch, position.step
-        left = len(order) - position.step
-        # An error keeps hold of its frames; the threads must not wait for it to be forgotten.
-        with closing(iter(loader)) as batches:
-            return train_epoch(
-                learner,
-                show(batches, left, f"{title} {epoch}/{train.epochs}"),
-                loss,
-                num_batches=len(order),
-                accumulate=train.accumulate,
-                gradient_clip=train.gradient_clip,
-                position=position,
-                before_batch=partial(seed_batch, train.seed, fold, epoch),
-                after_step=after_step,
-            )
-
+    on_gpu = learner.device.type == "cuda"
+    loader = BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=on_gpu)
+    epochs = Epochs(config, fold, learner, order, loader, loss, later_loss)
     with noting_signals() as note:
         run_epochs(
             learner,
@@ -213,15 +194,26 @@ def _train_fold(
             early_stopping=train.early_stopping,
             save_best_only=train.save_best_only,
             save_minutes=train.save_minutes,
-            train=one_epoch,
-            validate=validation_pass(config, labels, val_ids, learner, loss, f"{title} validation"),
+            train=epochs.train,
+            settle=epochs.settle,
+            validate=validate,
             note=note,
             report=partial(_report, config, run, fold),
         )
+    cook_soup(config, run, files, learner, done, origin, validate)
     run.say(
         f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
     )
+
+
+def _fill(
+    config: Config, run: RunFolder, fold: int, held_out: Sequence[str], model: nn.Module
+) -> None:
+    """Start from the weights that the settings name."""
+    if config.model.init_from is not None:
+        line = start_from(model, config.model.init_from, fold=fold, held_out=held_out)
+        run.say(f"fold {fold}: {line}")
 
 
 def _report(

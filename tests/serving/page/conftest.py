@@ -20,9 +20,12 @@ REFUSED = re.compile(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium():
-    """Give a browser, or skip the test where there is none."""
+    """Give a browser, or skip the test where there is none.
+
+    It is closed after these tests: while it is open, a loop of asyncio runs in this thread.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as tool:
         path = next(filter(None, map(shutil.which, NAMES)), tool.chromium.executable_path)

@@ -1,0 +1,27 @@
+"""What every section of settings shares."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[int, Field(ge=0)]
+Cost = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A group of settings: read-only once built, unknown names refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 1 or 0."""
+        values = value if isinstance(value, list | tuple) else [value]
+        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
+        if not is_switch and any(isinstance(v, bool) for v in values):
+            raise ValueError("true and false do not fit here; yes, no, on and off mean them")
+        return value

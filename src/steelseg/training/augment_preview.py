@@ -1,0 +1,123 @@
+"""A sheet of pictures: what the network is shown of a few training samples.
+
+Reads  data.root, the precropped store in mode precropped
+Writes the sheet, a PNG
+
+Each sample stands as it is, then as the first epochs augment it, with its labels outlined.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.atomic import write_bytes
+from steelseg.config import Config
+from steelseg.data.annotations import Labels
+from steelseg.data.check import load_labels
+from steelseg.data.crops import Box
+from steelseg.data.dataset import SampleDataset, list_samples
+from steelseg.data.exchange import to_png
+from steelseg.data.strip_changes import Donors
+from steelseg.data.transforms import find_augmentation
+from steelseg.inference.overlays import draw_overlay
+from steelseg.training.setup import window_source
+
+# Of a sheet, in pixels; wider samples stand one below the other.
+_WIDTH = 2100
+_GAP = 8
+
+
+def preview_augmentation(config: Config, path: Path, *, samples: int, versions: int) -> None:
+    """Draw the sheet.
+
+    Args:
+        config: The settings.
+        path: The PNG to write.
+        samples: Samples to show: of each class in turn, and a clean one.
+        versions: Augmented versions of each.
+
+    Raises:
+        ConfigError: if the augmentation is unknown.
+        DataError: if the data set cannot be read.
+    """
+    data, train = config.data, config.train
+    labels = load_labels(data)
+    windows = window_source(config, labels)
+    listed = list_samples(
+        labels, list(labels.sizes), crop=None if data.mode == "full" else data.crop
+    )
+    chosen = _choose(labels, listed, samples, seed=train.seed)
+    donors = Donors(labels, list(labels.sizes), windows.read)
+    plain, augmented = (
+        SampleDataset(
+            labels,
+            chosen,
+            windows,
+            augmentation=augmentation,
+            seed=train.seed,
+            centre_defects=centre_defects,
+        )
+        for augmentation, centre_defects in (
+            (find_augmentation("none"), 0.0),
+            (find_augmentation(train.augmentation, donors=donors), train.centre_defects),
+        )
+    )
+    rows = [
+        _in_rows(
+            [_picture(plain, 0, number, data.names)]
+            + [_picture(augmented, epoch, number, data.names) for epoch in range(1, versions + 1)]
+        )
+        for number in range(len(chosen))
+    ]
+    write_bytes(path, to_png(_stack(rows)[:, :, ::-1]))
+
+
+def _choose(
+    labels: Labels, samples: Sequence[tuple[str, Box]], count: int, *, seed: int
+) -> list[tuple[str, Box]]:
+    """Draw samples of each class in turn, and clean ones; each at most once."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    kinds: list[list[int]] = [[] for _ in range(labels.num_classes + 1)]
+    for place in order:
+        shown = np.flatnonzero(labels.draw(*samples[place]).any(axis=(1, 2)))
+        kinds[int(shown[-1]) if len(shown) else -1].append(int(place))
+    deepest = max(map(len, kinds))
+    turns = [kind[turn] for turn in range(deepest) for kind in kinds if turn < len(kind)]
+    return [samples[place] for place in turns[:count]]
+
+
+def _picture(
+    dataset: SampleDataset, epoch: int, number: int, names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """One sample of one epoch, its labels outlined."""
+    images, masks, _ = dataset[[(epoch, number)]]
+    image_hwc = images[0].permute(1, 2, 0).numpy()
+    return draw_overlay(image_hwc, masks[0].numpy() > 0, class_names=names)
+
+
+def _in_rows(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay pictures side by side, in as many rows as they need."""
+    across = max(1, _WIDTH // max(picture.shape[1] + _GAP for picture in pictures))
+    rows = [pictures[start : start + across] for start in range(0, len(pictures), across)]
+    return _stack([_turn(_stack([_turn(picture) for picture in row])) for row in rows])
+
+
+def _turn(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Swap rows and columns, so that stacking puts side by side."""
+    return picture.transpose(1, 0, 2)
+
+
+def _stack(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Lay pictures one below the other, white between and beside them."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [
+        np.pad(
+            picture,
+            ((0, _GAP), (0, width - picture.shape[1]), (0, 0)),
+            constant_values=255,
+        )
+        for picture in pictures
+    ]
+    return np.concatenate(padded)

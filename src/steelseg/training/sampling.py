@@ -1,0 +1,131 @@
+"""How often each training sample is drawn.
+
+Chances follow from the labels, and from the mistakes of an earlier run where one is named. They
+are settled before the first epoch, so the order of every epoch follows from seed and epoch alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.annotations import Labels
+from steelseg.data.crops import Box
+from steelseg.errors import CheckpointError
+from steelseg.evaluation.first_look import suspicion
+from steelseg.evaluation.oof_store import oof_model, read_oof
+from steelseg.run_folder import RunFolder
+
+Sampling = Literal["all", "balanced", "rare"]
+
+
+def sample_chances(
+    labels: Labels,
+    samples: Sequence[tuple[str, Box]],
+    *,
+    sampling: Sampling,
+    hard_negatives: Path | None,
+    hard_negative_weight: float,
+) -> NDArray[np.float64] | None:
+    """Chance of each sample to be drawn.
+
+    Args:
+        labels: Holds the masks.
+        samples: Windows, as `list_samples` gives them.
+        sampling: all, balanced or rare.
+        hard_negatives: A run with out-of-fold predictions; None weighs no mistakes.
+        hard_negative_weight: How much more often a clean window is drawn that is surely mistaken.
+
+    Returns:
+        Chances that add up to 1; None takes each sample once an epoch.
+
+    Raises:
+        CheckpointError: if the run has no out-of-fold predictions.
+    """
+    if sampling == "all" and hard_negatives is None:
+        return None
+    shown_nc = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
+    chances = {"all": _equal, "balanced": balanced, "rare": rare}[sampling](shown_nc)
+    if hard_negatives is None:
+        return chances
+    mistaken = _mistaken(hard_negatives, samples)
+    chances = chances * (1 + hard_negative_weight * mistaken * ~shown_nc.any(axis=1))
+    total: float = chances.sum()
+    return chances / total
+
+
+def _equal(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Every sample as often."""
+    return np.full(len(shown_nc), 1 / len(shown_nc))
+
+
+def balanced(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Chances by which clean samples and samples of each class are drawn equally often.
+
+    A sample that shows several classes counts for the rarest of them.
+
+    Args:
+        shown_nc: Whether a sample shows a class, shape (N, C).
+    """
+    frequency = shown_nc.sum(axis=0)
+    rarest = np.where(shown_nc, frequency, len(shown_nc) + 1).argmin(axis=1)
+    classes = shown_nc.shape[1]
+    group = np.where(shown_nc.any(axis=1), rarest, classes)
+    sizes = np.bincount(group, minlength=classes + 1)
+    chances: NDArray[np.float64] = 1 / (sizes[group] * np.count_nonzero(sizes))
+    return chances
+
+
+def rare(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Chances that grow with the rarity of a class; clean samples as the commonest class.
+
+    A sample of a class that is r times as rare as the commonest is drawn sqrt(r) times as often as
+    one of that, and of a clean one; of several classes the rarest counts.
+
+    Args:
+        shown_nc: Whether a sample shows a class, shape (N, C).
+    """
+    frequency = np.maximum(shown_nc.sum(axis=0), 1)
+    factors_c = np.sqrt(frequency.max() / frequency)
+    factors = np.where(shown_nc, factors_c, 1.0).max(axis=1)
+    chances: NDArray[np.float64] = factors / factors.sum()
+    return chances
+
+
+def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
+    """How sure an earlier run was of a defect in each window, by predictions out of fold."""
+    places: dict[str, list[int]] = {}
+    for place, (image_id, _) in enumerate(samples):
+        places.setdefault(image_id, []).append(place)
+    found = np.zeros(len(samples))
+    for path in _predictions(run_path):
+        for image_id, probs_chw in read_oof(path, only=places):
+            for place in places[image_id]:
+                top, left, height, width = samples[place][1]
+                window = probs_chw[:, top : top + height, left : left + width]
+                # A run on other images of the same names has other sizes.
+                found[place] = suspicion(window) if window.size else 0.0
+    return found
+
+
+def _predictions(run_path: Path) -> list[Path]:
+    """The out-of-fold predictions of a run, or CheckpointError."""
+    run = RunFolder(run_path)
+    folds = run.load_config().data.num_folds
+    if there := [run.oof(fold) for fold in range(folds) if run.oof(fold).exists()]:
+        return there
+    raise CheckpointError(
+        f"train.hard_negatives={run_path} has no out-of-fold predictions. "
+        f"Make them: steelseg oof {run_path}."
+    )
+
+
+def with_negatives(data: str, hard_negatives: Path | None) -> str:
+    """The fingerprint of the data, and of the predictions that say what is hard."""
+    if hard_negatives is None:
+        return data
+    models = "".join(oof_model(path) for path in _predictions(hard_negatives))
+    return hashlib.sha256(f"{data} {models}".encode()).hexdigest()

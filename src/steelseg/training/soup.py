@@ -1,0 +1,78 @@
+"""A greedy soup of a fold's best epochs, once it is trained.
+
+Reads  RUN/fold_K/checkpoint_epoch_N.safetensors, the history
+Writes RUN/fold_K/best_model.safetensors
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from steelseg.config import Config
+from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from steelseg.run_folder import RunFolder
+from steelseg.training.averaging import greedy_soup
+from steelseg.training.fold import FoldFiles, Origin, Progress, Validate, monitored
+from steelseg.training.loop import Learner
+
+
+def cook_soup(
+    config: Config,
+    run: RunFolder,
+    files: FoldFiles,
+    learner: Learner,
+    done: Progress,
+    origin: Origin,
+    validate: Validate,
+) -> None:
+    """Average the best epochs as long as the mean validates no worse, if the settings ask for it.
+
+    The held-out strips choose among a few means as they choose among epochs. A fold that was
+    stopped here does it again.
+
+    Args:
+        config: The settings.
+        run: Told what went in.
+        files: The fold's.
+        learner: Whose mean of weights is used to judge.
+        done: The history.
+        origin: Kept in the checkpoint.
+        validate: Scores `learner.judged`.
+
+    Raises:
+        CheckpointError: if the checkpoint of an epoch is missing or damaged.
+        TrainingError: if a mean is not finite; nothing is written then.
+    """
+    is_asked = config.train.average == "soup"
+    if not is_asked or "soup" in load_checkpoint(files.best_model).state:
+        return
+    average = learner.average
+    assert average is not None
+
+    def judge(weights: Mapping[str, Tensor]) -> tuple[float, float]:
+        average.load(weights, 1)
+        _, scores, swept_dice = validate(lambda: None)
+        dice = scores.overall.dice
+        return dice if swept_dice is None else swept_dice, dice
+
+    best = sorted(done.history, key=monitored, reverse=True)
+    epochs = [int(row["epoch"]) for row in best[: config.train.average_epochs]]
+    soup, chosen, dice = greedy_soup(
+        [
+            partial(_weights, files.folder / f"checkpoint_epoch_{epoch}.safetensors")
+            for epoch in epochs
+        ],
+        judge,
+    )
+    taken = [epochs[place] for place in chosen]
+    state = {**asdict(origin), "epoch": done.best_epoch, "dice": dice, "soup": taken}
+    save_checkpoint(files.best_model, Checkpoint(soup, {}, state))
+    run.say(f"fold {origin.fold}: the best model is the mean of epochs {taken}, Dice {dice:.4f}")
+
+
+def _weights(path: Path) -> Mapping[str, Tensor]:
+    """The network of a checkpoint."""
+    return load_checkpoint(path).model

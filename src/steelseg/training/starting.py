@@ -1,0 +1,68 @@
+"""Weights to start from: those of another run, or of any checkpoint of ours.
+
+A fold that starts from weights which were trained on its own held-out strips would be judged on
+what it has seen. Where the other run's folds.csv lies beside them, that is refused.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from torch import nn
+
+from steelseg.data.folds import read_fold_numbers
+from steelseg.errors import ConfigError
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.run_folder import RunFolder
+
+
+def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]) -> str:
+    """Fill a network with what fits of another.
+
+    Args:
+        model: A `StripNet`, changed in place.
+        place: A run folder, whose same fold is taken, or a checkpoint.
+        fold: The fold to be trained.
+        held_out: Its held-out strips.
+
+    Returns:
+        A line about it.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or it is damaged.
+        ConfigError: if the encoders differ, or a held-out strip was trained on.
+    """
+    path = RunFolder(place).best_model(fold) if place.is_dir() else place
+    checkpoint = load_checkpoint(path)
+    _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
+    own = model.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in checkpoint.model.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    new = [name for name in own if name not in fitting]
+    if lacking := [name for name in new if name.startswith("network.encoder.")]:
+        there = checkpoint.config
+        raise ConfigError(
+            f"model.init_from={place}: {path} has model.encoder={there.model.encoder} and "
+            f"data.channels={there.data.channels}, which does not fit at {lacking[0]}. Use the "
+            "same encoder and channels."
+        )
+    model.load_state_dict(fitting, strict=False)
+    heads = sorted({".".join(name.split(".")[:2]) for name in new})
+    return f"starts from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
+
+
+def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
+    """Raise ConfigError if weights were trained on strips that will judge them."""
+    folds_csv = path.parent.parent / "folds.csv"
+    if not folds_csv.exists():
+        return
+    fold_of = read_fold_numbers(folds_csv)
+    seen = sorted(i for i in held_out if fold_of.get(i, trained_fold) != trained_fold)
+    if seen:
+        raise ConfigError(
+            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
+            "holds out, so its score would flatter. Start from a run with the same folds: same "
+            "train.csv, data.num_folds and train.seed."
+        )
