@@ -55,7 +55,8 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Classes, settings and origin, as JSON can hold them."""
         config = self._predictor.config
-        per_class = {name: list(values) for name, values in asdict(self.masks).items()}
+        # The hard gate of a model without one has no values.
+        per_class = {name: values for name, values in asdict(self.masks).items() if values}
         return {
             "sha256": self.sha256,
             "classes": [
