@@ -20,7 +20,7 @@ REFUSED = re.compile(
 )
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium():
     """Give a browser, or skip the test where there is none.
 

@@ -6,7 +6,7 @@ import pytest
 
 from steelseg.data import rle
 from steelseg.data.exchange import components, to_png
-from steelseg.evaluation.postprocess import MaskSettings, binarize, level_of
+from steelseg.evaluation.postprocess import binarize, level_of
 from steelseg.inference.overlays import PALETTE
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def test_masks_of_levels_are_those_of_python(ask, shape):
 
     for (levels, settings), result in zip(cases, found, strict=True):
         per_class = {name: (value,) for name, value in settings.items()}
-        (mask,) = binarize(levels[None], **vars(MaskSettings(**per_class)))
+        (mask,) = binarize(levels[None], **per_class)
         assert result["mask"] == mask.astype(int).ravel().tolist(), settings
         assert sorted(map(as_row, result["defects"])) == sorted(
             (list(part.bbox), part.area, pytest.approx(part.score, abs=1e-6))
