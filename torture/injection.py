@@ -83,6 +83,18 @@ def _into_moment(learner: Learner, value: float, is_due: Callable[[], bool]) -> 
     learner.optimizer.register_step_post_hook(spoil)
 
 
+def _into_average(learner: Learner, value: float, is_due: Callable[[], bool]) -> None:
+    assert learner.average is not None
+    follow = learner.average.follow
+
+    def spoil(model: nn.Module, *, decay: float) -> None:
+        follow(model, decay=decay)
+        if is_due():
+            next(learner.average.model.parameters()).view(-1)[0] = value
+
+    learner.average.follow = spoil
+
+
 PLACES = {
     "input": _into_input,
     "loss": _into_loss,
@@ -90,4 +102,5 @@ PLACES = {
     "weight": _into_weight,
     "statistic": _into_statistic,
     "moment": _into_moment,
+    "average": _into_average,
 }

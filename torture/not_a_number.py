@@ -1,4 +1,4 @@
-"""NaN and infinities in the input, the loss, a gradient, a weight, a statistic or a moment.
+"""NaN and infinities in input, loss, gradient, weight, statistic, moment or averaged weights.
 
 Each is put in at some step of a training that saves after every step, with and without gradient
 clipping. The command must say where in one line and keep only finite checkpoints; resumed without
@@ -19,7 +19,7 @@ from torture.outcome import Outcome
 from torture.tiny import Tiny, difference
 
 NAME = "what is not a number is never saved, and the last good checkpoint is kept"
-COUNT = 36
+COUNT = 42
 QUICK = 2
 
 
@@ -32,7 +32,9 @@ def run(count: int) -> Outcome:
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         tinies = {
-            clip: Tiny.make(Path(folder) / str(clip), f"train.gradient_clip={clip}")
+            clip: Tiny.make(
+                Path(folder) / str(clip), f"train.gradient_clip={clip}", "train.average=ema"
+            )
             for clip in (0, 1)
         }
         straight = {clip: t.whole("straight", t.train("straight")) for clip, t in tinies.items()}
