@@ -12,8 +12,10 @@ same files; the last figure is for that one.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
@@ -32,8 +34,9 @@ def main():
     parser.add_argument("--strips", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(args, Path(folder)), indent=1))
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        figures = measure(args, Path(folder))
+    print(json.dumps(figures, indent=1))
 
 
 def measure(args, folder):
