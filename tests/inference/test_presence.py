@@ -91,6 +91,16 @@ def test_a_predictor_gates(gated, mode):
     assert not np.array_equal(found, probs_chw)
 
 
+def test_another_gate_is_another_model(gated):
+    """Whoever compares two answers by the model's hash must see that a gate lies between them."""
+    hashes = {
+        Predictor(gated.path, [f"inference.gate={mode}"], folds=[0]).sha256
+        for mode in ("none", "soft")
+    }
+
+    assert len(hashes) == 2
+
+
 def test_hard_gates_are_tuned_and_cross_fitted_with_the_rest(run):
     """What tune reports is what evaluate finds with masks, each strip by its own part's gate."""
     config = run.load_config(("inference.gate=hard", "tune.objective=cost"))

@@ -167,6 +167,7 @@ def _prediction_settings(config: Config) -> Mapping[str, object]:
         "tta": inference.tta,
         "crop": data.crop if inference.crops else None,
         "amp": inference.amp,
+        "gate": inference.gate,
     }
 
 
