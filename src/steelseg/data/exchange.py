@@ -61,11 +61,9 @@ def find_components(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Fou
     """
     assert mask_chw.shape == probs_chw.shape, (mask_chw.shape, probs_chw.shape)
     _, height, width = mask_chw.shape
-    pairs = zip(mask_chw, probs_chw, strict=True)
     annotations = [
         {"category_id": class_id, **_annotation(region, height=height, width=width)}
-        for class_id, (mask, probs) in enumerate(pairs, start=1)
-        for region in components(mask, probs)
+        for class_id, region in class_components(mask_chw, probs_chw)
     ]
     return {"height": height, "width": width, "annotations": annotations}
 
@@ -178,6 +176,16 @@ def write_pngs(folder: Path, image_id: str, mask_chw: NDArray[np.bool_]) -> list
         else:
             path.unlink(missing_ok=True)
     return written
+
+
+def class_components(
+    mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]
+) -> Iterator[tuple[int, Region]]:
+    """Yield the class, from 1 on, and the region of each component of an image's masks."""
+    for class_id, (mask, probs) in enumerate(zip(mask_chw, probs_chw, strict=True), start=1):
+        if mask.any():
+            for region in components(mask, probs):
+                yield class_id, region
 
 
 def components(mask: NDArray[np.bool_], probs: NDArray[Any]) -> Iterator[Region]:

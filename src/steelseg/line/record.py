@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data import rle
-from steelseg.data.exchange import components
+from steelseg.data.exchange import class_components
 from steelseg.line.pieces import Strip
 
 
@@ -36,6 +36,7 @@ def result_line(
         model_sha256: Of what it was predicted with.
         lag_s: Seconds since its last file was first seen.
     """
+    assert len(class_names) == len(mask_chw), (class_names, mask_chw.shape)
     _, height, width = mask_chw.shape
     return {
         **_origin(strip, lag_s=lag_s),
@@ -46,17 +47,13 @@ def result_line(
         "defects": [
             {
                 "class_id": class_id,
-                "class_name": class_name,
+                "class_name": class_names[class_id - 1],
                 "rle": rle.join(region.runs),
                 "bbox": region.bbox,
                 "area": region.area,
                 "score": region.score,
             }
-            for class_id, (class_name, mask_hw, probs_hw) in enumerate(
-                zip(class_names, mask_chw, probs_chw, strict=True), start=1
-            )
-            if mask_hw.any()
-            for region in components(mask_hw, probs_hw)
+            for class_id, region in class_components(mask_chw, probs_chw)
         ],
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data import rle
-from steelseg.data.exchange import components, to_png
+from steelseg.data.exchange import class_components, to_png
 from steelseg.evaluation.postprocess import MaskSettings, to_uint8
 from steelseg.evaluation.tuned import mask_maker
 from steelseg.inference.overlays import draw_overlay
@@ -96,9 +96,7 @@ def _defects(mask_chw: NDArray[np.bool_], probs_chw: NDArray[np.float32]) -> lis
             "area": region.area,
             "score": region.score,
         }
-        for class_id, (mask, probs) in enumerate(zip(mask_chw, probs_chw, strict=True), start=1)
-        if mask.any()
-        for region in components(mask, probs)
+        for class_id, region in class_components(mask_chw, probs_chw)
     ]
 
 
