@@ -88,9 +88,10 @@ class TrainConfig(Section):
     gamma, noise, blur, jpeg, shift_scale, conveyor_shift, black_ends, defect_blackout,
     defect_paste, or `module:callable` of your own; "0.3 jpeg" for a share of the samples."""
 
-    sampling: Literal["all", "balanced", "rare"] = "all"
+    sampling: Literal["all", "balanced", "rare", "positives"] = "all"
     """all: every sample once an epoch. balanced: as many, clean and each class equally often.
-    rare: a class that is r times as rare as the commonest sqrt(r) times as often."""
+    rare: a class that is r times as rare as the commonest sqrt(r) times as often. positives: as
+    many, all with a defect, but for what hard_negatives brings in; for use behind a gate."""
 
     centre_defects: Probability = 0.0
     """Share of the crops with a defect that are moved so that a pixel of it lies anywhere in them;
@@ -100,7 +101,8 @@ class TrainConfig(Section):
     """A run whose out-of-fold false alarms are drawn more often; null weighs none."""
 
     hard_negative_weight: float = Field(3.0, ge=0)
-    """How much more often a clean crop is drawn that hard_negatives is sure of."""
+    """How much more often a clean crop is drawn that hard_negatives is sure of; with
+    sampling=positives, how often beside a crop with a defect."""
 
     average: Literal["none", "ema", "last", "swa", "soup"] = "none"
     """Weights that are validated and kept. ema: a moving mean over steps. last: the mean of the

@@ -7,7 +7,13 @@ from steelseg.data.dataset import list_samples
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.oof_store import new_store
 from steelseg.run_folder import RunFolder, create_run
-from steelseg.training.sampling import balanced, rare, sample_chances, with_negatives
+from steelseg.training.sampling import (
+    balanced,
+    positives,
+    rare,
+    sample_chances,
+    with_negatives,
+)
 
 # Four clean samples, two of class 1, one of class 2, one of both.
 SHOWN = np.array([[0, 0]] * 4 + [[1, 0]] * 2 + [[0, 1], [1, 1]], bool)
@@ -86,6 +92,25 @@ def test_clean_crops_that_a_run_was_mistaken_about_come_more_often(labels, earli
     np.testing.assert_allclose(
         chances * (len(samples) + 3 * is_mistaken.sum()), 1 + 3 * is_mistaken
     )
+
+
+def test_positives_draws_defects_and_the_clean_crops_that_a_run_was_mistaken_about(labels, earlier):
+    """What stands behind a gate sees no other clean strip; a sure mistake counts as it is told."""
+    samples = list_samples(labels, list(labels.sizes), crop=(32, 32, 32))
+    is_clean = np.array([not labels.draw(*sample).any() for sample in samples])
+    is_mistaken = is_clean & np.array([box.left == 64 for _, box in samples])
+
+    alone = chances_of(labels, samples, "positives")
+    with_mistakes = chances_of(labels, samples, "positives", earlier, weight=0.5)
+
+    np.testing.assert_allclose(alone * (~is_clean).sum(), ~is_clean)
+    expected = np.where(is_clean, 0.5 * is_mistaken, 1)
+    np.testing.assert_allclose(with_mistakes, expected / expected.sum())
+
+
+def test_positives_without_a_defect_draw_all():
+    """A data set that has none to show must not divide by zero."""
+    np.testing.assert_allclose(positives(np.zeros((4, 2), bool)), [1 / 4] * 4)
 
 
 def test_other_predictions_are_other_data(earlier):

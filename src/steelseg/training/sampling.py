@@ -19,7 +19,7 @@ from steelseg.evaluation.first_look import suspicion
 from steelseg.evaluation.oof_store import oof_model, read_oof
 from steelseg.run_folder import RunFolder
 
-Sampling = Literal["all", "balanced", "rare"]
+Sampling = Literal["all", "balanced", "rare", "positives"]
 
 
 def sample_chances(
@@ -35,9 +35,10 @@ def sample_chances(
     Args:
         labels: Holds the masks.
         samples: Windows, as `list_samples` gives them.
-        sampling: all, balanced or rare.
+        sampling: all, balanced, rare or positives.
         hard_negatives: A run with out-of-fold predictions; None weighs no mistakes.
-        hard_negative_weight: How much more often a clean window is drawn that is surely mistaken.
+        hard_negative_weight: How much more often a clean window is drawn that is surely mistaken;
+            behind positives, which draws no clean one of itself, how often beside a defect.
 
     Returns:
         Chances that add up to 1; None takes each sample once an epoch.
@@ -48,11 +49,12 @@ def sample_chances(
     if sampling == "all" and hard_negatives is None:
         return None
     shown_nc = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
-    chances = {"all": _equal, "balanced": balanced, "rare": rare}[sampling](shown_nc)
+    draw = {"all": _equal, "balanced": balanced, "rare": rare, "positives": positives}[sampling]
+    chances = draw(shown_nc)
     if hard_negatives is None:
         return chances
-    mistaken = _mistaken(hard_negatives, samples)
-    chances = chances * (1 + hard_negative_weight * mistaken * ~shown_nc.any(axis=1))
+    more = hard_negative_weight * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
+    chances = chances + more * (chances.max() if sampling == "positives" else chances)
     total: float = chances.sum()
     return chances / total
 
@@ -93,6 +95,16 @@ def rare(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
     factors = np.where(shown_nc, factors_c, 1.0).max(axis=1)
     chances: NDArray[np.float64] = factors / factors.sum()
     return chances
+
+
+def positives(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Chances by which only samples with a defect are drawn, each as often; for use behind a gate.
+
+    Args:
+        shown_nc: Whether a sample shows a class, shape (N, C).
+    """
+    is_shown = shown_nc.any(axis=1)
+    return is_shown / is_shown.sum() if is_shown.any() else _equal(shown_nc)
 
 
 def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
