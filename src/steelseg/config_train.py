@@ -63,7 +63,7 @@ class TrainConfig(Section):
     loss: LossText = "bce_dice_pos_weight"
     """bce_with_logits, dice, combo (0.5 BCE + 0.5 Dice), bce_pos_weight, bce_dice_pos_weight (0.75
     weighted BCE + 0.25 Dice), or a sum such as "0.5 bce + 0.5 lovasz" of bce, bce_pos_weight, dice,
-    focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz."""
+    image_dice, focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz."""
 
     later_loss: LossText | None = None
     """The loss from epoch `later_loss_epoch` on; null keeps `loss`. Validation shows `loss`."""

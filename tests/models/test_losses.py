@@ -15,6 +15,7 @@ from steelseg.models.losses import (
     dice_loss,
     focal,
     focal_tversky,
+    image_dice,
     jaccard,
     lovasz,
     symmetric_lovasz,
@@ -255,6 +256,19 @@ def test_every_ratio_unlearns_false_alarms_on_an_empty_truth(term):
 
     assert logits.grad.flatten()[logits.argmax()] > 0
     assert loss(logits.detach() - 0.1 * logits.grad, masks, None) < value
+
+
+def test_image_dice_takes_each_image_by_itself_and_no_empty_truth():
+    """The competition's mean weighs a small defect as much as a large one; empty ones are bce's."""
+    # A large defect that is found, a small one that is missed, and an image without any.
+    probs = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
+    masks = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    logits = torch.logit(probs, eps=1e-7).view(3, 1, 1, 4)
+    masks = masks.view(3, 1, 1, 4)
+
+    # Found: 1 - 9 / 9. Missed: 1 - 1 / 2, where pooled pixels would say 1 - 9 / 11.
+    assert image_dice(logits, masks).item() == pytest.approx(0.25, abs=1e-5)
+    assert image_dice(logits[2:], masks[2:]).item() == 0
 
 
 def test_lovasz_takes_classes_apart():

@@ -19,6 +19,7 @@ TERMS = (
     "bce",
     "bce_pos_weight",
     "dice",
+    "image_dice",
     "focal",
     "tversky",
     "focal_tversky",

@@ -3,7 +3,8 @@
 Arguments everywhere: `logits_nchw` before the sigmoid, `masks_nchw` float 0/1 of the same
 shape, `valid_nchw` bool of shape (N, 1, H, W) that is False on padding, or None. What is a ratio
 of sums (Dice, Tversky, Jaccard, Lovasz) is taken over each class in the whole batch and then over
-the classes, so that an empty truth gives a gradient where the batch has others, and alone.
+the classes, so that an empty truth gives a gradient where the batch has others, and alone;
+`image_dice` alone takes each image by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ def build_loss(
         "bce": bce,
         "bce_pos_weight": partial(bce, pos_weight=tuple(pos_weight)),
         "dice": dice_loss,
+        "image_dice": image_dice,
         "focal": partial(focal, gamma=focal_gamma),
         "tversky": partial(tversky, alpha=tversky_alpha),
         "focal_tversky": partial(focal_tversky, alpha=tversky_alpha),
@@ -132,6 +134,28 @@ def dice_loss(
     intersection = (probs * masks_nchw).sum(dim=(0, 2, 3))
     total = probs.sum(dim=(0, 2, 3)) + masks_nchw.sum(dim=(0, 2, 3))
     return (1 - (2 * intersection + smooth) / (total + smooth)).mean()
+
+
+def image_dice(
+    logits_nchw: Tensor,
+    masks_nchw: Tensor,
+    valid_nchw: Tensor | None = None,
+    *,
+    smooth: float = 1.0,
+) -> Tensor:
+    """Mean of 1 - Dice over the pairs of image and class that show a defect; 0 without one.
+
+    It weighs a small defect as much as a large one, as the competition's mean does. Empty truths
+    have no part in it, so it wants a term beside it that does, such as bce.
+    """
+    probs = logits_nchw.sigmoid()
+    if valid_nchw is not None:
+        probs, masks_nchw = probs * valid_nchw, masks_nchw * valid_nchw
+    truth_nc = masks_nchw.sum(dim=(2, 3))
+    intersection_nc = (probs * masks_nchw).sum(dim=(2, 3))
+    dice_nc = (2 * intersection_nc + smooth) / (probs.sum(dim=(2, 3)) + truth_nc + smooth)
+    is_shown_nc = truth_nc > 0
+    return ((1 - dice_nc) * is_shown_nc).sum() / is_shown_nc.sum().clamp_min(1)
 
 
 def tversky(

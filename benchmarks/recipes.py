@@ -1,0 +1,255 @@
+"""What each technique of docs/guides/recipes.md is worth, alone, beside the baseline's recipe.
+
+    python benchmarks/recipes.py ROOT WORK [--rows NAME ...] [--seeds 0 1] [--epochs 5]
+                                 [--set section.name=value ...] [--threads 1]
+
+Every row trains one fold with the same network, data, order of samples and number of steps as
+`baseline` does, but for the settings of the row, at each seed; predicts the strips that the fold
+holds out, tunes thresholds and sizes on them, and scores them cross-fitted. Differences are paired
+by strip and seed, their 95 % interval is drawn over strips. Some rows differ from another in
+prediction alone and share its training. What is done is kept in WORK and not done again; WORK may
+be named again with more rows. Prints a table; WORK/recipes.json holds it too.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+FOLD = 0
+# The baseline's optimizer, rate, schedule and loss; the network is small, for two cores.
+BASELINE = (
+    "data.num_folds=4",
+    "data.img_height=null",
+    "data.img_width=null",
+    "model.arch=linknet",
+    "model.encoder=tu-resnet10t",
+    "model.encoder_weights=none",
+    "train.optimizer=adam",
+    "train.learning_rate=5e-4",
+    "train.scheduler=reduce_on_plateau",
+    "train.loss=bce_dice_pos_weight",
+    "train.augmentation=flips",
+)
+GATED = ("model.presence_head=true",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One technique."""
+
+    settings: tuple[str, ...] = ()
+    """Of the training, beside the baseline's."""
+
+    reading: tuple[str, ...] = ()
+    """Of prediction and tuning alone."""
+
+    after: str = ""
+    """A row whose run must be there: `{run}` in the settings is its folder."""
+
+
+def _steps(*steps: str) -> Row:
+    """Flips and other steps of augmentation."""
+    return Row((f"train.augmentation=[{', '.join(['flips', *steps])}]",))
+
+
+ROWS = {
+    "baseline": Row(),
+    "threshold 0.5, untuned": Row(
+        reading=(
+            "postprocess.threshold=0.5",
+            "postprocess.min_size=0",
+            "postprocess.min_area=0",
+            "postprocess.top_threshold=0",
+        )
+    ),
+    "two flips at prediction": Row(reading=("inference.tta=both",)),
+    "presence head, no gate": Row(GATED),
+    "gate, hard": Row(GATED, ("inference.gate=hard",)),
+    "gate, soft": Row(GATED, ("inference.gate=soft",)),
+    "adamw, one_cycle, 2e-3": Row(
+        (
+            "train.optimizer=adamw",
+            "train.weight_decay=0.01",
+            "train.scheduler=one_cycle",
+            "train.learning_rate=2e-3",
+        )
+    ),
+    "adam, cosine": Row(("train.scheduler=cosine",)),
+    "best epoch by swept_dice": Row(("train.monitor=swept_dice",)),
+    "loss: 0.5 bce + 0.5 dice": Row(("train.loss=0.5 bce + 0.5 dice",)),
+    "loss: 0.5 focal + 0.5 dice": Row(("train.loss=0.5 focal + 0.5 dice",)),
+    "loss: 0.5 bce + 0.5 tversky": Row(("train.loss=0.5 bce + 0.5 tversky",)),
+    "loss: 0.5 bce + 0.5 focal_tversky": Row(("train.loss=0.5 bce + 0.5 focal_tversky",)),
+    "loss: 0.5 bce + 0.5 jaccard": Row(("train.loss=0.5 bce + 0.5 jaccard",)),
+    "loss: 0.5 bce + 0.5 lovasz": Row(("train.loss=0.5 bce + 0.5 lovasz",)),
+    "later loss: 0.5 bce + 0.5 lovasz": Row(
+        ("train.later_loss=0.5 bce + 0.5 lovasz", "train.later_loss_epoch={late}")
+    ),
+    "later loss: symmetric_lovasz": Row(
+        ("train.later_loss=0.5 bce + 0.5 symmetric_lovasz", "train.later_loss_epoch={late}")
+    ),
+    "sampling: rare": Row(("train.sampling=rare",)),
+    "sampling: balanced": Row(("train.sampling=balanced",)),
+    "sampling: hard negatives": Row(("train.hard_negatives={run}",), after="baseline"),
+    "augmentation: brightness": _steps("0.5 brightness"),
+    "augmentation: gamma": _steps("0.5 gamma"),
+    "augmentation: noise": _steps("0.5 noise"),
+    "augmentation: blur": _steps("0.3 blur"),
+    "augmentation: jpeg": _steps("0.3 jpeg"),
+    "augmentation: shift_scale": _steps("0.5 shift_scale"),
+    "augmentation: conveyor_shift": _steps("0.5 conveyor_shift"),
+    "augmentation: black_ends": _steps("0.2 black_ends"),
+    "augmentation: defect_blackout": _steps("0.2 defect_blackout"),
+    "augmentation: defect_paste": _steps("0.3 defect_paste"),
+    "weights: ema": Row(("train.average=ema", "train.ema_decay=0.99")),
+    "weights: last 3": Row(("train.average=last", "train.average_epochs=3")),
+    "weights: swa, 3 epochs": Row(("train.average=swa", "train.average_epochs=3")),
+    "weights: soup of 3": Row(
+        ("train.average=soup", "train.average_epochs=3", "train.save_best_only=false")
+    ),
+    "rate of the encoder 0.3": Row(("train.encoder_rate=0.3",)),
+    "layer_decay 0.7": Row(("train.layer_decay=0.7",)),
+    "batch normalisation frozen": Row(("train.freeze_batch_norm=true",)),
+    "encoder frozen for an epoch": Row(("train.freeze_encoder_epochs=1",)),
+    "encoder from scratch": Row(("model.encoder_weights=none",)),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, metavar="ROOT")
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING", help="for every row")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for seed in args.seeds:
+        for name in dict.fromkeys(["baseline", *args.rows]):
+            if not scores_of(args.work, name, seed).exists():
+                judge(args, name, seed)
+    names = [name for name in ROWS if scores_of(args.work, name, args.seeds[-1]).exists()]
+    rows = {name: beside_baseline(args, name) for name in names}
+    text = json.dumps(
+        {"common": common_settings(args), "seeds": args.seeds, "rows": rows}, indent=1
+    )
+    (args.work / "recipes.json").write_text(text + "\n")
+    print(table(rows))
+
+
+def common_settings(args):
+    """What all rows share; later ones win."""
+    with (args.root / "train.csv").open(newline="") as file:
+        classes = max(int(row["ClassId"]) for row in csv.DictReader(file))
+    own = [f"data.root={args.root}", f"data.num_classes={classes}", f"train.epochs={args.epochs}"]
+    return [*BASELINE, *own, *args.set]
+
+
+def scores_of(work, name, seed):
+    """Where the scores of a row are kept."""
+    return work / "scores" / f"{slug(name)}_{seed}.csv"
+
+
+def run_of(work, settings, seed):
+    """The run folder of a training, shared by rows that train alike."""
+    return work / (slug(" ".join(settings)) or "baseline") / str(seed)
+
+
+def slug(text):
+    """A file name made of a row's words."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text).strip("_")
+
+
+def judge(args, name, seed):
+    """Train where that was not done, predict, tune and score."""
+    from steelseg import api
+    from steelseg.config_file import build_config
+
+    row = ROWS[name]
+    other = run_of(args.work, ROWS[row.after].settings if row.after else (), seed)
+    words = {"run": other, "late": str(max(2, round(args.epochs * 0.7)))}
+    settings = tuple(setting.format(**words) for setting in row.settings)
+    run = run_of(args.work, row.settings, seed)
+    if not (run / "fold_0" / "oof_predictions.zarr").exists():
+        lines = [*common_settings(args), f"train.seed={seed}", *settings]
+        config = build_config({}, lines, source="the benchmark")
+        api.train(config, run, folds=[FOLD], resume=(run / "config.yaml").exists())
+    plain = ["inference.tta=none", "inference.gate=none", *open_settings()]
+    reading = [*plain, *row.reading]
+    api.oof(run, reading, folds=[FOLD])
+    (run / "postprocess.json").unlink(missing_ok=True)
+    if "postprocess.threshold=0.5" in reading:
+        api.evaluate(run, reading)
+    else:
+        api.tune(run, reading)
+        api.evaluate(run)
+    scores = scores_of(args.work, name, seed)
+    scores.parent.mkdir(exist_ok=True)
+    shutil.copyfile(run / "scores.csv", scores)
+
+
+def open_settings():
+    """Post-processing left to tuning."""
+    names = ("threshold", "min_size", "min_area", "top_threshold", "gate")
+    return [f"postprocess.{name}=null" for name in names]
+
+
+def beside_baseline(args, name):
+    """Figures of a row, mean over the seeds, and their paired differences with intervals."""
+    from steelseg.evaluation.intervals import draw_figures, interval
+    from steelseg.evaluation.metrics import flatten, score
+    from steelseg.evaluation.score_table import read_scores
+
+    both = {}
+    for side in ("baseline", name):
+        counts = [read_scores(scores_of(args.work, side, s)).counts_nc3 for s in args.seeds]
+        figures = [flatten(score(c), prefix="") for c in counts]
+        both[side] = figures, [draw_figures(c) for c in counts]
+    (base, base_draws), (own, own_draws) = both["baseline"], both[name]
+    answer = {"false_alarms": [int(f["false_alarms"]) for f in own]}
+    for figure in ("dice", "dice_positive"):
+        pairs = zip(own_draws, base_draws, strict=True)
+        draws = np.mean([a[figure] - b[figure] for a, b in pairs], axis=0)
+        low, high = interval(draws)
+        answer[figure] = {
+            "seeds": [round(f[figure], 4) for f in own],
+            "difference": round(
+                float(np.mean([f[figure] for f in own]))
+                - float(np.mean([f[figure] for f in base])),
+                4,
+            ),
+            "interval": [round(low, 4), round(high, 4)],
+        }
+    return answer
+
+
+def table(rows):
+    """The rows as Markdown."""
+    lines = [
+        "| technique | Dice | difference | Dice on defects | difference | false alarms |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        cells = []
+        for figure in ("dice", "dice_positive"):
+            value = row[figure]
+            low, high = value["interval"]
+            cells += [
+                f"{np.mean(value['seeds']):.4f}",
+                f"{value['difference']:+.4f} [{low:+.4f}, {high:+.4f}]",
+            ]
+        alarms = " ".join(map(str, row["false_alarms"]))
+        lines.append(f"| {name} | {' | '.join(cells)} | {alarms} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
