@@ -1,4 +1,7 @@
-"""Charts that only a search needs: bars with their names, and trials across parallel axes."""
+"""Charts that only a search needs: bars and dots below their names, trials across parallel axes.
+
+They follow `charts`: SVG text that grows with its column, colours by classes of the style sheet.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,15 +9,18 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from steelseg.reporting.charts import WIDTH
-from steelseg.reporting.scales import Scale
+from steelseg.reporting.scales import Axis, Scale, fit
 
 _ROW, _BAR = 38, 10
+_FOOT, _MARGIN = 40, 14
 _COLUMN, _HEIGHT, _TOP, _BOTTOM, _SIDE = 170, 300, 46, 18, 70
 _LETTERS = 20
 
 _CHART = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
 _TEXT = Markup('<text class="{}" x="{}" y="{}">{}</text>')
 _BAR_RECT = Markup('<rect class="bar {}" x="{}" y="{}" width="{}" height="{}"/>')
+_RULE = Markup('<line class="grid" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+_DOT = Markup('<circle class="dot {}" cx="{}" cy="{}" r="4"/>')
 _GROUP = Markup("<g><title>{}</title>{}</g>")
 _AXIS = Markup('<line class="base" x1="{0}" y1="{1}" x2="{0}" y2="{2}"/>')
 _LINE = Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>')
@@ -72,6 +78,42 @@ def bar_chart(bars: Sequence[tuple[str, float]], *, title: str) -> Markup:
         ]
         parts.append(_GROUP.format(f"{name}: {text}", Markup("").join(body)))
     return _CHART.format("", WIDTH, _ROW * len(bars), title, Markup("").join(parts))
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One trial of a dot chart."""
+
+    row: str
+    value: float
+    style: str
+    note: str
+
+
+def dot_chart(rows: Sequence[str], dots: Sequence[Dot], *, x: Axis, title: str) -> Markup:
+    """Draw values as dots on a row for each word, its name above it.
+
+    Args:
+        rows: The words, from above.
+        dots: The values, the last on top.
+        x: Axis below.
+        title: What the chart shows, for those who cannot see it.
+    """
+    height = _ROW * len(rows) + _FOOT
+    bottom = height - _FOOT
+    scale = fit(x, (dot.value for dot in dots), _MARGIN, WIDTH - _MARGIN)
+    middle = {word: _ROW * number + 27 for number, word in enumerate(rows)}
+    parts = [_TEXT.format("name", 0, y - 12, word) for word, y in middle.items()]
+    parts += [_RULE.format(0, y, WIDTH, y) for y in middle.values()]
+    if scale is not None:
+        for place, text in scale.ticks():
+            parts.append(_RULE.format(place, bottom, place, bottom + 4))
+            parts.append(_TEXT.format("tick mid", place, bottom + 17, text))
+        for dot in dots:
+            body = _DOT.format(dot.style, scale.at(dot.value), middle[dot.row])
+            parts.append(_GROUP.format(dot.note, body))
+    parts.append(_TEXT.format("axis mid", WIDTH / 2, height - 4, x.label))
+    return _CHART.format("", WIDTH, height, title, Markup("").join(parts))
 
 
 def parallel_chart(columns: Sequence[Column], threads: Sequence[Thread], *, title: str) -> Markup:

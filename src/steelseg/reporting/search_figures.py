@@ -5,13 +5,20 @@ best stands out. A trial's number, score and settings show when the pointer is o
 """
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
 from markupsafe import Markup
 
-from steelseg.reporting.charts import Range, Series, line_chart, range_chart
+from steelseg.reporting.charts import Series, line_chart
 from steelseg.reporting.scales import Axis, fit
-from steelseg.reporting.search_charts import Column, Thread, bar_chart, ends, parallel_chart
+from steelseg.reporting.search_charts import (
+    Column,
+    Dot,
+    Thread,
+    bar_chart,
+    dot_chart,
+    ends,
+    parallel_chart,
+)
 from steelseg.search.record import Search, Trial, write_value
 from steelseg.search.space import Choice, Number, Setting
 
@@ -72,11 +79,15 @@ def _curve(trial: Trial, style: str) -> Series:
 
 
 def setting_chart(search: Search, setting: Setting) -> Markup:
-    """Score by the value of one setting: dots of numbers, ranges of words."""
+    """Score by the value of one setting: against numbers, or a row for each word."""
     title = f"Score by {setting.name}"
     if isinstance(setting, Choice):
-        rows = [_range(search, setting.name, word) for word in setting.values]
-        return range_chart(rows, x=Axis(search.score_name), title=title)
+        dots = [
+            Dot(str(trial.drawn[setting.name]), trial.score, style, _note(trial))
+            for trial, style in _styled(search)
+            if trial.score is not None
+        ]
+        return dot_chart(list(setting.values), dots, x=Axis(search.score_name), title=title)
 
     def place(trial: Trial) -> float:
         return float(trial.drawn[setting.name])
@@ -100,14 +111,11 @@ def _axis(setting: Number) -> Axis:
     return Axis(label, low, high, is_log=setting.is_log, is_whole=setting.is_whole)
 
 
-def _range(search: Search, name: str, word: str) -> Range:
-    """The scores of the finished trials with one choice, and their median."""
-    scores = [t.score for t in search.finished if t.drawn[name] == word and t.score is not None]
-    if not scores:
-        return Range(word, None, None, None, note=f"{word}: no finished trial")
-    low, middle, high = min(scores), median(scores), max(scores)
-    many = f"{len(scores)} trials" if len(scores) > 1 else "1 trial"
-    return Range(word, low, high, middle, note=f"{word}: {many}, {low:.4f} to {high:.4f}")
+def _styled(search: Search) -> list[tuple[Trial, str]]:
+    """Trials with a score and how their dots look, the best last."""
+    hollow = [(trial, "reference hollow") for trial in _given_up(search)]
+    filled = [(trial, "ink") for trial in search.finished[::-1]]
+    return [*hollow, *filled, *([(search.best, "ring")] if search.best else [])]
 
 
 def _given_up(search: Search) -> list[Trial]:

@@ -92,9 +92,9 @@ def trial_name(number: int) -> str:
     return f"trial_{number:04d}"
 
 
-def write_value(value: str | float) -> str:
-    """A drawn value as tables show it: numbers to four digits."""
-    return value if isinstance(value, str) else f"{value:.4g}" if value < 1e4 else f"{value:g}"
+def write_value(value: str | int | float) -> str:
+    """A drawn value as tables show it: a number that is not whole to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def table(search: Search, *, most: int = 10) -> str:

@@ -22,7 +22,7 @@ from steelseg.models.precision import pick_device
 # What else the machine does slows single rounds; the median stands above it.
 _ROUNDS = 5
 _WARM_UP = 2
-_ROUND_SECONDS = 0.2
+_ROUND_SECONDS = 0.1
 
 
 def speed_key(config: Config) -> str:

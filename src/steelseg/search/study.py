@@ -26,7 +26,6 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.leftovers import lock
 from steelseg.search.record import Search, State, Trial
 from steelseg.search.space import Choice, Drawn, Setting
-from steelseg.training.resume import settings_difference
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "finished",
@@ -34,6 +33,13 @@ _STATES: dict[TrialState, State] = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "under way",
 }
+
+# Settings that change no score, and sections of them.
+_MAY_CHANGE = (
+    *("search", "tune", "data.root", "data.precropped_dir", "data.pixel_mm"),
+    *("train.num_workers", "train.save_minutes", "train.save_best_only"),
+    *("inference.cascade", "inference.ensemble", "inference.submission_form"),
+)
 
 # With fewer finished trials than these, what matters is a guess.
 _ENOUGH_FOR_IMPORTANCE = 4
@@ -133,8 +139,18 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for name, word in (("folds", "--fold"), ("min_images_per_second",) * 2):
         if before[name] != now[name]:
             return f"{word} {before[name]}, not {now[name]}"
-    sides = [build_config(asked["settings"]) for asked in (before, now)]
-    return settings_difference(*sides)
+    first, second = _flat(before["settings"]), _flat(now["settings"])
+    for name, value in first.items():
+        may_change = name in _MAY_CHANGE or name.partition(".")[0] in _MAY_CHANGE
+        if not may_change and value != second[name]:
+            return f"{name}={json.dumps(value)}, not {json.dumps(second[name])}"
+    return ""
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by section.name; those that an older version did not know at their default."""
+    content = build_config(dict(settings)).model_dump(mode="json")
+    return {f"{section}.{key}": v for section, group in content.items() for key, v in group.items()}
 
 
 def _plain(setting: Setting) -> dict[str, Any]:

@@ -78,9 +78,9 @@ class _Hook:
         # What is trained to its end is kept, however it did.
         is_through = epoch == self.epochs and len(self.folds) == 1
         if not is_through and self.trial.should_prune():
+            best = self.best[self.folds[0]]
             raise GivenUp(
-                f"its best score after {epoch} of {self.epochs} epochs, "
-                f"{self.best[self.folds[0]]:.4f}, is too far behind the others'"
+                f"{best:.4f} after {epoch} of {self.epochs} epochs is too far behind the others"
             )
 
 
@@ -169,7 +169,7 @@ def _take_over(trial: optuna.Trial, twin: FrozenTrial) -> float:
     for name in ("images_per_second", "speed_key"):
         if name in twin.user_attrs:
             trial.set_user_attr(name, twin.user_attrs[name])
-    told = study_epochs(trial)
+    told = _told(trial)
     for epoch, score in twin.intermediate_values.items():
         if epoch not in told:
             trial.report(score, epoch)
@@ -181,7 +181,7 @@ def _take_over(trial: optuna.Trial, twin: FrozenTrial) -> float:
     return twin.value
 
 
-def study_epochs(trial: optuna.Trial) -> set[int]:
+def _told(trial: optuna.Trial) -> set[int]:
     """Epochs of a trial that its study knows."""
     (own,) = (t for t in trial.study.get_trials(deepcopy=False) if t.number == trial.number)
     return set(own.intermediate_values)
@@ -201,7 +201,7 @@ def _trained(
     try:
         config = apply(asked.config, asked.space, trial.params)
         _refuse_slow(config, _speed(study, trial, config, say), asked.config)
-        hook = _Hook(trial, asked.folds, config.train.epochs, is_time_up, told=study_epochs(trial))
+        hook = _Hook(trial, asked.folds, config.train.epochs, is_time_up, told=_told(trial))
         _train(config, asked, folder, folder / trial_name(trial.number), hook)
         return fmean(hook.best.values())
     except ConfigError as error:

@@ -34,7 +34,7 @@ from steelseg.training.setup import (
 )
 from steelseg.training.soup import cook_soup
 from steelseg.training.starting import start_from
-from steelseg.training.stop import noting_signals
+from steelseg.training.stop import StopNote, noting_signals
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that
@@ -229,7 +229,7 @@ def _train_fold(
             settle=epochs.settle,
             validate=validate,
             note=note,
-            report=partial(_report, config, run, fold, after_epoch),
+            report=partial(_report, config, run, fold, note, after_epoch),
         )
     cook_soup(config, run, files, learner, done, origin, validate)
     run.say(
@@ -251,6 +251,7 @@ def _report(
     config: Config,
     run: RunFolder,
     fold: int,
+    note: StopNote,
     after_epoch: AfterEpoch,
     row: dict[str, float],
     scores: Scores,
@@ -269,4 +270,6 @@ def _report(
         run.warn(
             f"fold {fold}: no strip with {names} was found. Dice hides this; see image recall."
         )
-    after_epoch(fold, row)
+    if note.signum is None:
+        # What it raises must not hide that someone asked to stop; a resumed fold tells again.
+        after_epoch(fold, row)
