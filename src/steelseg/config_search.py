@@ -47,14 +47,14 @@ class SearchConfig(Section):
     this machine. null asks for no speed."""
 
     pruning: Literal["median", "hyperband", "none"] = "median"
-    """median gives a trial up whose best epoch so far is worse than the median of the others' so
-    far; hyperband lets a third of them go on each time; none trains every trial to its end."""
+    """median gives a trial up whose best epoch so far is worse than the median of the others at
+    that epoch; hyperband lets a third of them go on each time; none trains each to its end."""
 
     warm_up_epochs: int = Field(3, ge=0)
     """Epochs before a trial is given up for its score."""
 
     warm_up_trials: int = Field(5, ge=1)
-    """Trials that must have ended before median gives another up."""
+    """Trials that must be finished before median gives another up."""
 
     @field_validator("space", mode="before")
     @classmethod
