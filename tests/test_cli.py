@@ -15,7 +15,7 @@ import steelseg
 from steelseg.cli import guard, main
 from steelseg.data.mask_csv import SEPARATE
 
-HEAVY = ("torch", "numpy", "pydantic", "cv2", "timm", "zarr")
+HEAVY = ("torch", "numpy", "pydantic", "cv2", "timm", "zarr", "optuna")
 # Of the standard library, beyond what argparse needs: quick beside torch, slow beside --help.
 SLOW = ("dataclasses", "inspect", "pathlib", "typing", "importlib.metadata")
 

@@ -7,6 +7,7 @@ run(load_config("configs/smoke.yaml", ["data.root=input"]), out="outputs/first")
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from steelseg.deployment.bundle import MadeFrom, bundle_run
 from steelseg.deployment.export import ExportPlan, export_run
 from steelseg.deployment.exported import Check, Export, Format
 from steelseg.deployment.repository import Server, write_repository
-from steelseg.errors import DataError
+from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.first_look import Looks
@@ -32,6 +33,7 @@ from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
 from steelseg.reporting.report import report_run
 from steelseg.run_folder import RunFolder, default_run_path
+from steelseg.search.record import Search
 from steelseg.training.augment_preview import preview_augmentation as preview_augmentation
 from steelseg.training.train import choose_folds, train_run
 
@@ -221,6 +223,27 @@ def bench(
 def repository(bundle_dir: Path | str, out: Path | str, *, server: Server) -> Path:
     """Write a bundle for an inference server; see `deployment.repository.write_repository`."""
     return write_repository(Path(bundle_dir), Path(out), server=server)
+
+
+def search(
+    config: Config,
+    out: Path | str = Path("outputs/search"),
+    *,
+    folds: Sequence[int] = (0,),
+    minutes: float | None = None,
+) -> Search:
+    """Search settings; see `steelseg.search.search.search_run`.
+
+    Raises:
+        ConfigError: if Optuna is not installed, or what `search_run` refuses.
+    """
+    if find_spec("optuna") is None:
+        raise ConfigError(
+            "steelseg search needs Optuna, which is not installed: pip install 'steelseg[search]'."
+        )
+    from steelseg.search.search import search_run
+
+    return search_run(config, Path(out), folds=folds, minutes=minutes)
 
 
 def run(

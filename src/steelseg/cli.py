@@ -20,8 +20,8 @@ from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.serving import add_serve
-from steelseg.commands.training import add_oof, add_run, add_train
-from steelseg.errors import SteelsegError, Stopped
+from steelseg.commands.training import add_oof, add_run, add_search, add_train
+from steelseg.errors import SteelsegError, Stopped, is_out_of_memory
 
 # What a disk or its rights refuse is no bug of ours.
 _FOR_THE_USER = frozenset(
@@ -40,13 +40,6 @@ _FOR_THE_USER = frozenset(
         errno.EROFS,
         errno.ESTALE,
     )
-)
-
-# How torch says that memory is short: on a processor, on a GPU, and of a lost worker.
-_NO_MEMORY = (
-    *("DefaultCPUAllocator", "not enough memory"),
-    *("out of memory", "_STATUS_ALLOC_FAILED"),
-    "by signal: Killed",
 )
 
 _LESS_MEMORY = (
@@ -75,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: steelseg {args.command} takes no settings: {settings[0]}", file=sys.stderr)
         return 2
     args.settings = settings
-    return guard(lambda: args.run(args))
+    return guard(lambda: args.run(args), reword=args.reword)
 
 
 def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) -> int:
@@ -99,13 +92,13 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         # The reader of our output has gone, as `| head` does.
         return 1
     except (MemoryError, OSError, RuntimeError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             print(f"error: {reword(_LESS_MEMORY)}", file=sys.stderr)
             return 1
         if not isinstance(error, OSError) or error.errno not in _FOR_THE_USER:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}.{_way_out(error)}", file=sys.stderr)
+        print(f"error: {place}{error.strerror}.{reword(_way_out(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(reword("interrupted; a run that was begun goes on with --resume"), file=sys.stderr)
@@ -119,13 +112,6 @@ def _way_out(error: OSError) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     return " Make room and give the command again; training goes on with --resume."
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was short."""
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return True
-    return any(words in str(error) for words in _NO_MEMORY)
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
@@ -147,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_precrop(commands)
     add_augment_preview(commands)
     add_train(commands)
+    add_search(commands)
     add_oof(commands)
     add_tune(commands)
     add_evaluate(commands)

@@ -1,7 +1,7 @@
 """Every setting: one YAML file, frozen sections, unknown names refused.
 
-A file holds the sections `data`, `model`, `train`, `postprocess`, `tune` and `inference`; what
-it leaves out keeps the default below. On the command line any setting is `section.name=value`.
+A file holds the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference` and `search`;
+what it leaves out keeps the default below. On the command line any setting is `section.name=value`.
 Components never see these classes: stages unpack them into plain arguments.
 """
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from steelseg.config_search import SearchConfig
 from steelseg.config_section import Cost, Pixels, Probability, Section
 from steelseg.config_train import TrainConfig
 
@@ -249,6 +250,7 @@ class Config(Section):
     postprocess: PostprocessConfig = PostprocessConfig()
     tune: TuneConfig = TuneConfig()
     inference: InferenceConfig = InferenceConfig()
+    search: SearchConfig = SearchConfig()
 
     @model_validator(mode="after")
     def _one_value_a_class(self) -> Self:

@@ -55,7 +55,7 @@ def build_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        lines = [f"  {_explain(fault)}" for fault in error.errors()]
+        lines = [f"  {explain(fault)}" for fault in error.errors()]
         raise ConfigError("\n".join([f"Wrong settings in {source}:", *lines])) from None
 
 
@@ -75,18 +75,23 @@ def _lay_over(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"The value of '{override[:60]}' is not YAML: {reason}") from None
 
 
-def _explain(fault: Any) -> str:
+def explain(fault: Any) -> str:
     """Turn one pydantic fault into a line that names the setting."""
     # Beyond section and name pydantic adds union branches and list positions.
     name = ".".join(str(part) for part in fault["loc"][:2])
     if fault["type"] == "extra_forbidden":
         known = [*setting_names(), *(() if "." in name else Config.model_fields)]
-        near = difflib.get_close_matches(name, known, n=1)
-        return f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ".")
+        return f"{name}: {no_such_setting(name, known)}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if not name or fault["type"] == "value_error":
         return f"{name}: {message}." if name else f"{message}."
     return f"{name}: {message}, got {str(fault['input'])[:60]}"
+
+
+def no_such_setting(name: str, known: Sequence[str]) -> str:
+    """Say that there is no such setting, and which known one is meant."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return "no such setting" + (f"; did you mean {near[0]}?" if near else ".")
 
 
 def _reason(error: Exception) -> str:

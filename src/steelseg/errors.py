@@ -11,6 +11,15 @@ The command line prints these as one line and exits with 1. Any other exception 
 ours and keeps its traceback.
 """
 
+import errno
+
+# How torch says that memory is short: on a processor, on a GPU, and of a lost worker.
+_NO_MEMORY = (
+    *("DefaultCPUAllocator", "not enough memory"),
+    *("out of memory", "_STATUS_ALLOC_FAILED"),
+    "by signal: Killed",
+)
+
 
 class SteelsegError(Exception):
     """The root of every error that a user can cause and mend."""
@@ -43,3 +52,10 @@ class Stopped(KeyboardInterrupt):
         """Take the number of the signal."""
         super().__init__(signum)
         self.signum = signum
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory was short."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(error) for words in _NO_MEMORY)

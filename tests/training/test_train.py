@@ -500,3 +500,27 @@ def test_a_fold_that_does_not_exist_is_refused(fold):
     """Folds count from 0."""
     with pytest.raises(ConfigError, match=f"--fold {fold}: data.num_folds=3 makes folds 0 to 2"):
         choose_folds([fold], 3)
+
+
+def test_what_is_told_of_each_epoch_can_end_the_training(root, tmp_path, make_config):
+    """Once the epoch is saved; a fold that resumes tells of the epochs before, and goes on."""
+    config, told = make_config(root, "train.epochs=3"), []
+
+    def until_the_second(fold, row):
+        told.append((fold, int(row["epoch"])))
+        if row["epoch"] == 2:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        train_run(config, tmp_path / "run", folds=[1], after_epoch=until_the_second)
+    assert told == [(1, 1), (1, 2)]
+    assert len(read_history(tmp_path / "run" / "fold_1" / "history.csv")) == 2
+    told.clear()
+    train_run(
+        *(config, tmp_path / "run"),
+        folds=[1],
+        go_on=True,
+        after_epoch=lambda fold, row: told.append((fold, int(row["epoch"]))),
+    )
+
+    assert told == [(1, 1), (1, 2), (1, 3)]

@@ -43,7 +43,7 @@ def add_command(
         description=run.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run, takes_settings=takes_settings)
+    parser.set_defaults(run=run, takes_settings=takes_settings, reword=str)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Commands that train: run, train, oof."""
+"""Commands that train: run, train, oof, search."""
 
 import argparse
 
@@ -98,4 +98,70 @@ def _run_oof(args: argparse.Namespace) -> int | None:
     from steelseg.api import oof
 
     oof(args.run_dir, args.settings, folds=args.fold, npy=args.npy)
+    return None
+
+
+def add_search(commands: Commands) -> None:
+    """Add `steelseg search`."""
+    parser = add_command(commands, _run_search, "try settings, and find the best")
+    # Interrupted, it goes on by itself.
+    parser.set_defaults(reword=_with_the_same_command)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--out",
+        type=path,
+        default="outputs/search",
+        metavar="DIR",
+        help="the folder of the search; default %(default)s",
+    )
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="trials in all; default search.trials"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="stop after the epoch in which so many have passed; the same command goes on",
+    )
+    parser.add_argument(
+        "--fold",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="K",
+        help="folds that each trial trains; default 0",
+    )
+
+
+def _with_the_same_command(text: str) -> str:
+    """Say how a search goes on."""
+    return text.replace("with --resume", "with the same command")
+
+
+def _run_search(args: argparse.Namespace) -> int | None:
+    """Try settings from a space, each in a training of its own, and find the best.
+
+    Section search of the settings names what is tried. Trials that fall behind, or whose network
+    is slower than search.min_images_per_second, are given up. Killed at any time, the same command
+    goes on.
+
+    Reads  data.root, and data.precropped_dir in mode precropped
+    Writes DIR/study.db, trial_NNNN/ (a run folder each), best.yaml, report.html
+
+    Example: steelseg search configs/mine.yaml --trials 40
+             steelseg run outputs/search/best.yaml --out outputs/best
+    """
+    from steelseg.api import search
+    from steelseg.errors import ConfigError
+    from steelseg.search.record import table
+
+    if args.trials is not None:
+        args.settings.append(f"search.trials={args.trials}")
+    if args.minutes is not None and not args.minutes > 0:
+        raise ConfigError(f"--minutes {args.minutes:g}: give a number above 0.")
+    found = search(load(args), args.out, folds=args.fold, minutes=args.minutes)
+    print(table(found))
+    if found.best is not None:
+        print(f"wrote {args.out / 'best.yaml'}, the settings of trial {found.best.number}")
+    print(f"wrote {args.out / 'report.html'}")
     return None

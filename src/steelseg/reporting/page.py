@@ -31,11 +31,12 @@ class Gap:
         return self.reason
 
 
-def render(view: Mapping[str, Any]) -> str:
-    """Fill in the page.
+def render(view: Mapping[str, Any], template: str = "report.html.j2") -> str:
+    """Fill in a page.
 
     Args:
-        view: What report.html.j2 names.
+        view: What the template names.
+        template: Name of the page in `templates/`.
     """
     templates = files("steelseg.reporting") / "templates"
     environment = Environment(
@@ -56,7 +57,7 @@ def render(view: Mapping[str, Any]) -> str:
         duration=duration,
         color=color,
     )
-    return environment.get_template("report.html.j2").render(view).lstrip()
+    return environment.get_template(template).render(view).lstrip()
 
 
 def number(value: Value) -> str:

@@ -4,7 +4,7 @@ Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,11 @@ from steelseg.training.setup import (
 )
 from steelseg.training.soup import cook_soup
 from steelseg.training.starting import start_from
-from steelseg.training.stop import noting_signals
+from steelseg.training.stop import StopNote, noting_signals
+
+AfterEpoch = Callable[[int, Mapping[str, float]], None]
+"""Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that
+resumes, also of the epochs before. What it raises ends the training, which can be resumed."""
 
 
 def train_run(
@@ -44,6 +48,7 @@ def train_run(
     folds: Sequence[int] | None = None,
     go_on: bool = False,
     checkpoint: Path | None = None,
+    after_epoch: AfterEpoch = lambda _fold, _row: None,
 ) -> None:
     """Train folds of a run.
 
@@ -53,6 +58,7 @@ def train_run(
         folds: Which folds; None trains all.
         go_on: Resume folds that were begun and skip those that are done.
         checkpoint: Resume the one fold of `folds` from this file.
+        after_epoch: Told of each epoch; may end the training.
 
     Raises:
         ConfigError: if a fold does not exist, or was trained already and `go_on` is False.
@@ -64,13 +70,7 @@ def train_run(
     folds = choose_folds(folds, config.data.num_folds)
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
     run = RunFolder(path)
-    groups: dict[str, str] = {}
-    if run.folds_csv.exists():
-        # Folds that are dealt need no search for strips that look alike.
-        labels = load_labels(config.data)
-    else:
-        inspection = refuse_faults(config.data.root, inspect_data(config.data))
-        labels, groups = inspection.labels, inspection.groups
+    labels, groups = _read_labels(config, run)
     source = window_source(config, labels)
     fold_of = _settle_folds(config, run, labels, groups)
     if run.config_yaml.exists():
@@ -86,7 +86,35 @@ def train_run(
     if config.model.encoder.startswith("mit_"):
         run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
     for fold in folds:
-        _train_fold(config, run, labels, fold_of, fold, source=source, checkpoint=checkpoint)
+        _train_fold(
+            *(config, run, labels, fold_of, fold),
+            source=source,
+            checkpoint=checkpoint,
+            after_epoch=after_epoch,
+        )
+
+
+def deal_folds(config: Config, run: RunFolder) -> None:
+    """Write folds.csv of a run that has none, as its training would.
+
+    Raises:
+        DataError: if the data set has a fault.
+        ConfigError: if the folds cannot be dealt.
+    """
+    if run.folds_csv.exists():
+        return
+    labels, groups = _read_labels(config, run)
+    fold_of = _settle_folds(config, run, labels, groups)
+    write_folds(run.folds_csv, fold_of, _present(labels), groups)
+
+
+def _read_labels(config: Config, run: RunFolder) -> tuple[Labels, dict[str, str]]:
+    """The labels of a data set, and which strips look alike where the folds are yet to be dealt."""
+    if run.folds_csv.exists():
+        # Folds that are dealt need no search for strips that look alike.
+        return load_labels(config.data), {}
+    inspection = refuse_faults(config.data.root, inspect_data(config.data))
+    return inspection.labels, inspection.groups
 
 
 def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
@@ -148,6 +176,7 @@ def _train_fold(
     *,
     source: Windows,
     checkpoint: Path | None,
+    after_epoch: AfterEpoch,
 ) -> None:
     """Train one fold from where it stands."""
     train, files = config.train, FoldFiles(run.fold(fold))
@@ -173,6 +202,8 @@ def _train_fold(
     loss, later_loss = losses(config)
     title = f"fold {fold} epoch validation"
     validate = validation_pass(config, labels, val_ids, learner, loss, title)
+    for row in done.history:
+        after_epoch(fold, row)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         cook_soup(config, run, files, learner, done, origin, validate)
@@ -198,7 +229,7 @@ def _train_fold(
             settle=epochs.settle,
             validate=validate,
             note=note,
-            report=partial(_report, config, run, fold),
+            report=partial(_report, config, run, fold, note, after_epoch),
         )
     cook_soup(config, run, files, learner, done, origin, validate)
     run.say(
@@ -217,7 +248,13 @@ def _fill(
 
 
 def _report(
-    config: Config, run: RunFolder, fold: int, row: dict[str, float], scores: Scores
+    config: Config,
+    run: RunFolder,
+    fold: int,
+    note: StopNote,
+    after_epoch: AfterEpoch,
+    row: dict[str, float],
+    scores: Scores,
 ) -> None:
     """Tell of an epoch: a line, the table and an event; loudly of classes never found."""
     epoch, epochs = int(row["epoch"]), config.train.epochs
@@ -233,3 +270,6 @@ def _report(
         run.warn(
             f"fold {fold}: no strip with {names} was found. Dice hides this; see image recall."
         )
+    if note.signum is None:
+        # What it raises must not hide that someone asked to stop; a resumed fold tells again.
+        after_epoch(fold, row)

@@ -1,0 +1,1 @@
+"""Searching settings: trials, their study, what came of them."""
