@@ -98,6 +98,16 @@ def test_every_strip_is_told_with_its_reason(run, more):
     assert "no strip was kept" in (run / "training_log.txt").read_text()
 
 
+def test_a_class_that_is_never_found_is_warned_of(run, more):
+    """Its strips are kept as clean and would teach to miss it."""
+    nothing = (*KEEP_ALL[:2], "postprocess.threshold=[0.51, 1]")
+    out = pseudo(run, nothing, images=more)
+
+    assert set(verdicts_of(out).values()) == {KEPT}
+    log = (run / "training_log.txt").read_text()
+    assert "class 2. A network that never finds a class calls its strips clean" in log
+
+
 def test_precision_chooses_on_the_held_out_strips_of_other_folds(run, more):
     """What it keeps of them is right as often as was asked for, or nothing is kept."""
     oof(run)

@@ -24,6 +24,7 @@ from pathlib import Path
 from steelseg import __version__
 from steelseg.atomic import replacing_folder, write_bytes
 from steelseg.config import Config
+from steelseg.data.annotations import Labels
 from steelseg.data.check import load_labels
 from steelseg.data.copies import Candidate, find_copies
 from steelseg.data.folds import read_fold_numbers, read_folds
@@ -38,7 +39,13 @@ from steelseg.inference.forward import ForwardPlan
 from steelseg.inference.journal import open_journal
 from steelseg.inference.labelling import Finding, label_strips, make_judge, verdicts
 from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
-from steelseg.inference.pseudo_report import describe_fold, never_trusted, plain, report_fold
+from steelseg.inference.pseudo_report import (
+    describe_fold,
+    lacking_classes,
+    never_trusted,
+    plain,
+    report_fold,
+)
 from steelseg.inference.settings import forward_plan
 from steelseg.inference.sources import tuned_settings
 from steelseg.inference.teachers import Teachers
@@ -89,7 +96,8 @@ def pseudo_run(
     runs = _open_runs(config, [run, *teachers], tuple(overrides))
     digests = [{fold: member.sha256 for fold, member in one.members.items()} for one in runs]
     settings = mask_settings(config, tuned_settings(run, digests[0]))
-    candidates = _find_candidates(config, run, images)
+    labels = load_labels(config.data)
+    candidates = _find_candidates(config, run, labels, images)
     trusts = _settle_trust(config, runs, digests)
     identity = {
         "networks": digests,
@@ -118,7 +126,7 @@ def pseudo_run(
             write_bytes(folder / "folds.csv", run.folds_csv.read_bytes())
             content = _index(config, runs, settings, images, trusts, found)
             write_index(folder, content)
-    _tell(config, run, trusts, found)
+    _tell(config, run, labels, trusts, found)
     return out
 
 
@@ -172,12 +180,13 @@ def _refuse_other_fold(path: Path, fold: int) -> None:
         )
 
 
-def _find_candidates(config: Config, run: RunFolder, images: Path) -> dict[str, Candidate]:
+def _find_candidates(
+    config: Config, run: RunFolder, labels: Labels, images: Path
+) -> dict[str, Candidate]:
     """Look at every image, and find those that are labelled strips."""
     if not (image_ids := list_images(images)):
         raise DataError(f"{images} holds no .jpg, .jpeg or .png file.")
-    data = config.data
-    known = list(load_labels(data).sizes)
+    data, known = config.data, list(labels.sizes)
     read_folds(run.folds_csv, image_ids=known, num_folds=data.num_folds)
     candidates = find_copies(
         images,
@@ -275,6 +284,7 @@ def _index(
 def _tell(
     config: Config,
     run: RunFolder,
+    labels: Labels,
     trusts: Mapping[int, FoldTrust],
     found: Mapping[int, Mapping[str, Finding]],
 ) -> None:
@@ -290,4 +300,11 @@ def _tell(
             run.warn(
                 f"fold {fold}: no strip was kept, so it cannot be trained with these labels. "
                 "Lower pseudo.agreement and pseudo.confidence, or use a better run."
+            )
+        elif lacking := lacking_classes(strips, labels):
+            names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
+            run.warn(
+                f"fold {fold}: no strip that was kept shows {names}. A network that never finds a "
+                "class calls its strips clean, and teaches that. pseudo.precision holds this "
+                "against the truth."
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from steelseg.data.annotations import Labels
 from steelseg.data.pseudo_labels import KEPT
 from steelseg.evaluation.held_out_trust import FoldTrust
 from steelseg.inference.labelling import COPY, DISAGREE, UNSURE, Finding
@@ -59,6 +60,13 @@ def never_trusted(trust: FoldTrust, class_names: Sequence[str]) -> list[str]:
     """Name the classes whose masks no sureness makes right often enough."""
     pairs = zip(class_names, trust.trust.found, strict=True)
     return [name for name, least in pairs if math.isinf(least)]
+
+
+def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
+    """Name the class ids that labelled strips show, but none that was kept."""
+    kept = [one.masks for one in found.values() if one.verdict == KEPT]
+    shown = {class_id for _, class_id in labels.runs}
+    return sorted(k for k in shown if not any(masks[k - 1] for masks in kept))
 
 
 def _share(value: float) -> str:
