@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from steelseg.api import oof, pseudo
+from steelseg.cli import main
 from steelseg.data.folds import read_fold_numbers
 from steelseg.data.images import read_image
 from steelseg.data.pseudo_labels import KEPT, read_pseudo_labels, read_verdicts
@@ -51,6 +52,21 @@ def test_each_fold_has_the_word_of_its_own_networks(run, more):
         for image_id in labels.sizes:
             np.testing.assert_array_equal(labels.draw(image_id), alone(more / image_id))
     assert read_fold_numbers(out / "folds.csv") == read_fold_numbers(run / "folds.csv")
+
+
+def test_the_command_prints_a_line_a_fold(run, more, capsys):
+    """And the folder, as the last one; a mistake is one line."""
+    assert main(["pseudo", str(run), "--images", str(more), *KEEP_ALL]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" strips kept")[0] for line in lines[:2]] == [
+        "fold 0: 4 of 4",
+        "fold 1: 4 of 4",
+    ]
+    assert lines[2] == f"wrote {run / 'pseudo'}"
+    both = ["pseudo.precision=0.9", "pseudo.confidence=0.5"]
+    assert main(["pseudo", str(run), "--images", str(more), *both]) == 1
+    assert "set one of them to null" in capsys.readouterr().err
 
 
 def test_a_strip_that_duplicates_a_labelled_one_enters_no_fold(run, more, tmp_path, capsys):

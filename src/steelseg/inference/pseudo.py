@@ -292,9 +292,10 @@ def _tell(
     for fold, strips in found.items():
         told = describe_fold(strips, trusts[fold], class_names=config.data.names)
         run.say(f"fold {fold}: {told}")
-        for name in never_trusted(trusts[fold], config.data.names):
+        if untrusted := never_trusted(trusts[fold], config.data.names):
             run.warn(
-                f"fold {fold}: no mask of {name} is trusted; pseudo.precision is out of reach."
+                f"fold {fold}: no mask of {', '.join(untrusted)} is trusted, because none reaches "
+                f"pseudo.precision={config.pseudo.precision}."
             )
         if not any(one.verdict == KEPT for one in strips.values()):
             run.warn(
@@ -305,6 +306,6 @@ def _tell(
             names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
             run.warn(
                 f"fold {fold}: no strip that was kept shows {names}. A network that never finds a "
-                "class calls its strips clean, and teaches that. pseudo.precision holds this "
-                "against the truth."
+                "class calls its strips clean, and teaches that; pseudo.precision=0.9 holds its "
+                "word against the truth."
             )

@@ -48,10 +48,9 @@ def describe_fold(
     for channel, held in enumerate(trust.held_out):
         lines.append(
             f"  {class_names[channel]}: on held-out strips {held.masks_trusted} of {held.masks} "
-            f"masks are trusted, from {_share(trust.trust.found[channel])} on, "
-            f"{_share(held.precision)} of their pixels right; {held.absences_trusted} of "
-            f"{held.absences} absences, from {_share(trust.trust.absent[channel])} on, "
-            f"{_share(held.absences_right)} right"
+            f"masks are trusted{_from(trust.trust.found[channel], held.precision)}, and "
+            f"{held.absences_trusted} of {held.absences} absences"
+            f"{_from(trust.trust.absent[channel], held.absences_right)}"
         )
     return "\n".join(lines)
 
@@ -69,9 +68,9 @@ def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
     return sorted(k for k in shown if not any(masks[k - 1] for masks in kept))
 
 
-def _share(value: float) -> str:
-    """Three decimals; "-" for what is out of reach or not defined."""
-    return f"{value:.3f}" if math.isfinite(value) else "-"
+def _from(least: float, right: float) -> str:
+    """From what sureness on, and the share that is right; nothing where none is trusted."""
+    return f" (from {least:.3f} on; {right:.3f} right)" if math.isfinite(least) else ""
 
 
 def plain(value: Any) -> Any:
