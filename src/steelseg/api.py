@@ -30,6 +30,7 @@ from steelseg.evaluation.tuned import Tuned, is_open
 from steelseg.inference.manifest import Backend
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
+from steelseg.inference.pseudo import pseudo_run
 from steelseg.progress import progress as show
 from steelseg.reporting.report import report_run
 from steelseg.run_folder import RunFolder, default_run_path
@@ -182,6 +183,24 @@ def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:
     """Write report.html of a run; see `steelseg.reporting.report.report_run`."""
     run_folder = RunFolder(Path(run_dir))
     return report_run(run_folder.load_config(tuple(overrides)), run_folder)
+
+
+def pseudo(
+    run_dir: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    images: Path | str,
+    out: Path | str | None = None,
+    teachers: Sequence[Path | str] = (),
+) -> Path:
+    """Label the strips of a folder by the networks of a run; see `inference.pseudo.pseudo_run`."""
+    return pseudo_run(
+        RunFolder(Path(run_dir)),
+        overrides,
+        images=Path(images),
+        out=Path(out) if out else None,
+        teachers=[RunFolder(Path(teacher)) for teacher in teachers],
+    )
 
 
 def bundle(

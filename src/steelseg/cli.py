@@ -20,7 +20,7 @@ from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
 from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
 from steelseg.commands.serving import add_serve
-from steelseg.commands.training import add_oof, add_run, add_search, add_train
+from steelseg.commands.training import add_oof, add_pseudo, add_run, add_search, add_train
 from steelseg.errors import SteelsegError, Stopped, is_out_of_memory
 
 # What a disk or its rights refuse is no bug of ours.
@@ -141,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_report(commands)
     add_predict(commands)
+    add_pseudo(commands)
     add_watch(commands)
     add_export(commands)
     add_bundle(commands)

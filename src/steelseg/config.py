@@ -1,7 +1,8 @@
 """Every setting: one YAML file, frozen sections, unknown names refused.
 
-A file holds the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference` and `search`;
-what it leaves out keeps the default below. On the command line any setting is `section.name=value`.
+A file holds the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference`, `pseudo` and
+`search`; what it leaves out keeps the default below. On the command line any setting is
+`section.name=value`.
 Components never see these classes: stages unpack them into plain arguments.
 """
 
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from steelseg.config_pseudo import PseudoConfig
 from steelseg.config_search import SearchConfig
 from steelseg.config_section import Cost, Pixels, Probability, Section
 from steelseg.config_train import TrainConfig
@@ -250,6 +252,7 @@ class Config(Section):
     postprocess: PostprocessConfig = PostprocessConfig()
     tune: TuneConfig = TuneConfig()
     inference: InferenceConfig = InferenceConfig()
+    pseudo: PseudoConfig = PseudoConfig()
     search: SearchConfig = SearchConfig()
 
     @model_validator(mode="after")
@@ -260,6 +263,7 @@ class Config(Section):
             **{f"postprocess.{k}": v for k, v in self.postprocess},
             "tune.cost_miss": self.tune.cost_miss,
             "tune.cost_false_alarm": self.tune.cost_false_alarm,
+            "pseudo.confidence": self.pseudo.confidence,
         }
         for name, value in per_class.items():
             if isinstance(value, tuple) and len(value) != classes:

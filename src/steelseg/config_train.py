@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from steelseg.config_section import Probability, Section
+from steelseg.data.mixture import largest_part
 from steelseg.models.loss_terms import parse_loss
 
 
@@ -104,6 +105,12 @@ class TrainConfig(Section):
     """How much more often a clean crop is drawn that hard_negatives is sure of; with
     sampling=positives, how often beside a crop with a defect."""
 
+    pseudo_labels: Path | None = None
+    """Folder that `steelseg pseudo` wrote: fold K also learns from its fold_K. null: from none."""
+
+    pseudo_share: float = Field(0.25, gt=0, lt=1)
+    """Largest share of a batch that pseudo-labelled samples have."""
+
     average: Literal["none", "ema", "last", "swa", "soup"] = "none"
     """Weights that are validated and kept. ema: a moving mean over steps. last: the mean of the
     last `average_epochs`. swa: that, at a rate that is held. soup: of the best `average_epochs`,
@@ -150,4 +157,13 @@ class TrainConfig(Section):
     def _a_soup_needs_every_epoch(self) -> Self:
         if self.average == "soup" and self.save_best_only:
             raise ValueError("average=soup averages checkpoints, so it needs save_best_only=false")
+        return self
+
+    @model_validator(mode="after")
+    def _a_share_is_a_sample_at_least(self) -> Self:
+        if self.pseudo_labels and largest_part(self.pseudo_share, self.batch_size_train) == 0:
+            raise ValueError(
+                f"pseudo_share={self.pseudo_share} of batch_size_train={self.batch_size_train} is "
+                "less than one sample, so no pseudo-label would ever be seen; raise one of them"
+            )
         return self

@@ -1,4 +1,4 @@
-"""Commands that train: run, train, oof, search."""
+"""Commands that train: run, train, oof, pseudo, search."""
 
 import argparse
 
@@ -164,4 +164,46 @@ def _run_search(args: argparse.Namespace) -> int | None:
     if found.best is not None:
         print(f"wrote {args.out / 'best.yaml'}, the settings of trial {found.best.number}")
     print(f"wrote {args.out / 'report.html'}")
+    return None
+
+
+def add_pseudo(commands: Commands) -> None:
+    """Add `steelseg pseudo`."""
+    parser = add_command(commands, _run_pseudo, "label strips that nobody has labelled")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--images", type=path, metavar="DIR", required=True, help="folder of unlabelled strips"
+    )
+    parser.add_argument("--out", type=path, metavar="OUT", help="default RUN/pseudo")
+    parser.add_argument(
+        "--teachers",
+        type=path,
+        nargs="+",
+        metavar="RUN",
+        default=[],
+        help="more runs with the same folds, which must agree",
+    )
+
+
+def _run_pseudo(args: argparse.Namespace) -> int | None:
+    """Label strips by the networks of a run, to train on with train.pseudo_labels=OUT.
+
+    Every fold gets labels of its own, by networks that never saw its held-out strips. A strip is
+    kept only if its flips, and all runs, agree on every class (pseudo.agreement) and are sure of it
+    (pseudo.confidence, or pseudo.precision on held-out strips). Copies of labelled strips are left
+    out. Given again after a kill, it goes on where it was.
+
+    Reads  RUN/fold_K/best_model.safetensors, RUN/folds.csv, RUN/postprocess.json, DIR, data.root;
+           RUN/fold_K/oof_predictions.zarr with pseudo.precision
+    Writes OUT: index.json, folds.csv, fold_K/train.csv, fold_K/strips.csv
+
+    Example: steelseg pseudo outputs/first --images input/test_images
+             steelseg train configs/full.yaml train.pseudo_labels=outputs/first/pseudo
+    """
+    from steelseg.api import pseudo
+
+    written = pseudo(
+        args.run_dir, args.settings, images=args.images, out=args.out, teachers=args.teachers
+    )
+    print(f"wrote {written}")
     return None

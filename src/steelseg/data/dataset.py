@@ -23,6 +23,7 @@ from steelseg.data.annotations import Labels
 from steelseg.data.batch_memory import BatchMemory
 from steelseg.data.crops import Box, around_defect, crop_boxes
 from steelseg.data.images import read_image
+from steelseg.data.mixture import Extra, lay_out
 from steelseg.data.transforms import Augmentation, needs_processes
 
 Key = tuple[int, int]
@@ -217,6 +218,7 @@ class EpochBatches(Sampler[list[Key]]):
         *,
         seed: int,
         chances: NDArray[np.float64] | None = None,
+        extra: Extra | None = None,
     ) -> None:
         """Start at epoch 0 and its first batch; set `epoch` and `begin` for others.
 
@@ -225,24 +227,38 @@ class EpochBatches(Sampler[list[Key]]):
             batch_size: Samples a batch.
             seed: Of the order.
             chances: Chance of each sample to be drawn, with replacement; None takes each once.
+            extra: Samples that come on top, with indices from `num_samples` on.
         """
         self._num_samples = num_samples
         self._chances = chances
-        self._batch_size = batch_size
+        self._extra = extra
+        self._batches = lay_out(num_samples, extra, batch_size=batch_size)
         self._seed = seed
         self.epoch = 0
         self.begin = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
-        rng = np.random.default_rng([self._seed, self.epoch])
-        order = rng.permutation(self._num_samples)
-        if self._chances is not None:
-            order = rng.choice(self._num_samples, size=self._num_samples, p=self._chances)
+        order = _draw(
+            np.random.default_rng([self._seed, self.epoch]), self._num_samples, self._chances
+        )
+        others = order[:0]
+        if self._extra is not None:
+            # A generator of its own, so that the first kind comes as it does without the others.
+            rng = np.random.default_rng([self._seed, self.epoch, 1])
+            others = _draw(rng, self._extra.num_samples, self._extra.chances) + self._num_samples
+        ends = np.cumsum(self._batches, axis=0)
         for batch in range(self.begin, len(self)):
-            part = order[batch * self._batch_size : (batch + 1) * self._batch_size]
-            yield [(self.epoch, int(index)) for index in part]
+            parts = zip((order, others), ends[batch], self._batches[batch], strict=True)
+            indices = np.concatenate([kind[end - count : end] for kind, end, count in parts])
+            yield [(self.epoch, int(index)) for index in indices]
 
     def __len__(self) -> int:
-        whole, rest = divmod(self._num_samples, self._batch_size)
-        # Batch normalisation has no variance over one sample, so a last single one sits out.
-        return whole + (rest > 1 or whole == 0)
+        return len(self._batches)
+
+
+def _draw(
+    rng: np.random.Generator, count: int, chances: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """All samples in any order, or as many by their chances."""
+    order = rng.permutation(count)
+    return order if chances is None else rng.choice(count, size=count, p=chances)

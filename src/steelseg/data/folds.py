@@ -13,7 +13,7 @@ before the single images of their stratum, which then level the folds as far as 
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -219,6 +219,21 @@ def read_fold_numbers(path: Path) -> dict[str, int]:
         DataError: if the file is damaged.
     """
     return {row.image_id: row.fold for row in _read_rows(path)}
+
+
+def seen_in_training(path: Path, *, trained_fold: int, image_ids: Iterable[str]) -> list[str]:
+    """Name the images that a network was trained on, sorted.
+
+    Args:
+        path: folds.csv of its run.
+        trained_fold: Its fold.
+        image_ids: The images to look for; those that the file does not name were never seen.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    fold_of = read_fold_numbers(path)
+    return sorted(i for i in image_ids if fold_of.get(i, trained_fold) != trained_fold)
 
 
 def read_groups(path: Path) -> dict[str, str]:

@@ -30,10 +30,13 @@ def suspicion(probs_chw: NDArray[np.uint8]) -> float:
     Returns:
         In [0, 1].
     """
-    return (
-        max(float(cv2.blur(np.ascontiguousarray(p), (_BLOCK, _BLOCK)).max()) for p in probs_chw)
-        / 255
-    )
+    return max(suspicions(probs_chw))
+
+
+def suspicions(probs_chw: NDArray[np.uint8]) -> list[float]:
+    """The highest mean probability of a block of 8x8 pixels of each class; see `suspicion`."""
+    blurred = (cv2.blur(np.ascontiguousarray(p), (_BLOCK, _BLOCK)) for p in probs_chw)
+    return [float(hw.max()) / 255 for hw in blurred]
 
 
 def choose_cut(suspicions: NDArray[np.float64], *, miss_rate: float) -> float:

@@ -104,8 +104,8 @@ def _lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise DataError(
-            f"{path} is in use: another process predicts into this folder. Wait for it, or give "
-            "another --output-dir."
+            f"{path} is in use: another process predicts into this folder. Wait for it, or name "
+            "another folder."
         ) from None
     except OSError:
         return

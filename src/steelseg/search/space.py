@@ -23,6 +23,7 @@ Drawn = Mapping[str, str | int | float]
 # Settings that a search cannot choose, or whole sections of them, and why.
 _FIXED = {
     "search": "is how the search itself goes",
+    "pseudo": "changes no score of a training; it is how steelseg pseudo labels strips",
     "tune": "changes no score of a training; it is chosen by steelseg tune",
     "train.monitor": "says which score counts, and scores of two kinds cannot be compared",
     "data.root": "says which strips are scored, which must be the same in every trial",

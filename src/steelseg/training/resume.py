@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from steelseg.atomic import write_bytes
 from steelseg.config import Config, PostprocessConfig, TuneConfig
+from steelseg.config_pseudo import PseudoConfig
 from steelseg.config_search import SearchConfig
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -40,6 +41,7 @@ _MAY_CHANGE = {
     "inference": {"cascade", "ensemble", "gate", "submission_form", "tta"},
     "tune": set(TuneConfig.model_fields),
     "search": set(SearchConfig.model_fields),
+    "pseudo": set(PseudoConfig.model_fields),
 }
 
 # Means of weights that do not ask which epoch is the last.

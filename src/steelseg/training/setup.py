@@ -8,6 +8,7 @@ from torch import nn
 
 from steelseg.config import Config
 from steelseg.data.annotations import Labels
+from steelseg.data.crops import Box
 from steelseg.data.dataset import (
     EpochBatches,
     FolderReader,
@@ -16,6 +17,7 @@ from steelseg.data.dataset import (
     list_samples,
 )
 from steelseg.data.images import read_image
+from steelseg.data.mixture import Extra
 from steelseg.data.store import open_store
 from steelseg.data.strip_changes import Donors
 from steelseg.data.transforms import find_augmentation
@@ -35,6 +37,7 @@ from steelseg.training.fold import Validate, seed_batch
 from steelseg.training.freezing import parameter_groups
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.training.pseudo_samples import MarkedWindows, PseudoSamples, join_labels
 from steelseg.training.sampling import sample_chances
 
 
@@ -52,22 +55,20 @@ def window_source(config: Config, labels: Labels) -> Windows:
 
 
 def training_samples(
-    config: Config, labels: Labels, image_ids: list[str], source: Windows, fold: int
+    config: Config,
+    labels: Labels,
+    image_ids: list[str],
+    source: Windows,
+    fold: int,
+    pseudo: PseudoSamples | None = None,
 ) -> tuple[SampleDataset, EpochBatches]:
     """The samples of a fold, and the order in which its epochs visit them."""
     data, train = config.data, config.train
-    samples = list_samples(labels, image_ids, crop=None if data.mode == "full" else data.crop)
+    crop = None if data.mode == "full" else data.crop
+    samples = list_samples(labels, image_ids, crop=crop)
     seed = train.seed + fold
-    dataset = SampleDataset(
-        labels,
-        samples,
-        source,
-        augmentation=find_augmentation(
-            train.augmentation, donors=Donors(labels, image_ids, source.read)
-        ),
-        seed=seed,
-        centre_defects=train.centre_defects,
-    )
+    # Pseudo-labelled strips give no defects away, so that their share of a batch is what it says.
+    donors = Donors(labels, image_ids, source.read)
     chances = sample_chances(
         labels,
         samples,
@@ -75,8 +76,44 @@ def training_samples(
         hard_negatives=train.hard_negatives,
         hard_negative_weight=train.hard_negative_weight,
     )
-    order = EpochBatches(len(samples), train.batch_size_train, seed=seed, chances=chances)
+    others, extra = _extra_samples(config, pseudo)
+    if pseudo is not None:
+        labels, source = join_labels(labels, pseudo), MarkedWindows(source, pseudo.source)
+    dataset = SampleDataset(
+        labels,
+        samples + others,
+        source,
+        augmentation=find_augmentation(train.augmentation, donors=donors),
+        seed=seed,
+        centre_defects=train.centre_defects,
+    )
+    order = EpochBatches(
+        len(samples), train.batch_size_train, seed=seed, chances=chances, extra=extra
+    )
     return dataset, order
+
+
+def _extra_samples(
+    config: Config, pseudo: PseudoSamples | None
+) -> tuple[list[tuple[str, Box]], Extra | None]:
+    """Windows of pseudo-labelled strips, and how they come into batches."""
+    if pseudo is None:
+        return [], None
+    data, train = config.data, config.train
+    crop = None if data.mode == "full" else data.crop
+    samples = list_samples(pseudo.labels, list(pseudo.labels.sizes), crop=crop)
+    if train.sampling == "positives":
+        samples = [sample for sample in samples if pseudo.labels.draw(*sample).any()]
+    if not samples:
+        return [], None
+    chances = sample_chances(
+        pseudo.labels,
+        samples,
+        sampling=train.sampling,
+        hard_negatives=None,
+        hard_negative_weight=0,
+    )
+    return samples, Extra(len(samples), train.pseudo_share, chances)
 
 
 def losses(config: Config) -> tuple[Loss, Loss]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from steelseg.data.folds import read_fold_numbers
+from steelseg.data.folds import seen_in_training
 from steelseg.errors import ConfigError
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
@@ -58,9 +58,7 @@ def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> No
     folds_csv = path.parent.parent / "folds.csv"
     if not folds_csv.exists():
         return
-    fold_of = read_fold_numbers(folds_csv)
-    seen = sorted(i for i in held_out if fold_of.get(i, trained_fold) != trained_fold)
-    if seen:
+    if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
             f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
             "holds out, so its score would flatter. Start from a run with the same folds: same "

@@ -23,6 +23,11 @@ from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.epochs import Epochs
 from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs
 from steelseg.training.loader import BatchLoader
+from steelseg.training.pseudo_samples import (
+    PseudoSamples,
+    load_pseudo_samples,
+    with_pseudo_labels,
+)
 from steelseg.training.resume import pick_up, settings_difference
 from steelseg.training.sampling import with_negatives
 from steelseg.training.setup import (
@@ -73,6 +78,11 @@ def train_run(
     labels, groups = _read_labels(config, run)
     source = window_source(config, labels)
     fold_of = _settle_folds(config, run, labels, groups)
+    # What the last fold would be refused for shows before the first is trained.
+    pseudo = {
+        fold: load_pseudo_samples(config, labels, fold, held_out=_held_out(labels, fold_of, fold))
+        for fold in folds
+    }
     if run.config_yaml.exists():
         # What may change on the way holds for the later stages too.
         run.keep_config(config)
@@ -89,6 +99,7 @@ def train_run(
         _train_fold(
             *(config, run, labels, fold_of, fold),
             source=source,
+            pseudo=pseudo[fold],
             checkpoint=checkpoint,
             after_epoch=after_epoch,
         )
@@ -167,6 +178,11 @@ def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
     return {image_id: labels.present(image_id) for image_id in labels.sizes}
 
 
+def _held_out(labels: Labels, fold_of: dict[str, int], fold: int) -> list[str]:
+    """The strips that a fold does not train on."""
+    return [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
+
+
 def _train_fold(
     config: Config,
     run: RunFolder,
@@ -175,15 +191,17 @@ def _train_fold(
     fold: int,
     *,
     source: Windows,
+    pseudo: PseudoSamples | None,
     checkpoint: Path | None,
     after_epoch: AfterEpoch,
 ) -> None:
     """Train one fold from where it stands."""
     train, files = config.train, FoldFiles(run.fold(fold))
     train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
-    val_ids = [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
-    dataset, order = training_samples(config, labels, train_ids, source, fold)
+    val_ids = _held_out(labels, fold_of, fold)
+    dataset, order = training_samples(config, labels, train_ids, source, fold, pseudo)
     seen = with_negatives(fingerprint(labels, fold_of), train.hard_negatives)
+    seen = with_pseudo_labels(seen, pseudo)
     origin = Origin(fold, config.model_dump(mode="json"), seen)
     learner, done = pick_up(
         run,
@@ -208,8 +226,9 @@ def _train_fold(
         run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
         cook_soup(config, run, files, learner, done, origin, validate)
         return
+    others = f" and {len(pseudo.labels.sizes)} pseudo-labelled ones" if pseudo else ""
     run.say(
-        f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips, "
+        f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips{others}, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
     on_gpu = learner.device.type == "cuda"
