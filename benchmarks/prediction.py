@@ -1,6 +1,7 @@
 """Prediction from image files to submission rows, beside a plain reading of the baseline.
 
-    python benchmarks/prediction.py RUN --images DIR [--strips 24] [--rounds 2] [--threads 2]
+    python benchmarks/prediction.py RUN --images DIR [--labels CSV] [--strips 32] [--clean 0.47]
+                                    [--rounds 2] [--threads 2]
 
 `reference` loops over the strips as most repositories do: OpenCV decodes, the network runs in eager
 float32 and row-major, each class is thresholded, its components are filtered one by one, the usual
@@ -8,7 +9,12 @@ function writes the run lengths. Ours is `steelseg predict` with bundles of one 
 checkpoint and whatever RUN/export holds, and each with the first look of RUN/cascade.json where
 there is one. Every side has the same weights, threshold 0.5, min_size 200, strips and threads;
 each runs in a process of its own, in turns, and the best round counts, without its start-up. Rows
-that are not the reference's are counted. Prints JSON.
+that are not the reference's are counted.
+
+What a first look spares hangs on how many strips are clean. With --labels, the train.csv of DIR,
+strips are chosen so that the share --clean of them is, 0.47 as in Kaggle's training set; DIR should
+be strips that no network was trained on. What the first look misses and skips of them is counted,
+beside its cross-fitted figures of RUN/cascade.json. Prints JSON.
 """
 
 import argparse
@@ -18,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -39,7 +46,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path, metavar="RUN")
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--strips", type=int, default=24)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--strips", type=int, default=32)
+    parser.add_argument("--clean", type=float, default=0.47)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -74,6 +83,8 @@ def compare(args, sides, folder):
     seconds = {side: [] for side in sides}
     rows = {}
     common = ["--images", args.images, "--strips", args.strips, "--threads", args.threads]
+    if args.labels:
+        common += ["--labels", args.labels, "--clean", args.clean]
     for _ in range(args.rounds):
         for side in sides:
             words = [args.run_dir, *common, "--side", side, folder]
@@ -87,6 +98,8 @@ def compare(args, sides, folder):
     return {
         "strips": args.strips,
         "threads": args.threads,
+        "mix": mix(args),
+        "first_look": first_look(args),
         "reference_rows_with_a_mask": f"{shown} of {len(rows['reference'])}",
         "sides": {
             side: {
@@ -99,10 +112,78 @@ def compare(args, sides, folder):
     }
 
 
+def defective(args):
+    """Names of the images that have a defect."""
+    with args.labels.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert "ImageId" in rows[0], "expected a train.csv of the form ImageId,ClassId,EncodedPixels"
+    return {row["ImageId"] for row in rows if row["EncodedPixels"]}
+
+
+def choose(args):
+    """The strips, the same in every process: any, or so many clean ones, as they lie by name."""
+    paths = sorted(args.images.iterdir())
+    if not args.labels:
+        return [paths[place % len(paths)] for place in range(args.strips)]
+    found = defective(args)
+    clean = round(args.strips * args.clean)
+    groups = (([p for p in paths if p.name not in found], clean),)
+    groups += (([p for p in paths if p.name in found], args.strips - clean),)
+    chosen = [group[place % len(group)] for group, count in groups for place in range(count)]
+    return sorted(chosen, key=lambda path: path.name)
+
+
+def mix(args):
+    """How many of the strips are clean; None where nobody knows."""
+    if not args.labels:
+        return None
+    clean = sum(path.name not in defective(args) for path in choose(args))
+    return {"clean": clean, "defective": args.strips - clean, "share_clean": clean / args.strips}
+
+
+def first_look(args):
+    """What the first look does, cross-fitted where it was chosen and counted on these strips."""
+    cascade = args.run_dir / "cascade.json"
+    if not cascade.exists():
+        return None
+    known = json.loads(cascade.read_text())
+    answer = {name: known[name] for name in ("cut", "miss_rate", "cross_fitted")}
+    if args.labels:
+        found = defective(args)
+        skipped = [path.name for path in choose(args) if is_skipped(args.run_dir, path)]
+        missed = sum(name in found for name in skipped)
+        answer["these_strips"] = {"missed": missed, "skipped": len(skipped) - missed}
+    return answer
+
+
+@cache
+def is_skipped(run_dir, path):
+    """Whether the first look finds a strip clean."""
+    from steelseg.data.images import read_image
+    from steelseg.evaluation.first_look import suspicion_of
+    from steelseg.inference.settings import forward_plan
+
+    first, looks = looker(run_dir)
+    image_hwc = read_image(path, channels=first.config.data.channels)
+    batch = (("",), image_hwc[None])
+    ((*_, probs_chw, presence_c),) = looks.predict_open([batch], forward_plan(first.config))
+    by_presence = first.config.model.is_classifier
+    return suspicion_of(probs_chw, presence_c, by_presence=by_presence) < first.cut
+
+
+@cache
+def looker(run_dir):
+    """The first look of a run, loaded."""
+    from steelseg.inference.ensemble import Ensemble
+    from steelseg.inference.sources import open_source
+
+    first = open_source(run_dir).first
+    return first, Ensemble([first.member], sequential=False, device=torch.device("cpu"))
+
+
 def one_side(args, name, folder):
     """Seconds and rows of one side, once it is warm."""
-    paths = sorted(args.images.iterdir())
-    paths = [paths[place % len(paths)] for place in range(args.strips)]
+    paths = choose(args)
     predict = reference(args.run_dir) if name == "reference" else ours(folder / name)
     with tempfile.TemporaryDirectory() as out:
         # Linked once each, so that a few strips can stand for many.

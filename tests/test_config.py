@@ -338,6 +338,35 @@ def test_an_override_into_something_that_is_no_section_is_refused(tmp_path):
         load(tmp_path, "train: 5", "train.epochs=3")
 
 
+def test_a_classifier_settles_what_leaves_no_choice():
+    """Its settings hold the answers, so that whoever reads them need not know."""
+    config = build_config({"model": {"arch": "classifier"}})
+
+    assert config.model.presence_head
+    assert config.train.monitor == "presence"
+    assert build_config(config.model_dump()) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model.presence_head=false", "presence_head=false denies"),
+        ("train.monitor=dice", "train.monitor=dice judges masks"),
+        ("inference.gate=soft", "inference.gate=soft holds presence against masks"),
+        ("train.presence_weight=0", "nothing to learn"),
+    ],
+)
+def test_a_classifier_takes_no_settings_that_contradict_it(override, fault):
+    with pytest.raises(ConfigError, match=fault):
+        build_config({"model": {"arch": "classifier"}}, [override])
+
+
+def test_presence_is_monitored_where_there_is_a_head():
+    build_config({}, ["train.monitor=presence", "model.presence_head=true"])
+    with pytest.raises(ConfigError, match="which the network does not have"):
+        build_config({}, ["train.monitor=presence"])
+
+
 def test_a_configuration_is_read_only():
     """A run is what its config.yaml says."""
     with pytest.raises(ValidationError, match="frozen"):

@@ -275,6 +275,8 @@ def run(
 ) -> Path:
     """Do the whole job: check, precrop, train, oof, tune, evaluate, predict, report.
 
+    Of a classifier that is check, precrop, train, oof, evaluate: it makes no masks.
+
     Each stage prints its own command, by which it can be run again alone.
 
     Args:
@@ -303,6 +305,11 @@ def run(
     train(config, path, folds=chosen, resume=resume)
     _announce(f"steelseg oof {place}{flags}")
     oof(path, folds=chosen)
+    if config.model.is_classifier:
+        _announce(f"steelseg evaluate {place}")
+        evaluate(path, overlays=overlays)
+        print(f"a classifier makes no masks; it looks first: steelseg cascade RUN --first {place}")
+        return path
     if is_open(config):
         _announce(f"steelseg tune {place}")
         tune(path)

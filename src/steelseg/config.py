@@ -135,9 +135,17 @@ class ModelConfig(Section):
     """The network."""
 
     arch: Literal[
-        "unet", "unetplusplus", "fpn", "linknet", "pspnet", "deeplabv3", "deeplabv3plus"
+        "unet",
+        "unetplusplus",
+        "fpn",
+        "linknet",
+        "pspnet",
+        "deeplabv3",
+        "deeplabv3plus",
+        "classifier",
     ] = "unet"
-    """Architecture, as segmentation-models-pytorch builds it."""
+    """Architecture, as segmentation-models-pytorch builds it. classifier: an encoder that tells
+    which classes are on the image and makes no masks, the first look of `steelseg cascade`."""
 
     encoder: str = "efficientnet-b3"
     """Any encoder of segmentation-models-pytorch, or `tu-NAME` for one of timm's."""
@@ -146,7 +154,8 @@ class ModelConfig(Section):
     """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
 
     presence_head: bool = False
-    """true also learns whether a class is on the image at all, for inference.gate."""
+    """true also learns whether a class is on the image at all, for inference.gate. A classifier
+    has nothing else, so arch=classifier makes it true."""
 
     init_from: Path | None = None
     """A run folder, whose same fold is taken, or a checkpoint, to start every weight from that
@@ -156,6 +165,20 @@ class ModelConfig(Section):
     @classmethod
     def _none_is_a_word(cls, value: str | None) -> str | None:
         return None if value in (None, "none", "None", "") else value
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the network makes no masks."""
+        return self.arch == "classifier"
+
+    @model_validator(mode="after")
+    def _a_classifier_tells_presence(self) -> Self:
+        if self.is_classifier and not self.presence_head:
+            raise ValueError(
+                "arch=classifier tells presence and nothing else, which presence_head=false "
+                "denies; leave presence_head out, or choose another arch"
+            )
+        return self
 
 
 class PostprocessConfig(Section):
@@ -255,6 +278,18 @@ class Config(Section):
     pseudo: PseudoConfig = PseudoConfig()
     search: SearchConfig = SearchConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_classifier_brings_settings(cls, content: Any) -> Any:
+        """Settle what a classifier leaves no choice about, where nothing else was asked for."""
+        model = content.get("model") if isinstance(content, dict) else None
+        if not (isinstance(model, dict) and model.get("arch") == "classifier"):
+            return content
+        train = content.get("train", {})
+        if isinstance(train, dict):
+            train = {"monitor": "presence", **train}
+        return {**content, "model": {"presence_head": True, **model}, "train": train}
+
     @model_validator(mode="after")
     def _one_value_a_class(self) -> Self:
         classes = self.data.num_classes
@@ -276,6 +311,36 @@ class Config(Section):
             raise ValueError(
                 f"inference.gate={self.inference.gate} needs a network that was trained with "
                 "model.presence_head=true; train one, or use inference.gate=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_classifier_makes_no_masks(self) -> Self:
+        if not self.model.is_classifier:
+            return self
+        if self.inference.gate != "none":
+            raise ValueError(
+                f"inference.gate={self.inference.gate} holds presence against masks, which "
+                "model.arch=classifier does not make; use inference.gate=none"
+            )
+        if self.train.monitor != "presence":
+            raise ValueError(
+                f"train.monitor={self.train.monitor} judges masks, which model.arch=classifier "
+                "does not make; leave it out, or use train.monitor=presence"
+            )
+        if not self.train.presence_weight:
+            raise ValueError(
+                "train.presence_weight=0 leaves model.arch=classifier nothing to learn; use a "
+                "weight above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _presence_is_monitored_where_it_is(self) -> Self:
+        if self.train.monitor == "presence" and not self.model.presence_head:
+            raise ValueError(
+                "train.monitor=presence judges a presence head, which the network does not have; "
+                "use model.presence_head=true, or train.monitor=dice"
             )
         return self
 

@@ -82,7 +82,8 @@ class TrainConfig(Section):
     """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""
 
     presence_weight: float = Field(0.5, ge=0)
-    """Weight of the presence head's cross-entropy beside the loss; read with presence_head."""
+    """Weight of the presence head's cross-entropy beside the loss; read with presence_head. A
+    classifier learns by it alone: `loss` and `later_loss` are for masks."""
 
     augmentation: str | tuple[str, ...] = "flips"
     """A step, or a list of steps in order: none, flips, light (flips, brightness), brightness,
@@ -128,9 +129,11 @@ class TrainConfig(Section):
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
 
-    monitor: Literal["dice", "swept_dice"] = "dice"
+    monitor: Literal["dice", "swept_dice", "presence"] = "dice"
     """Chooses the best epoch. dice: at postprocess.threshold, 0.5 before tuning. swept_dice: with
-    the threshold and smallest mask that suit each class best in that epoch, as after tuning."""
+    the threshold and smallest mask that suit each class best in that epoch, as after tuning.
+    presence: mean over the classes of the average precision of a presence head's answers, which
+    is what a classifier has."""
 
     early_stopping: int = Field(0, ge=0)
     """Stop after this many epochs without a better validation Dice; 0 never stops early."""

@@ -51,6 +51,19 @@ def test_every_architecture_computes_the_same_in_every_format(arch, tmp_path):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
+def test_a_classifier_is_exported_as_one_cell(tmp_path):
+    """Pixels are a view that the reader makes, not a map in the file."""
+    model = make("classifier")
+
+    for path in write(model, tmp_path):
+        network = load_exported(path, multiple=model.multiple, amp=False)
+        images = make_pixels(2, 1, 50, 130)
+        with torch.inference_mode():
+            expected, found = model(images), network(images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert found[0].stride()[2:] == (0, 0)
+
+
 def test_a_network_that_pools_to_a_grid_needs_one_size(tmp_path):
     """The grid is cut for the size that is exported; on another, ONNX Runtime would fail."""
     with pytest.raises(ConfigError, match=r"pspnet.*--fixed-size"):

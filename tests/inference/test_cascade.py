@@ -28,12 +28,17 @@ class Levels:
         self.shown = []
 
     def predict(self, batches, plan):
+        for *strip, _presence_c in self.predict_open(batches, plan):
+            yield tuple(strip)
+
+    def predict_open(self, batches, plan):
         for image_ids, images_nhwc in batches:
             self.shown.append((plan.tta, image_ids))
             for image_id, image_hwc in zip(image_ids, images_nhwc, strict=True):
                 level = image_hwc[0, 0, 0] / 255
                 shape = 2, *image_hwc.shape[:2]
-                yield image_id, image_hwc, np.full(shape, level, np.float32)
+                presence_c = np.full(2, level / 100, np.float32)
+                yield image_id, image_hwc, np.full(shape, level, np.float32), presence_c
 
 
 @pytest.fixture
@@ -47,6 +52,23 @@ def looks():
 # The sample that the run would take the form from is not in the bundle.
 FORM = "inference.submission_form=ImageId_ClassId,EncodedPixels"
 OUTS = ("plain_out", "run_out", "bundle_out", "all_out")
+
+
+def test_a_classifier_looks_by_its_presence():
+    """Which is not rounded: 0.0009 and 0.0011 are the same level of a pixel."""
+    looks = Cascade(
+        Levels(),
+        Levels(),
+        first_plan=ForwardPlan(),
+        cut=0.001,
+        batch_size=2,
+        num_classes=2,
+        by_presence=True,
+    )
+
+    predicted = list(looks.predict(strips([23, 28]), ForwardPlan()))
+
+    assert [bool(p[2].any()) for p in predicted] == [False, True]
 
 
 def strips(levels, width=16):
@@ -84,17 +106,18 @@ def test_strips_of_two_sizes_are_not_stacked(looks):
 
 
 def test_a_long_run_of_clean_strips_does_not_pile_up(looks):
-    """The first of a hundred clean strips comes out long before the last goes in."""
+    """The first of many clean strips comes out long before the last goes in."""
     drawn = []
 
     def draw():
-        for batch in strips([0] * 100):
+        for batch in strips([0] * 500):
             drawn.append(batch)
             yield batch
 
     next(looks.predict(draw(), ForwardPlan()))
 
-    assert len(drawn) <= 32
+    # The group that comes out, and those that either look has ahead of it.
+    assert len(drawn) <= 5 * 32
 
 
 @pytest.fixture

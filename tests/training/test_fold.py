@@ -14,6 +14,7 @@ from steelseg.training.fold import (
     FoldFiles,
     Origin,
     Progress,
+    _is_better,
     is_done,
     run_epochs,
     save_resumable,
@@ -72,7 +73,7 @@ def run(folder, dices, *, learner=None, progress=None, broken=(), **settings):
         ORIGIN,
         epochs=progress.epoch + len(dices),
         train=train,
-        validate=lambda _: (0.5, make_scores(next(expected)), None),
+        validate=lambda _: (0.5, make_scores(next(expected)), {}),
         note=StopNote(),
         report=lambda _row, _scores: None,
         **chosen,
@@ -91,6 +92,15 @@ def test_the_best_model_is_of_the_epoch_with_the_best_dice(tmp_path):
     state = load_checkpoint(tmp_path / "best_model.safetensors").state
     assert (state["epoch"], state["dice"], state["fold"]) == (2, 0.7, 3)
     assert (progress.best_epoch, progress.best_dice, progress.epoch) == (2, 0.7, 4)
+
+
+def test_among_epochs_of_equal_presence_the_loss_decides():
+    """A classifier orders few strips perfectly long before it is sure of them."""
+    progress = Progress(best_dice=1.0, best_epoch=1, history=[{"val_presence": 1, "val_loss": 0.4}])
+
+    for presence, loss, is_better in ((1.0, 0.3, True), (1.0, 0.4, False), (0.9, 0.1, False)):
+        row = {"val_presence": presence, "val_dice": 0.5, "val_loss": loss}
+        assert _is_better(row, progress) is is_better
 
 
 def test_the_best_model_of_a_hopeless_fold_is_its_first(tmp_path):

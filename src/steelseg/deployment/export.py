@@ -47,7 +47,9 @@ from steelseg.deployment.exported import (
 from steelseg.deployment.parity import Compared, compare
 from steelseg.deployment.quantize import choose_strips
 from steelseg.errors import CheckpointError, ConfigError, ExportError
+from steelseg.evaluation.gate import Gate
 from steelseg.evaluation.postprocess import MaskSettings
+from steelseg.evaluation.presence import one_pixel, shown, without_sizes
 from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings, read_tuned
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network, batches
@@ -151,6 +153,11 @@ class _Strips:
         data = self.config.data
         return read_image(data.root / "train_images" / image_id, channels=data.channels)
 
+    def truth(self, image_id: str) -> NDArray[np.bool_]:
+        """What masks are held against, mask_chw; of a classifier, as one pixel."""
+        mask_chw = self.labels.draw(image_id)
+        return shown(mask_chw) if self.config.model.is_classifier else mask_chw
+
     def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
         """Draw strips that show every class and none, held out by the fold or trained on."""
         present = {
@@ -195,8 +202,8 @@ def _export_fold(
                 strips.read,
                 batch_size=config.train.batch_size_val,
             ),
-            truth=strips.labels.draw,
-            gate=gate_of(config, settings),
+            truth=strips.truth,
+            gate=_gate(config, settings),
             to_mask=mask_maker(settings),
             plan=forward_plan(config),
         )
@@ -269,7 +276,15 @@ def _mask_settings(config: Config, run: RunFolder, fold: int, digest: str) -> Ma
             f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
             f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
         )
-    return mask_settings(config, tuned.settings if tuned else None)
+    settings = mask_settings(config, tuned.settings if tuned else None)
+    return without_sizes(settings) if config.model.is_classifier else settings
+
+
+def _gate(config: Config, settings: MaskSettings) -> Gate:
+    """The gate of the run; of a classifier presence as one pixel, which is all it says."""
+    if config.model.is_classifier:
+        return lambda _, presence_c: one_pixel(presence_c)
+    return gate_of(config, settings)
 
 
 def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFold]:

@@ -9,7 +9,7 @@ out-of-fold predictions tell about.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from steelseg.evaluation.held_out_masks import held_out_masks
 from steelseg.evaluation.metrics import count_pixels, score
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
 from steelseg.evaluation.parts import deal_parts
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.tuned import read_tuned
 from steelseg.progress import progress as show
 from steelseg.run_folder import RunFolder
@@ -52,6 +53,7 @@ def cascade_run(
     """
     if not 0 <= miss_rate < 1:
         raise ConfigError(f"--miss-rate {miss_rate:g}: expected a share from 0 to less than 1.")
+    refuse_classifier(config, run.path, what="to look at again")
     held_out = _open(config, run, gate=config.inference.gate)
     # Suspicion is of the probabilities before any gate.
     looks = _open(_fitting(config, run, first), first, gate="none")
@@ -62,16 +64,11 @@ def cascade_run(
             f"{run.path} has. Both need the same strips: steelseg oof {first.path}."
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
-    suspicion_of = {
-        image_id: suspicion(probs_chw)
-        for image_id, probs_chw, _ in show(
-            looks.read(held_out.fold_of), len(held_out), "first look"
-        )
-    }
+    suspicions = _suspicions(first.load_config(), looks, held_out.fold_of)
     part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
-    is_skipped = cross_fit(suspicion_of, is_defective, part_of, miss_rate=miss_rate)
+    is_skipped = cross_fit(suspicions, is_defective, part_of, miss_rate=miss_rate)
     found = count_looks(is_skipped, is_defective)
-    defective = np.array([s for i, s in suspicion_of.items() if is_defective[i]])
+    defective = np.array([s for i, s in suspicions.items() if is_defective[i]])
     cascade = Cascade(
         first=Path(os.path.relpath(first.path, run.path)).as_posix(),
         fold=chosen,
@@ -109,6 +106,17 @@ def _open(config: Config, run: RunFolder, *, gate: GateMode) -> HeldOut:
         num_folds=config.data.num_folds,
         gate=gate,
     )
+
+
+def _suspicions(
+    first_config: Config, looks: HeldOut, image_ids: Collection[str]
+) -> dict[str, float]:
+    """The suspicion of each strip, by image_id."""
+    if first_config.model.is_classifier:
+        # Kept beside the pixels, which need not be read.
+        return {i: float(looks.presence[i].max()) for i in image_ids}
+    strips = show(looks.read(image_ids), len(image_ids), "first look")
+    return {image_id: suspicion(probs_chw) for image_id, probs_chw, _ in strips}
 
 
 def _choose_fold(first: RunFolder, looks: HeldOut, fold: int | None) -> int:

@@ -87,7 +87,8 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     if counts_a.shape != counts_b.shape or (counts_a[..., 2] != counts_b[..., 2]).any():
         raise DataError(
             f"{run_a.path} and {run_b.path} were scored against other masks. Evaluate both on "
-            "the same train.csv: steelseg evaluate RUN."
+            "the same train.csv: steelseg evaluate RUN. Of a classifier presence is scored, which "
+            "compares with another classifier's alone."
         )
     draws_a, draws_b = draw_figures(counts_a), draw_figures(counts_b)
     figures_a, figures_b = (flatten(score(counts), prefix="") for counts in (counts_a, counts_b))

@@ -4,7 +4,8 @@ Reads  RUN/fold_K/oof_predictions.zarr, RUN/postprocess.json, data.root
 Writes RUN/metrics.json, RUN/scores.csv; on request RUN/overlays_oof/
 
 Of a tuned run every strip is judged with settings that were chosen without it, so that tuning
-cannot flatter. Nothing here needs the network.
+cannot flatter. A classifier is scored by what it tells, in `evaluation.classifier`. Nothing here
+needs the network.
 """
 
 import json
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from steelseg.atomic import write_text
 from steelseg.config import Config
 from steelseg.data.images import read_image
+from steelseg.evaluation.classifier import evaluate_classifier
 from steelseg.evaluation.component_recall import by_size, measure_components
 from steelseg.evaluation.curves import LevelCounts, calibration, precision_recall
 from steelseg.evaluation.held_out_masks import ToMask, held_out_masks
@@ -32,6 +34,7 @@ from steelseg.evaluation.metrics import (
     table,
 )
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.score_table import ScoreTable, write_scores
 from steelseg.evaluation.tuned import is_open, read_tuned
 from steelseg.inference.overlays import OverlayWriter
@@ -61,8 +64,11 @@ def evaluate_run(
 
     Raises:
         CheckpointError: if there are no predictions, or tuning is older than they are.
+        ConfigError: if a classifier shall draw.
         DataError: if train.csv has a fault.
     """
+    if overlays:
+        refuse_classifier(config, run.path, what="to draw")
     held_out = open_held_out(
         run,
         train_csv=config.data.root / "train.csv",
@@ -71,6 +77,8 @@ def evaluate_run(
         folds=folds,
         gate=config.inference.gate,
     )
+    if config.model.is_classifier:
+        return evaluate_classifier(config, run, held_out)
     tuned = read_tuned(run.postprocess_json)
     to_mask = held_out_masks(config, run, held_out, tuned)
     counted = _count(config, run, held_out, to_mask, overlays=overlays)

@@ -1,6 +1,7 @@
 """A cheap first look that tells which strips are surely clean, and how often it is wrong.
 
 A small network gives each strip a suspicion; strips below a cut are clean without a second look.
+The suspicion of a classifier is its presence, that of masks is where they are surest.
 The cut is chosen so that at most a given share of the defective strips lies below it.
 """
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.errors import DataError
+from steelseg.evaluation.postprocess import to_uint8
 
 # A defect of a few pixels fills a block of this side; noise of single pixels does not.
 _BLOCK = 8
@@ -35,8 +37,29 @@ def suspicion(probs_chw: NDArray[np.uint8]) -> float:
 
 def suspicions(probs_chw: NDArray[np.uint8]) -> list[float]:
     """The highest mean probability of a block of 8x8 pixels of each class; see `suspicion`."""
-    blurred = (cv2.blur(np.ascontiguousarray(p), (_BLOCK, _BLOCK)) for p in probs_chw)
-    return [float(hw.max()) / 255 for hw in blurred]
+    return [_surest(np.ascontiguousarray(probs_hw)) / 255 for probs_hw in probs_chw]
+
+
+def _surest(probs_hw: NDArray[np.uint8]) -> float:
+    """The highest mean of a block; of a classifier's map that is any pixel."""
+    low, high, *_ = cv2.minMaxLoc(probs_hw)
+    return high if low == high else float(cv2.blur(probs_hw, (_BLOCK, _BLOCK)).max())
+
+
+def suspicion_of(
+    probs_chw: NDArray[np.float32], presence_c: NDArray[np.float32], *, by_presence: bool
+) -> float:
+    """How likely a strip has a defect at all, by what a network says of it.
+
+    Args:
+        probs_chw: Probabilities in [0, 1]; not read of a classifier.
+        presence_c: Presence of each class; read of a classifier.
+        by_presence: Whether the network is a classifier.
+
+    Returns:
+        In [0, 1]. Presence is not rounded: most strips are surer than a 255th.
+    """
+    return float(presence_c.max()) if by_presence else suspicion(to_uint8(probs_chw))
 
 
 def choose_cut(suspicions: NDArray[np.float64], *, miss_rate: float) -> float:

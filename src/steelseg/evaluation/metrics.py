@@ -273,12 +273,13 @@ def flatten(scores: Scores, prefix: str = "val_") -> dict[str, float]:
     return row
 
 
-def table(scores: Scores, class_names: Sequence[str]) -> str:
+def table(scores: Scores, class_names: Sequence[str], *, columns: Sequence[str] = _COLUMNS) -> str:
     """Draw the figures as a text table: one line a class, then a line for all of them.
 
     Args:
         scores: What `score` gives.
         class_names: One name a class; a name of more than 12 characters is cut.
+        columns: Which to draw.
 
     Returns:
         Aligned lines without a line break at the end, "-" where a figure is undefined. "empty"
@@ -286,7 +287,9 @@ def table(scores: Scores, class_names: Sequence[str]) -> str:
         pairs, false alarms reads predicted/negative pairs; presence is their accuracy.
     """
     named = zip([*class_names, "all"], [*scores.per_class, scores.overall], strict=True)
-    rows = [_COLUMNS, *(_row(name, figures) for name, figures in named)]
+    places = [_COLUMNS.index(column) for column in columns]
+    every = [_COLUMNS, *(_row(name, figures) for name, figures in named)]
+    rows = [tuple(row[place] for place in places) for row in every]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_line(row, widths) for row in rows)
 

@@ -22,6 +22,7 @@ from steelseg.evaluation.metrics import count_pixels, dice
 from steelseg.evaluation.oof_store import HeldOut, open_held_out
 from steelseg.evaluation.parts import deal_parts
 from steelseg.evaluation.postprocess import MaskSettings, per_class
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.tuned import Tuned, is_open, write_tuned
 from steelseg.evaluation.tuning import (
     Ranking,
@@ -56,6 +57,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         ConfigError: if the settings leave nothing to choose.
         DataError: if train.csv has a fault, or one strip alone was predicted.
     """
+    refuse_classifier(config, run.path, what="to tune")
     if not is_open(config):
         raise ConfigError(
             "Every postprocess setting is given, so there is nothing to choose. Leave one open, "

@@ -95,9 +95,15 @@ class Ensemble:
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
         """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
-        (answer,) = self._mean([((), images_nhwc)], plan)
-        pairs = zip(*(part.cpu().numpy() for part in answer), strict=True)
+        pairs = zip(*self.answer_now(images_nhwc, plan), strict=True)
         return np.stack([self._gate(probs_chw, presence_c) for probs_chw, presence_c in pairs])
+
+    def answer_now(
+        self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What `predict_now` does before the gate, and presence_nc beside it."""
+        (answer,) = self._mean([((), images_nhwc)], plan)
+        return answer.probs_nchw.cpu().numpy(), answer.presence_nc.cpu().numpy()
 
     def _predict_chunks(
         self, batches: Iterable[Batch], plan: ForwardPlan
@@ -115,4 +121,6 @@ class Ensemble:
             answers = [predict_batch(network, images, plan, self._device) for _, images in chunk]
             pairs = zip(totals, answers, strict=True)
             totals = [Answer(*map(add, *pair)) for pair in pairs] if totals else answers
+        if len(self._members) == 1:
+            return totals
         return [Answer(*(part / len(self._members) for part in total)) for total in totals]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from steelseg.inference.stitching import predict_crops
 from steelseg.inference.tta import VIEWS, average_views
+from steelseg.models.classifier import sigmoid
 from steelseg.models.model import Output, split_output
 from steelseg.models.precision import autocast, half_type
 
@@ -78,7 +79,7 @@ def predict_batch(
         logits_nchw, presence_nc = split_output(network(part_nchw))
         if presence_nc is not None:
             presence.append(presence_nc.sigmoid())
-        return logits_nchw.sigmoid()
+        return sigmoid(logits_nchw)
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
     half = half_type(device) if plan.amp else None

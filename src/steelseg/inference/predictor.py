@@ -87,6 +87,7 @@ class Predictor:
                 cut=found.first.cut,
                 batch_size=self.batch_size,
                 num_classes=found.config.data.num_classes,
+                by_presence=found.first.config.model.is_classifier,
             )
         self.masks = found.masks
         self.sha256 = found.sha256

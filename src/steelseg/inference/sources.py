@@ -17,6 +17,7 @@ from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.postprocess import MaskSettings
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.tuned import mask_settings, read_tuned
 from steelseg.inference.bundle import open_bundle
 from steelseg.inference.manifest import MANIFEST, is_bundle
@@ -74,7 +75,7 @@ def open_source(
 
     Raises:
         CheckpointError: if there is no checkpoint, or one does not fit, or a bundle is damaged.
-        ConfigError: if an override is wrong.
+        ConfigError: if an override is wrong, or a network is a classifier.
         DataError: if postprocess.json is damaged.
     """
     if isinstance(place, str | Path) and Path(place).is_dir():
@@ -94,6 +95,8 @@ def open_source(
     if not paths:
         raise CheckpointError("No checkpoint was given.")
     members = tuple(checkpoint_member(Path(path)) for path in paths)
+    for member in members:
+        refuse_classifier(member.config, member.name, what="to predict")
     trained = members[0].config.model_dump()
     return _settle(build_config(trained, overrides, source=members[0].name), members)
 
@@ -101,6 +104,7 @@ def open_source(
 def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | None) -> Source:
     """A run folder: its trained folds, and what was tuned on them."""
     trained = run.load_config()
+    refuse_classifier(trained, run.path, what="to predict")
     config = build_config(trained.model_dump(), overrides, source=str(run.config_yaml))
     folds = folds or run.trained_folds(trained.data.num_folds)
     if not folds:

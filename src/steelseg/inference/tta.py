@@ -27,6 +27,9 @@ def average_views(predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, t
     """
     views = VIEWS[tta]
     total = predict(images_nchw)
+    if len(views) == 1:
+        # As it is: what is spread from one cell would take memory from here on.
+        return total
     for axes in views[1:]:
         total = total + torch.flip(predict(torch.flip(images_nchw, axes)), axes)
     return total / len(views)

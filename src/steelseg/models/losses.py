@@ -114,6 +114,19 @@ def presence_loss(logits_nc: Tensor, masks_nchw: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits_nc.float(), shown_nc.float())
 
 
+def classifier_loss(weight: float) -> Loss:
+    """Make the loss of a classifier: that of presence, whose logit every pixel has.
+
+    Args:
+        weight: Factor of it, `train.presence_weight`.
+    """
+
+    def loss(logits_nchw: Tensor, masks_nchw: Tensor, _valid_nchw: Tensor | None) -> Tensor:
+        return weight * presence_loss(logits_nchw[:, :, 0, 0], masks_nchw)
+
+    return loss
+
+
 def dice_loss(
     logits_nchw: Tensor,
     masks_nchw: Tensor,

@@ -3,7 +3,8 @@
 `StripNet` holds everything between a decoded image and its logits (scaling, normalisation,
 padding, the segmentation network), so training, prediction and an exported model cannot
 disagree about preprocessing. `core` is the part that is exported: it needs sizes that are
-multiples of `multiple`, to which `at_multiples` brings any strip.
+multiples of `multiple`, to which `at_multiples` brings any strip. The core of a classifier
+answers with one cell, which `at_multiples` spreads.
 """
 
 import difflib
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from steelseg.errors import ConfigError
+from steelseg.models.classifier import Classifier, PresenceHead, spread
 from steelseg.models.weights import is_file_name, load_encoder_weights
 
 ARCHITECTURES = {
@@ -31,6 +33,8 @@ ARCHITECTURES = {
     "deeplabv3plus": smp.DeepLabV3Plus,
 }
 
+CLASSIFIER = "classifier"
+"""The architecture without a decoder, which tells presence alone."""
 
 Output: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """logits_nchw, and logits_nc of presence where the network has a presence head."""
@@ -39,24 +43,6 @@ Output: TypeAlias = Tensor | tuple[Tensor, Tensor]
 def split_output(output: Output) -> tuple[Tensor, Tensor | None]:
     """logits_nchw and, of a network with a presence head, logits_nc of presence."""
     return output if isinstance(output, tuple) else (output, None)
-
-
-class PresenceHead(nn.Module):
-    """Whether a class is on the image at all: whether any cell of the deepest features shows it.
-
-    The maximum over cells means the same on a crop and on a strip of any length, where a mean
-    would thin out a small defect the more, the longer the strip.
-    """
-
-    def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.cells = nn.Conv2d(channels, num_classes, 1)
-
-    def forward(self, features_nchw: Tensor) -> Tensor:
-        """Logits of presence, shape (N, C)."""
-        logits: Tensor = self.cells(self.dropout(features_nchw))
-        return logits.amax(dim=(2, 3))
 
 
 class StripNet(nn.Module):
@@ -113,7 +99,7 @@ def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multi
     """Repeat the last row and column up to a multiple, and cut the answer to size again.
 
     Args:
-        core: From images to logits, same height and width.
+        core: From images to logits, same height and width, or one cell that stands for all pixels.
         images_nchw: Pixels, shape (N, channels, H, W), any type.
         multiple: What the sizes that `core` takes are multiples of.
 
@@ -122,6 +108,9 @@ def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multi
     """
     height, width = images_nchw.shape[-2:]
     logits_nchw, presence_nc = split_output(core(pad_to_multiple(images_nchw, multiple)))
+    # No other core answers with one cell: what it is given has a multiple of 32 of them.
+    if logits_nchw.shape[2:] == (1, 1):
+        logits_nchw = spread(logits_nchw, height, width)
     logits_nchw = logits_nchw[..., :height, :width]
     return logits_nchw if presence_nc is None else (logits_nchw, presence_nc)
 
@@ -151,7 +140,7 @@ def build_model(
     """Build a network, its encoder with the weights asked for.
 
     Args:
-        arch: A key of `ARCHITECTURES`.
+        arch: A key of `ARCHITECTURES`, or `CLASSIFIER`, which always has a presence head.
         encoder: An encoder of segmentation-models-pytorch, or `tu-NAME` of timm.
         encoder_weights: imagenet or another name on the model hub, a local file, or None.
         channels: Image channels, 1 or 3.
@@ -172,7 +161,7 @@ def build_model(
     )
     if encoder_weights is not None and local:
         load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
-    if presence_head:
+    if presence_head and arch != CLASSIFIER:
         # Where segmentation-models-pytorch has its classifier, so that it is called with it.
         depth = network.encoder.out_channels[-1]
         network.classification_head = PresenceHead(depth, num_classes)
@@ -186,7 +175,10 @@ def _build_network(
 ) -> Any:
     """Build the network as segmentation-models-pytorch does, or say what does not fit."""
     build = partial(
-        ARCHITECTURES[arch], encoder_name=encoder, in_channels=channels, classes=num_classes
+        _build_classifier if arch == CLASSIFIER else ARCHITECTURES[arch],
+        encoder_name=encoder,
+        in_channels=channels,
+        classes=num_classes,
     )
     if hub_weights is None:
         try:
@@ -207,6 +199,16 @@ def _build_network(
             f"({_first_line(error)}). Two ways out: model.encoder_weights=none trains from "
             "scratch, model.encoder_weights=PATH.safetensors reads a local file."
         ) from error
+
+
+def _build_classifier(
+    *, encoder_name: str, in_channels: int, classes: int, encoder_weights: str | bool | None
+) -> Classifier:
+    """An encoder with a presence head, from the arguments of segmentation-models-pytorch."""
+    encoder = smp.encoders.get_encoder(
+        encoder_name, in_channels=in_channels, depth=5, weights=encoder_weights
+    )
+    return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from steelseg.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.held_out_masks import held_out_masks
 from steelseg.evaluation.oof_store import open_held_out
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.score_table import read_scores
 from steelseg.evaluation.tuned import read_tuned
 from steelseg.reporting.dataset import must_be_there, read_statistics
@@ -39,8 +40,10 @@ def report_run(config: Config, run: RunFolder) -> Path:
         The page.
 
     Raises:
+        ConfigError: if the run is a classifier.
         DataError: if a file of the run or the data set is damaged.
     """
+    refuse_classifier(config, run.path, what="to show")
     data, command = config.data, f"steelseg report {run.path}"
     view = {
         "name": run.path.resolve().name,

@@ -49,7 +49,8 @@ class Epochs:
                 num_batches=len(order),
                 accumulate=train.accumulate,
                 gradient_clip=train.gradient_clip,
-                presence_weight=train.presence_weight,
+                # A classifier's loss is of presence already.
+                presence_weight=0.0 if self.config.model.is_classifier else train.presence_weight,
                 set_mode=partial(
                     set_training_mode,
                     freeze_encoder=epoch <= train.freeze_encoder_epochs,

@@ -34,7 +34,7 @@ class Progress:
     epoch: int = 0
     """Epochs done."""
     best_dice: float = -1.0
-    """Best validation Dice so far, of the kind that epochs are chosen by."""
+    """Best validation Dice so far, of the kind that epochs are chosen by; or presence."""
     best_epoch: int = 0
     """Epoch of the best Dice, from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -84,9 +84,9 @@ class FoldFiles:
 Train = Callable[[int, Position, Callable[[], None]], float]
 """Trains an epoch from a position on; calls back after each optimizer step; gives the loss."""
 
-Validate = Callable[[Callable[[], None]], tuple[float, Scores, float | None]]
-"""Gives validation loss, scores and, where it is what epochs are chosen by, the swept Dice; calls
-back after each batch."""
+Validate = Callable[[Callable[[], None]], tuple[float, Scores, dict[str, float]]]
+"""Gives validation loss, scores and, where it is not the Dice, the figure that epochs are chosen
+by, under the name of its column; calls back after each batch."""
 
 
 def seed_batch(seed: int, fold: int, epoch: int, step: int) -> None:
@@ -159,19 +159,28 @@ def _one_epoch(
     train_loss = train(epoch, progress.position, saver.after_step)
     settle(epoch)
     train_seconds = time.monotonic() - begin
-    val_loss, scores, swept_dice = validate(saver.stop_if_asked)
+    val_loss, scores, judged = validate(saver.stop_if_asked)
     rate = learner.optimizer.param_groups[0]["lr"]
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": train_loss}
-    row |= {"val_loss": val_loss, **flatten(scores)}
-    row |= {} if swept_dice is None else {"val_swept_dice": swept_dice}
+    row |= {"val_loss": val_loss, **flatten(scores), **judged}
     learner.schedule.after_epoch(monitored(row))
     row |= {"train_seconds": train_seconds, "seconds": time.monotonic() - begin}
     return row, scores
 
 
 def monitored(row: dict[str, float]) -> float:
-    """The Dice that epochs are chosen by."""
-    return row.get("val_swept_dice", row["val_dice"])
+    """The Dice that epochs are chosen by, or the presence."""
+    return row.get("val_presence", row.get("val_swept_dice", row["val_dice"]))
+
+
+def _is_better(row: dict[str, float], progress: Progress) -> bool:
+    """Whether an epoch is the best so far, before it goes into the history.
+
+    A classifier soon puts few strips into perfect order; among such epochs the loss decides.
+    """
+    if "val_presence" in row and monitored(row) == progress.best_dice:
+        return row["val_loss"] < progress.history[progress.best_epoch - 1]["val_loss"]
+    return monitored(row) > progress.best_dice
 
 
 def _is_stale(progress: Progress, early_stopping: int) -> bool:
@@ -207,7 +216,7 @@ def _record(
     """Write what the epoch brought: best model first, then the point to resume from."""
     progress.epoch, progress.position = int(row["epoch"]), Position()
     progress.history.append(row)
-    if monitored(row) > progress.best_dice:
+    if _is_better(row, progress):
         progress.best_dice, progress.best_epoch = monitored(row), progress.epoch
         state = {**asdict(origin), "epoch": progress.epoch, "dice": row["val_dice"]}
         save_checkpoint(files.best_model, Checkpoint(learner.judged.state_dict(), {}, state))

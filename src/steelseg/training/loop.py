@@ -16,6 +16,7 @@ from steelseg.errors import TrainingError
 from steelseg.evaluation.gate import Gate, open_gate
 from steelseg.evaluation.metrics import Scores, count_pixels, score
 from steelseg.evaluation.postprocess import to_uint8
+from steelseg.evaluation.presence import PresenceTally, shown
 from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
 from steelseg.models.losses import Loss, presence_loss
@@ -163,7 +164,9 @@ def validate(
     binarize: Binarize,
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
+    by_presence: bool = False,
     swept: SweptDice | None = None,
+    tally: PresenceTally | None = None,
 ) -> tuple[float, Scores]:
     """Predict strips as `steelseg predict` does and score them.
 
@@ -177,7 +180,9 @@ def validate(
         binarize: From probabilities to masks.
         device: Where the network is.
         after_batch: Called after each batch, where it can be stopped.
+        by_presence: Whether the network tells presence alone, which is scored as one pixel.
         swept: Also counts the strips, if given.
+        tally: Also counts their presence, if given.
 
     Returns:
         Mean loss over the strips, and the scores.
@@ -191,6 +196,11 @@ def validate(
     for image_ids, images_nhwc in batches:
         probs, presence = predict_batch(model, images_nhwc, plan, device)
         masks_nchw = np.stack([labels.draw(image_id) for image_id in image_ids])
+        if tally is not None:
+            for presence_c, truth_chw in zip(presence.cpu().numpy(), masks_nchw, strict=True):
+                tally.add(presence_c, truth_chw)
+        if by_presence:
+            probs, masks_nchw = presence[:, :, None, None], shown(masks_nchw)
         losses += [_strip_loss(loss, probs, masks_nchw)] * len(image_ids)
         answers = zip(probs.cpu().numpy(), presence.cpu().numpy(), strict=True)
         for truth_chw, answer in zip(masks_nchw, answers, strict=True):

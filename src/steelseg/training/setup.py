@@ -22,6 +22,7 @@ from steelseg.data.store import open_store
 from steelseg.data.strip_changes import Donors
 from steelseg.data.transforms import find_augmentation
 from steelseg.evaluation.metrics import Scores
+from steelseg.evaluation.presence import PresenceTally, without_sizes
 from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
 from steelseg.inference.forward import batches, images_at_once
@@ -29,7 +30,7 @@ from steelseg.inference.settings import forward_plan
 from steelseg.models.allocator import keep_freed_memory
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
-from steelseg.models.losses import Loss, build_loss
+from steelseg.models.losses import Loss, build_loss, classifier_loss
 from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
 from steelseg.training.averaging import Average
@@ -119,6 +120,8 @@ def _extra_samples(
 def losses(config: Config) -> tuple[Loss, Loss]:
     """The loss, and the one that follows it; the same where none does."""
     train = config.train
+    if config.model.is_classifier:
+        return (classifier_loss(train.presence_weight),) * 2
     first, later = (
         build_loss(
             text,
@@ -208,9 +211,13 @@ def validation_pass(
     # Flips would multiply the time of every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none")
     settings = mask_settings(config)
+    by_presence = config.model.is_classifier
+    if by_presence:
+        settings = without_sizes(settings)
 
-    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores, float | None]:
+    def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores, dict[str, float]]:
         swept = SweptDice() if config.train.monitor == "swept_dice" else None
+        tally = PresenceTally() if config.train.monitor == "presence" else None
         strips = batches(
             show(image_ids, len(image_ids), title),
             lambda image_id: read_image(folder / image_id, channels=channels),
@@ -226,8 +233,11 @@ def validation_pass(
             binarize=mask_maker(settings),
             device=learner.device,
             after_batch=after_batch,
+            by_presence=by_presence,
             swept=swept,
+            tally=tally,
         )
-        return loss_value, scores, swept.result() if swept else None
+        judges = {"val_swept_dice": swept, "val_presence": tally}
+        return loss_value, scores, {n: judge.result() for n, judge in judges.items() if judge}
 
     return score_strips

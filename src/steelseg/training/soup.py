@@ -54,9 +54,9 @@ def cook_soup(
 
     def judge(weights: Mapping[str, Tensor]) -> tuple[float, float]:
         average.load(weights, 1)
-        _, scores, swept_dice = validate(lambda: None)
+        _, scores, judged = validate(lambda: None)
         dice = scores.overall.dice
-        return dice if swept_dice is None else swept_dice, dice
+        return monitored({"val_dice": dice, **judged}), dice
 
     best = sorted(done.history, key=monitored, reverse=True)
     epochs = [int(row["epoch"]) for row in best[: config.train.average_epochs]]

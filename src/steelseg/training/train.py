@@ -18,6 +18,7 @@ from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_fol
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
 from steelseg.evaluation.metrics import Scores, never_found, table
+from steelseg.evaluation.presence import COLUMNS
 from steelseg.models.build import build_network
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.epochs import Epochs
@@ -223,7 +224,7 @@ def _train_fold(
     for row in done.history:
         after_epoch(fold, row)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
-        run.say(f"fold {fold}: done already, best Dice {done.best_dice:.4f}")
+        run.say(f"fold {fold}: done already, best {_kind(config)} {done.best_dice:.4f}")
         cook_soup(config, run, files, learner, done, origin, validate)
         return
     others = f" and {len(pseudo.labels.sizes)} pseudo-labelled ones" if pseudo else ""
@@ -252,7 +253,7 @@ def _train_fold(
         )
     cook_soup(config, run, files, learner, done, origin, validate)
     run.say(
-        f"fold {fold}: best Dice {done.best_dice:.4f} in epoch {done.best_epoch}, "
+        f"fold {fold}: best {_kind(config)} {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
     )
 
@@ -277,18 +278,29 @@ def _report(
 ) -> None:
     """Tell of an epoch: a line, the table and an event; loudly of classes never found."""
     epoch, epochs = int(row["epoch"]), config.train.epochs
+    figures = f"Dice {row['val_dice']:.4f}, on defects {row['val_dice_positive']:.4f}, "
+    if config.model.is_classifier:
+        figures = ""
+    if "val_presence" in row:
+        figures += f"presence {row['val_presence']:.4f}, "
+    columns = {"columns": COLUMNS} if config.model.is_classifier else {}
     run.say(
         f"fold {fold} epoch {epoch}/{epochs}: train loss {row['train_loss']:.4f}, "
-        f"val loss {row['val_loss']:.4f}, Dice {row['val_dice']:.4f}, "
-        f"on defects {row['val_dice_positive']:.4f}, {row['seconds']:.0f} s\n"
-        + table(scores, config.data.names)
+        f"val loss {row['val_loss']:.4f}, {figures}{row['seconds']:.0f} s\n"
+        + table(scores, config.data.names, **columns)
     )
     run.event("epoch", {"fold": fold, **row})
     if lost := never_found(scores):
         names = ", ".join(config.data.names[class_id - 1] for class_id in lost)
         run.warn(
-            f"fold {fold}: no strip with {names} was found. Dice hides this; see image recall."
+            f"fold {fold}: no strip with {names} was found. {_kind(config).capitalize()} hides "
+            "this; see image recall."
         )
     if note.signum is None:
         # What it raises must not hide that someone asked to stop; a resumed fold tells again.
         after_epoch(fold, row)
+
+
+def _kind(config: Config) -> str:
+    """What epochs are chosen by, in a word."""
+    return "presence" if config.train.monitor == "presence" else "Dice"

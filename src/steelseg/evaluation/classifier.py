@@ -1,0 +1,139 @@
+"""What a classifier is worth: as one that tells classes, and as a first look.
+
+Both are out of fold. The first look is cross-fitted: the cut of each part of the strips is chosen
+on the other parts, as `steelseg cascade` does it.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.atomic import write_text
+from steelseg.config import Config
+from steelseg.errors import DataError
+from steelseg.evaluation.first_look import Looks, count_looks, cross_fit
+from steelseg.evaluation.intervals import draw_figures, interval
+from steelseg.evaluation.metrics import all_empty, count_pixels, flatten, score, table
+from steelseg.evaluation.oof_store import HeldOut
+from steelseg.evaluation.parts import deal_parts
+from steelseg.evaluation.postprocess import binarize
+from steelseg.evaluation.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
+from steelseg.evaluation.score_table import ScoreTable, write_scores
+from steelseg.evaluation.tuned import mask_settings
+from steelseg.run_folder import RunFolder
+
+_MISS_RATES = (0.005, 0.01, 0.02, 0.05)
+
+
+def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, Any]:
+    """Score the held-out strips of a classifier.
+
+    Args:
+        config: The settings; of postprocess the thresholds are read.
+        run: The run, which gets metrics.json and scores.csv.
+        held_out: Its predictions.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        DataError: if one strip alone was predicted.
+    """
+    settings = without_sizes(mask_settings(config))
+    tally = PresenceTally()
+    counts = []
+    for image_id, presence_c in held_out.presence.items():
+        truth_chw = shown(held_out.labels.draw(image_id))
+        tally.add(presence_c, truth_chw)
+        mask_chw = binarize(
+            one_pixel(presence_c),
+            threshold=settings.threshold,
+            min_size=settings.min_size,
+            min_area=settings.min_area,
+        )
+        counts.append(count_pixels(mask_chw, truth_chw))
+    counts_nc3 = np.stack(counts)
+    looks = _first_looks(config, run, held_out)
+    write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counts_nc3))
+    metrics = _metrics(held_out, counts_nc3, tally, looks)
+    write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
+    _tell(config, run, metrics, counts_nc3)
+    return metrics
+
+
+def _first_looks(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, Looks]:
+    """What it does as a first look at each miss rate; nothing where no strip has a defect."""
+    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
+    suspicion_of = {i: float(presence_c.max()) for i, presence_c in held_out.presence.items()}
+    is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
+    try:
+        return {
+            rate: count_looks(
+                cross_fit(suspicion_of, is_defective, part_of, miss_rate=rate), is_defective
+            )
+            for rate in _MISS_RATES
+        }
+    except DataError as error:
+        run.warn(str(error))
+        return {}
+
+
+def _metrics(
+    held_out: HeldOut,
+    counts_nc3: NDArray[np.int64],
+    tally: PresenceTally,
+    looks: dict[float, Looks],
+) -> dict[str, Any]:
+    """Everything that metrics.json holds; a figure that is not defined is null."""
+    folds = np.array(list(held_out.fold_of.values()))
+
+    def figures(chosen_nc3: NDArray[np.int64]) -> dict[str, float | None]:
+        return _plain(flatten(score(chosen_nc3), prefix=""))
+
+    return {
+        "strips": len(counts_nc3),
+        "models": {str(fold): digest for fold, digest in held_out.models.items()},
+        "scored": "presence, as one pixel a strip",
+        "oof": figures(counts_nc3),
+        "intervals": {n: interval(values) for n, values in draw_figures(counts_nc3).items()},
+        "all_empty": _plain(flatten(all_empty(counts_nc3), prefix="")),
+        "folds": {str(fold): figures(counts_nc3[folds == fold]) for fold in np.unique(folds)},
+        "average_precision": tally.result(),
+        "classes": [_plain({"average_precision": value}) for value in tally.per_class()],
+        "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in looks.items()],
+    }
+
+
+def _plain(row: dict[str, float]) -> dict[str, float | None]:
+    """Figures for JSON: what is not defined becomes null."""
+    return {name: None if value != value else value for name, value in row.items()}
+
+
+def _tell(
+    config: Config, run: RunFolder, metrics: dict[str, Any], counts_nc3: NDArray[np.int64]
+) -> None:
+    """Print the table, the average precision, and what is spared."""
+    names = config.data.names
+    precisions = ", ".join(
+        f"{name} {'-' if value is None else f'{value:.4f}'}"
+        for name, value in zip(
+            names, (c["average_precision"] for c in metrics["classes"]), strict=True
+        )
+    )
+    lines = [
+        f"out-of-fold, {metrics['strips']} strips of folds {', '.join(metrics['folds'])}, "
+        "presence at postprocess.threshold:",
+        table(score(counts_nc3), names, columns=COLUMNS),
+        f"average precision {metrics['average_precision']:.4f} ({precisions})",
+    ]
+    lines += [
+        f"first look, cross-fitted, at most {look['miss_rate']:.1%} asked for: "
+        f"{look['missed']} of {look['defective']} defective strips missed, "
+        f"{look['skipped']} of {look['clean']} clean ones skipped"
+        for look in metrics["first_look"]
+    ]
+    run.say("\n".join(lines))
+    run.event("oof", metrics["oof"])
