@@ -78,7 +78,8 @@ def predict_batch(
         logits_nchw, presence_nc = split_output(network(part_nchw))
         if presence_nc is not None:
             presence.append(presence_nc.sigmoid())
-        return logits_nchw.sigmoid()
+        # In place, because a batch of strips is large and its logits are nobody else's.
+        return logits_nchw.sigmoid_()
 
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
     half = half_type(device) if plan.amp else None
