@@ -2,41 +2,63 @@ import threading
 
 import pytest
 
-from steelseg.inference.ahead import one_ahead
+from steelseg.inference.ahead import several_ahead
 
 
 def test_items_come_in_order():
-    assert list(one_ahead(iter(range(20)))) == list(range(20))
-    assert list(one_ahead(iter(()))) == []
-    assert list(one_ahead(iter((None, 0, None)))) == [None, 0, None]
+    """Whichever is made first."""
+    slow = threading.Event()
+
+    def make(source):
+        if source == 0:
+            assert slow.wait(10)
+        if source == 1:
+            slow.set()
+        return -source
+
+    assert list(several_ahead(make, range(20), count=2)) == [-source for source in range(20)]
+    assert list(several_ahead(make, (), count=2)) == []
 
 
-def test_the_next_item_is_made_while_the_present_one_is_used():
+@pytest.mark.parametrize("count", [1, 2])
+def test_so_many_items_are_made_while_the_present_one_is_used(count):
     """And no more than that, so memory stays flat."""
-    made = []
-    second = threading.Event()
+    made = set()
+    last = threading.Event()
 
-    def make():
-        for item in range(4):
-            made.append(item)
-            if item == 1:
-                second.set()
-            yield item
+    def make(source):
+        made.add(source)
+        if source == count:
+            last.set()
+        return source
 
-    items = one_ahead(make())
+    items = several_ahead(make, range(9), count=count)
     assert next(items) == 0
-    assert second.wait(10)
-    assert made == [0, 1]
+    assert last.wait(10)
+    assert made == set(range(count + 1))
     items.close()
 
 
-def test_an_error_comes_after_the_items_before_it():
-    def make():
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_error_comes_after_the_items_before_it(count):
+    """Of a source that cannot be read, and of an item that cannot be made."""
+
+    def sources():
         yield 1
+        yield 2
         raise ValueError("damaged")
 
-    items = one_ahead(make())
+    def make(source):
+        if source == 2:
+            raise ValueError("odd")
+        return source
 
-    assert next(items) == 1
+    unread = several_ahead(lambda source: source, sources(), count=count)
+    unmade = several_ahead(make, iter((1, 2, 3)), count=count)
+
+    assert [next(unread), next(unread)] == [1, 2]
     with pytest.raises(ValueError, match="damaged"):
-        next(items)
+        next(unread)
+    assert next(unmade) == 1
+    with pytest.raises(ValueError, match="odd"):
+        next(unmade)

@@ -7,6 +7,7 @@ file computes the same is for `parity` to see.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from steelseg.deployment.exported import SUFFIXES, Format, Precision
 from steelseg.deployment.files import write_onnx, write_openvino
+from steelseg.deployment.fold_upsampling import fold_upsampling
 from steelseg.deployment.quantize import quantize
+from steelseg.deployment.widen_head import widen_head
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import need
 from steelseg.models.model import Output, StripNet, pad_to_multiple
@@ -47,13 +50,15 @@ def convert(
         calibration: Strips for int8, shape (1, channels, H, W), of sizes that the file takes.
 
     Returns:
-        The file to load of each precision.
+        The file to load of each precision; beside int8, fp32 is what int8 was made of.
 
     Raises:
         ConfigError: if the network cannot be exported so, or an exporter is not installed.
     """
     end = SUFFIXES[format][0]
     full, int8 = folder / f"fp32{end}", folder / f"int8{end}"
+    if format == "openvino":
+        model = widen_head(fold_upsampling(model, signed=not calibration))
     to_onnx(model, folder / "fp32.onnx", channels=channels, size=size)
     if format == "openvino":
         to_openvino(folder / "fp32.onnx", full)
@@ -88,14 +93,17 @@ def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) ->
     # Sizes that differ from each other and from 1, so that none is taken for another.
     height, width = size or (2 * model.multiple, 3 * model.multiple)
     images = torch.zeros(2, channels, height, width, dtype=torch.uint8)
-    free = {0: "batch"} if size else {0: "batch", 2: "height", 3: "width"}
+    free: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if size is None:
+        # Said as multiples, because halved and doubled again they must be the same sizes.
+        free |= {a: model.multiple * torch.export.Dim(n, min=1) for a, n in ((2, "h"), (3, "w"))}
     try:
         program = torch.onnx.export(
             _Core(model).eval(),
             (images,),
             input_names=["images"],
             output_names=["logits", "presence"] if model.has_presence else ["logits"],
-            dynamic_shapes=(dict.fromkeys(free, torch.export.Dim.DYNAMIC),),
+            dynamic_shapes=(free,),
             opset_version=_OPSET,
             verbose=False,
         )

@@ -31,7 +31,8 @@ from steelseg.inference.signal_stack import kept_signal_stack
 from steelseg.models.model import Output, at_multiples
 
 _Infer = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
-"""From one image, shape (1, channels, H, W), to its logits and, if any, those of presence."""
+"""From one image, shape (1, channels, H, W), to its logits and, if any, those of presence; they
+hold until the same thread asks again."""
 
 # OpenVINO imports what its answers need when it first gives one. Two threads that do so at once
 # wait for each other for ever: one has the interpreter, the other what it waits for.
@@ -64,9 +65,14 @@ def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
     def core(images_nchw: Tensor) -> Output:
         _refuse_size(path, images_nchw.shape[-2:], loaded.size)
         images = images_nchw.cpu().contiguous().numpy()
-        singles = (images[place : place + 1] for place in range(len(images)))
-        parts = zip(*loaded.pool.map(loaded.infer, singles), strict=True)
-        logits_nchw, *presence = (torch.from_numpy(np.concatenate(part)) for part in parts)
+        gathered = _Gathered(len(images))
+
+        def one(place: int) -> None:
+            gathered.put(place, loaded.infer(images[place : place + 1]))
+
+        for _ in loaded.pool.map(one, range(len(images))):
+            pass
+        logits_nchw, *presence = (torch.from_numpy(part) for part in gathered.parts)
         return (logits_nchw, presence[0]) if presence else logits_nchw
 
     return lambda images_nchw: at_multiples(core, images_nchw, multiple=multiple)
@@ -80,6 +86,23 @@ class _Loaded:
     size: tuple[int | None, int | None]
     """Height and width that it takes; None takes any."""
     pool: ThreadPoolExecutor
+
+
+class _Gathered:
+    """The answers to the images of a batch, each put in its place by the thread that has it."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+        self.parts: list[NDArray[np.float32]] = []
+
+    def put(self, place: int, answer: list[NDArray[np.float32]]) -> None:
+        """Copy the answer to one image."""
+        with self._lock:
+            if not self.parts:
+                self.parts = [np.empty((self._count, *p.shape[1:]), np.float32) for p in answer]
+        for part, own in zip(self.parts, answer, strict=True):
+            part[place] = own[0]
 
 
 def _load_onnx(path: Path, _amp: bool) -> _Loaded:
@@ -127,9 +150,8 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
     own = threading.local()
 
     def infer(image_nchw: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        # A copy, because the request writes its next answer to the same place.
         parts = own.request.infer([image_nchw], share_inputs=True, share_outputs=True)
-        return [np.array(parts[place]) for place in range(len(parts))]
+        return [parts[place] for place in range(len(parts))]
 
     def infer_alone_first(image_nchw: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         if hasattr(own, "request"):

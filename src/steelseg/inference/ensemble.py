@@ -6,6 +6,7 @@ batches. Both add up in the same order and give the same bits.
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from operator import add
 from typing import TypeAlias
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.evaluation.gate import Gate, open_gate
-from steelseg.inference.ahead import one_ahead
+from steelseg.inference.ahead import several_ahead
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, refuse_strangers
 from steelseg.models.allocator import keep_freed_memory
@@ -62,6 +63,9 @@ class Ensemble:
             if not sequential:
                 self._held.append(network)
         self._chunk = _SEQUENTIAL_BATCHES if sequential else 1
+        # Two batches keep requests busy where one would wait for its slowest strip and its sigmoid.
+        shared = not sequential and all(member.side_by_side for member in members)
+        self._ahead = 2 if shared else 1
 
     def _networks(self) -> Iterable[Network]:
         """The networks, held or loaded one by one."""
@@ -78,7 +82,7 @@ class Ensemble:
 
         Yields:
             image_id, image_hwc and probs_chw behind the gate of each image, in order; the next
-            batch is computed meanwhile.
+            batches are computed meanwhile.
         """
         with closing(self.predict_open(batches, plan)) as predicted:
             for image_id, image_hwc, probs_chw, presence_c in predicted:
@@ -88,7 +92,10 @@ class Ensemble:
         self, batches: Iterable[Batch], plan: ForwardPlan
     ) -> Generator[_Open, None, None]:
         """Yield what `predict` does before the gate, and presence_c beside it."""
-        with closing(one_ahead(self._predict_chunks(batches, plan))) as predicted:
+        source = iter(batches)
+        chunks = iter(lambda: list(islice(source, self._chunk)), [])
+        answered = several_ahead(partial(self._answer, plan=plan), chunks, count=self._ahead)
+        with closing(answered) as predicted:
             for chunk, answers in predicted:
                 for batch, answer in zip(chunk, answers, strict=True):
                     yield from zip(*batch, *answer, strict=True)
@@ -105,14 +112,12 @@ class Ensemble:
         (answer,) = self._mean([((), images_nhwc)], plan)
         return answer.probs_nchw.cpu().numpy(), answer.presence_nc.cpu().numpy()
 
-    def _predict_chunks(
-        self, batches: Iterable[Batch], plan: ForwardPlan
-    ) -> Iterator[tuple[list[Batch], list[list[NDArray[np.float32]]]]]:
-        """Predict a few batches at a time."""
-        source = iter(batches)
-        while chunk := list(islice(source, self._chunk)):
-            answers = self._mean(chunk, plan)
-            yield chunk, [[part.cpu().numpy() for part in answer] for answer in answers]
+    def _answer(
+        self, chunk: list[Batch], plan: ForwardPlan
+    ) -> tuple[list[Batch], list[list[NDArray[np.float32]]]]:
+        """Predict a few batches."""
+        answers = self._mean(chunk, plan)
+        return chunk, [[part.cpu().numpy() for part in answer] for answer in answers]
 
     def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Answer]:
         """Mean answer of all networks to each batch."""
