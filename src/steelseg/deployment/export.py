@@ -47,6 +47,7 @@ from steelseg.deployment.exported import (
 from steelseg.deployment.parity import Compared, compare
 from steelseg.deployment.quantize import choose_strips
 from steelseg.errors import CheckpointError, ConfigError, ExportError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings, read_tuned
 from steelseg.inference.backends import load_exported
@@ -108,6 +109,12 @@ def export_run(
         DataError: if the data set has changed.
         ExportError: if a check fails that is not allowed to.
     """
+    refuse_combined(
+        run,
+        "Export its members, each by itself, and bundle the run from those: steelseg bundle "
+        f"{run.path} --from {plan.format}-{plan.precision}; or bundle the checkpoints: steelseg "
+        f"bundle {run.path}.",
+    )
     chosen = sorted(folds or run.trained_folds(config.data.num_folds))
     if not chosen:
         raise CheckpointError(
