@@ -141,7 +141,9 @@ def test_every_stage_takes_a_combination_as_a_run(runs, capsys):
     tuned = json.loads((runs / "both" / "postprocess.json").read_text())
 
     assert compare_runs(RunFolder(runs / "a"), RunFolder(runs / "both")).strips == 8
-    assert report(runs / "both").exists()
+    page = report(runs / "both").read_text()
+    assert "combined by weights=learnt on 8 held-out strips" in page
+    assert "Runs were combined here" in page
     assert main(["predict", str(runs / "both")]) == 0
     assert list(open_source(runs / "both").masks.threshold) == tuned["threshold"]
     out = capsys.readouterr().out

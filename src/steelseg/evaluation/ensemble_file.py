@@ -86,13 +86,13 @@ class Combination:
 
     def command(self, folder: Path) -> str:
         """The command that makes it anew."""
-        runs = [str(_shorten(folder / run)) for run in self.runs]
-        presence = [str(_shorten(folder / run)) for run in self.presence_runs]
+        runs = [str(shorten(folder / run)) for run in self.runs]
+        presence = [str(shorten(folder / run)) for run in self.presence_runs]
         words = [*runs, *self.words, *(["--presence", *presence] if presence else [])]
         return shlex.join(["steelseg", "ensemble", *words, "--out", str(folder)])
 
 
-def _shorten(path: Path) -> Path:
+def shorten(path: Path) -> Path:
     """Take `outputs/both/../a` for what it is, outputs/a."""
     steps: list[str] = []
     for step in path.parts:

@@ -185,6 +185,8 @@ def _view_lines(report: Mapping[str, Any]) -> list[str]:
 
 def _conclusion(report: Mapping[str, Any]) -> str:
     """Whether it was worth it."""
+    if len(report["candidates"]) == 1:
+        return "Pixels are those of the one run; presence is of the runs that were named for it."
     gain, low, high = report["gain_in_dice"]
     other = report["compared_with"]
     if low <= 0 <= high:
