@@ -173,7 +173,8 @@ inference: {tta: diagonal}
         "got 3.5",
         "train.loss: 'focale' is no loss; use one of bce_with_logits, dice, combo, "
         "bce_pos_weight, bce_dice_pos_weight, or a sum such as '0.5 bce + 0.5 lovasz' of bce, "
-        "bce_pos_weight, dice, focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz.",
+        "bce_pos_weight, dice, image_dice, focal, tversky, focal_tversky, jaccard, lovasz, "
+        "symmetric_lovasz.",
     ]
 
 

@@ -22,11 +22,15 @@ from steelseg.deployment.exported import Check, Export, Format
 from steelseg.deployment.repository import Server, write_repository
 from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
+from steelseg.evaluation.ensemble import ensemble_run
+from steelseg.evaluation.ensemble_file import Combination
+from steelseg.evaluation.ensemble_pool import EnsemblePlan
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.first_look import Looks
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.evaluation.tuned import Tuned, is_open
+from steelseg.evaluation.weighing import Weighing
 from steelseg.inference.manifest import Backend
 from steelseg.inference.predict import predict_folder
 from steelseg.inference.predictor import Predictor
@@ -136,6 +140,31 @@ def cascade(
     run_folder, first_folder = RunFolder(Path(run_dir)), RunFolder(Path(first))
     config = run_folder.load_config(tuple(overrides))
     return cascade_run(config, run_folder, first_folder, miss_rate=miss_rate, fold=fold)
+
+
+def ensemble(
+    runs: Sequence[Path | str],
+    out: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    weights: Weighing = "equal",
+    per_class: bool = False,
+    choose_tta: Sequence[str] = (),
+    presence: Sequence[Path | str] = (),
+) -> Combination:
+    """Combine trained runs to a new one.
+
+    See `steelseg.evaluation.ensemble_pool.EnsemblePlan` for the arguments, `ensemble_run` for the
+    rest.
+    """
+    plan = EnsemblePlan(weights=weights, per_class=per_class, choose_tta=tuple(choose_tta))
+    return ensemble_run(
+        [Path(run) for run in runs],
+        Path(out),
+        plan,
+        presence=[Path(run) for run in presence],
+        overrides=overrides,
+    )
 
 
 def evaluate(

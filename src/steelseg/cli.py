@@ -18,7 +18,14 @@ from steelseg.commands.data import add_augment_preview, add_check, add_precrop, 
 from steelseg.commands.deployment import add_bench, add_bundle, add_export, add_repository
 from steelseg.commands.line import add_watch
 from steelseg.commands.prediction import add_predict
-from steelseg.commands.scores import add_cascade, add_compare, add_evaluate, add_report, add_tune
+from steelseg.commands.scores import (
+    add_cascade,
+    add_compare,
+    add_ensemble,
+    add_evaluate,
+    add_report,
+    add_tune,
+)
 from steelseg.commands.serving import add_serve
 from steelseg.commands.training import add_oof, add_pseudo, add_run, add_search, add_train
 from steelseg.errors import SteelsegError, Stopped, is_out_of_memory
@@ -138,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_tune(commands)
     add_evaluate(commands)
     add_cascade(commands)
+    add_ensemble(commands)
     add_compare(commands)
     add_report(commands)
     add_predict(commands)

@@ -48,6 +48,7 @@ class RunFolder:
         self.scores_csv = path / "scores.csv"
         self.postprocess_json = path / "postprocess.json"
         self.cascade_json = path / "cascade.json"
+        self.ensemble_json = path / "ensemble.json"
         self.report_html = path / "report.html"
         self._log = path / "training_log.txt"
         self.events_jsonl = path / "events.jsonl"

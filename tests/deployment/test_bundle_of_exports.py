@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steelseg import Predictor
-from steelseg.api import bundle
+from steelseg.api import bundle, ensemble, oof, repository
 from steelseg.data.images import read_image
 from steelseg.deployment.exported import (
     EXPORT_JSON,
@@ -13,7 +13,7 @@ from steelseg.deployment.exported import (
     read_record,
     record_text,
 )
-from steelseg.errors import CheckpointError
+from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.cascade_file import Cascade, write_cascade
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, predict_batch
@@ -195,3 +195,17 @@ def test_an_exported_network_replaced_while_in_use_is_refused(run, tmp_path, for
 
     with pytest.raises(CheckpointError, match=f"{other.name} was replaced while it was in use"):
         predictor(np.zeros((32, 96), np.uint8))
+
+
+def test_a_combined_run_is_bundled_from_the_exports_of_its_members(copy, tmp_path):
+    """It has none of its own; an inference server could not weigh them."""
+    oof(copy.path)
+    ensemble([copy.path], tmp_path / "flipped", choose_tta=["hflip"])
+    strip = next((copy.load_config().data.root / "test_images").iterdir())
+
+    made = bundle(tmp_path / "flipped", made_from="onnx-fp32")
+
+    expected = Predictor(copy.path, ["inference.tta=hflip"]).probs(strip)
+    np.testing.assert_allclose(Predictor(made).probs(strip), expected, atol=1e-4)
+    with pytest.raises(ConfigError, match="whose weights and flips no inference server knows"):
+        repository(made, tmp_path / "repository", server="triton")

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from steelseg.inference.ahead import several_ahead
+from steelseg.inference.ahead import one_ahead, several_ahead
 
 
 def test_items_come_in_order():
@@ -62,3 +62,43 @@ def test_an_error_comes_after_the_items_before_it(count):
     assert next(unmade) == 1
     with pytest.raises(ValueError, match="odd"):
         next(unmade)
+
+
+def test_one_ahead_keeps_the_order():
+    """None is an item as any other."""
+    assert list(one_ahead(iter(range(20)))) == list(range(20))
+    assert list(one_ahead(iter(()))) == []
+    assert list(one_ahead(iter((None, 0, None)))) == [None, 0, None]
+
+
+def test_one_ahead_makes_the_next_item_alone():
+    """And no more than that, so memory stays flat."""
+    made = []
+    second = threading.Event()
+
+    def make():
+        for item in range(4):
+            made.append(item)
+            if item == 1:
+                second.set()
+            yield item
+
+    items = one_ahead(make())
+    assert next(items) == 0
+    assert second.wait(10)
+    assert made == [0, 1]
+    items.close()
+
+
+def test_one_ahead_raises_after_the_items_before_it():
+    """An error comes out where its item would have."""
+
+    def make():
+        yield 1
+        raise ValueError("damaged")
+
+    items = one_ahead(make())
+
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="damaged"):
+        next(items)

@@ -153,7 +153,15 @@ def test_a_path_that_leaves_the_folder_is_refused(folder, whole, tmp_path, name)
         open_source(folder)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None, [1]])
+def test_a_format_with_shares_needs_them(folder):
+    """Format 2 is of combined runs, and older versions must not read those as plain means."""
+    seal(folder, format=2)
+
+    with pytest.raises(CheckpointError, match=r"is damaged: models/fold_0.safetensors lacks"):
+        open_source(folder)
+
+
+@pytest.mark.parametrize("version", [3, 0, "1", None, [1]])
 def test_another_format_is_refused(folder, version):
     """By a message that says what to do."""
     seal(folder, format=version)

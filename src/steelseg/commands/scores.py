@@ -1,4 +1,4 @@
-"""Commands that judge a run: tune, evaluate, compare, report."""
+"""Commands that judge a run: tune, evaluate, cascade, ensemble, compare, report."""
 
 import argparse
 
@@ -90,6 +90,73 @@ def _run_cascade(args: argparse.Namespace) -> int | None:
 
     cascade(args.run_dir, args.first, args.settings, miss_rate=args.miss_rate, fold=args.first_fold)
     print(f"wrote {args.run_dir / 'cascade.json'}")
+    return None
+
+
+def add_ensemble(commands: Commands) -> None:
+    """Add `steelseg ensemble`."""
+    parser = add_command(commands, _run_ensemble, "combine trained runs to one")
+    parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument(
+        "--out", type=path, metavar="DIR", required=True, help="the combined run folder"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("equal", "learnt", "greedy"),
+        default="equal",
+        help="equal, the default: the plain mean. learnt: the weights of least error. greedy: runs "
+        "added one after the other while the error falls",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="choose the weights of each class by itself"
+    )
+    parser.add_argument(
+        "--choose-tta",
+        choices=_VIEW_SETS,
+        nargs="*",
+        metavar="SET",
+        help=f"choose the flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
+    )
+    parser.add_argument(
+        "--presence",
+        type=path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="take presence, for inference.gate, from these runs, such as classifiers",
+    )
+
+
+_VIEW_SETS = ("none", "hflip", "vflip", "both")
+
+
+def _run_ensemble(args: argparse.Namespace) -> int | None:
+    """Combine trained runs of the same folds to one that every other command takes.
+
+    Their networks may differ in everything but classes and channels. What is chosen, weights and
+    flips, is chosen on held-out strips, and every strip is judged by what was chosen on others.
+
+    Reads  RUN/fold_K/oof_predictions.zarr and best_model.safetensors, RUN/folds.csv,
+           data.root/train.csv; with --choose-tta data.root/train_images
+    Writes DIR/config.yaml, DIR/folds.csv, DIR/ensemble.json, DIR/fold_K/oof_predictions.zarr
+
+    Example: steelseg ensemble outputs/a outputs/b --out outputs/both
+             steelseg ensemble outputs/a outputs/b --weights learnt --out outputs/both
+             steelseg ensemble outputs/a --choose-tta --out outputs/flipped
+             steelseg ensemble outputs/a --presence outputs/classifier --out outputs/gated
+    """
+    from steelseg.api import ensemble
+
+    ensemble(
+        args.runs,
+        args.out,
+        args.settings,
+        weights=args.weights,
+        per_class=args.per_class,
+        choose_tta=_VIEW_SETS if args.choose_tta == [] else args.choose_tta or (),
+        presence=args.presence,
+    )
+    print(f"wrote {args.out}")
     return None
 
 

@@ -20,6 +20,7 @@ from steelseg.deployment.checks import LARGEST_DIFFERENCE
 from steelseg.deployment.contestants import of_bundle, of_run
 from steelseg.deployment.timing import Measured, measure
 from steelseg.errors import ConfigError, DataError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.inference.manifest import Backend, is_bundle
 from steelseg.inference.sources import open_source
 from steelseg.models.precision import pick_device
@@ -86,6 +87,10 @@ def bench_run(
         ConfigError: if no folder of images is known, or a setting is wrong.
         DataError: if an image cannot be read.
     """
+    refuse_combined(
+        RunFolder(place),
+        f"Time a bundle of it: steelseg bundle {place}; steelseg bench {place / 'bundle'}.",
+    )
     config = open_source(place, overrides, folds=folds).config
     paths = _choose(config, images, strips)
     with TemporaryDirectory() as work:

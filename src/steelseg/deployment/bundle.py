@@ -1,6 +1,7 @@
 """The bundling stage: all that prediction needs in one folder that is checked when it is read.
 
-Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json,
+Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json; of a
+       combined run those checkpoints of its members,
        RUN/export/FORMAT-PRECISION/, RUN/cascade.json with the run it names
 Writes FOLDER/manifest.json, FOLDER/models/
 
@@ -13,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +26,17 @@ from steelseg.config import Config
 from steelseg.deployment.exported import ExportedFold, read_export
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.cascade_file import read_cascade
+from steelseg.evaluation.ensemble_file import read_combination
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import given, mask_settings
+from steelseg.inference.combined import member_run
 from steelseg.inference.manifest import (
+    FORMAT,
+    FORMAT_WITH_SHARES,
     MANIFEST,
     BundledFirst,
     BundledModel,
+    BundledShare,
     Manifest,
     file_names,
     is_bundle,
@@ -37,7 +44,8 @@ from steelseg.inference.manifest import (
     read_manifest,
     seal_of,
 )
-from steelseg.inference.sources import open_source
+from steelseg.inference.members import Member
+from steelseg.inference.sources import Source, open_source
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.run_folder import RunFolder
 
@@ -96,27 +104,84 @@ def bundle_run(
     path = out or run.path / "bundle"
     _refuse_other_folder(path)
     source = open_source(run.path, overrides, folds=folds)
-    folds = list(dict.fromkeys(folds or run.trained_folds(source.config.data.num_folds)))
-    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in folds}
-    exported = {} if made_from == "torch" else _exported(run, folds, made_from)
+    is_combined = run.ensemble_json.exists()
+    put = _put_combined if is_combined else _put_folds
     backend, _, precision = made_from.partition("-")
     with replacing_folder(path) as folder:
-        models = tuple(
-            _put(folder / "models", f"fold_{fold}", checkpoint, exported.get(fold), fold=fold)
-            for fold, checkpoint in checkpoints.items()
-        )
+        models, provenance = put(folder / "models", run, source, folds, made_from)
         manifest = Manifest(
+            format=FORMAT_WITH_SHARES if is_combined else FORMAT,
             steelseg=__version__,
             backend=backend,
             precision=precision or "fp32",
             config=_plain_settings(source.config, source.masks),
             models=models,
             first=_put_first(folder / "models", run, made_from) if source.first else None,
-            provenance=_provenance(run, checkpoints, exported),
+            provenance=provenance,
             files={name: seal_of(folder / name) for name in sorted(file_names(folder))},
         )
         write_text(folder / MANIFEST, manifest_text(manifest))
     return path
+
+
+_Put = tuple[tuple[BundledModel, ...], dict[str, Any]]
+"""The networks of a bundle, and where they come from."""
+
+
+def _put_folds(
+    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
+) -> _Put:
+    """Write the network of each fold of a trained run into a bundle."""
+    chosen = list(dict.fromkeys(folds or run.trained_folds(source.config.data.num_folds)))
+    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in chosen}
+    exported = {} if made_from == "torch" else _exported(run, chosen, made_from)
+    put = tuple(
+        _put(models, f"fold_{fold}", checkpoint, exported.get(fold), fold=fold)
+        for fold, checkpoint in checkpoints.items()
+    )
+    return put, _provenance(run, checkpoints, exported)
+
+
+def _put_combined(
+    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
+) -> _Put:
+    """Write the networks of a combined run into a bundle, each with its share."""
+    combination = read_combination(run)
+    chosen = list(dict.fromkeys(folds or combination.folds))
+    # In the order of the source: fold after fold, whose members are added up in their order.
+    shared = {
+        (fold, place): member
+        for (fold, place), member in zip(
+            product(chosen, range(len(combination.members))), source.members, strict=True
+        )
+    }
+    put, members = {}, []
+    for place, combined in enumerate(combination.members):
+        own = member_run(run, combined)
+        checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in chosen}
+        exported = {} if made_from == "torch" else _exported(own, chosen, made_from)
+        members.append(_provenance(own, checkpoints, exported))
+        for fold, checkpoint in checkpoints.items():
+            stem = f"member_{place}_fold_{fold}"
+            model = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
+            put[fold, place] = _with_share(model, shared[fold, place])
+    digests = {fold: combination.digest(fold) for fold in chosen}
+    provenance = {"run": run.path.resolve().name, "members": members}
+    return tuple(put[key] for key in shared), {**provenance, "evaluation": _figures(run, digests)}
+
+
+def _with_share(model: BundledModel, member: Member) -> BundledModel:
+    """A network of a combined run as the manifest names it."""
+    assert member.share is not None
+    assert model.checkpoint_sha256 == member.sha256
+    share = BundledShare(
+        tta=member.share.plan.tta,
+        crop=member.share.plan.crop,
+        weights=member.share.weights,
+        presence=member.share.presence,
+    )
+    config = _plain_settings(member.config, mask_settings(member.config))
+    return model.model_copy(update={"config": config, "share": share})
 
 
 def _exported(
@@ -237,7 +302,7 @@ def _provenance(
             }
             for fold, checkpoint in checkpoints.items()
         },
-        "evaluation": _figures(run, checkpoints),
+        "evaluation": _figures(run, {k: own.sha256 for k, own in checkpoints.items()}),
         "exports": {
             str(fold): record.model_dump(mode="json", exclude={"fold", "files", "multiple"})
             for fold, (_, record) in exported.items()
@@ -257,14 +322,20 @@ def _epoch_times(run: RunFolder) -> dict[tuple[int, int], str]:
     return times
 
 
-def _figures(run: RunFolder, checkpoints: Mapping[int, Checkpoint]) -> dict[str, Any] | None:
-    """What metrics.json says of these checkpoints; None if it is not there or says it of others."""
+def _figures(run: RunFolder, digests: Mapping[int, str]) -> dict[str, Any] | None:
+    """What metrics.json says of these folds; None if it is not there or says it of others.
+
+    Args:
+        run: The run.
+        digests: What stands for the network of each fold: SHA-256 of its checkpoint, or digest of
+            its combination.
+    """
     if not run.metrics_json.exists():
         return None
     try:
         metrics = json.loads(run.metrics_json.read_text(encoding="utf-8"))
         judged = metrics.get("models", {})
-        if any(judged.get(str(k)) != checkpoint.sha256 for k, checkpoint in checkpoints.items()):
+        if any(judged.get(str(k)) != digest for k, digest in digests.items()):
             print(
                 f"warning: {run.metrics_json} is of other checkpoints, so the bundle has no "
                 f"scores. For them: steelseg oof {run.path}; steelseg evaluate {run.path}.",
@@ -275,7 +346,7 @@ def _figures(run: RunFolder, checkpoints: Mapping[int, Checkpoint]) -> dict[str,
             "masks": metrics["masks"],
             "strips": metrics["strips"],
             "all": metrics["oof"],
-            "folds": {str(fold): metrics["folds"][str(fold)] for fold in checkpoints},
+            "folds": {str(fold): metrics["folds"][str(fold)] for fold in digests},
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DataError(

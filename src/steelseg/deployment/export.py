@@ -47,6 +47,7 @@ from steelseg.deployment.exported import (
 from steelseg.deployment.parity import Compared, compare
 from steelseg.deployment.quantize import choose_strips
 from steelseg.errors import CheckpointError, ConfigError, ExportError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.evaluation.gate import Gate
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.presence import one_pixel, shown, without_sizes
@@ -110,6 +111,12 @@ def export_run(
         DataError: if the data set has changed.
         ExportError: if a check fails that is not allowed to.
     """
+    refuse_combined(
+        run,
+        "Export its members, each by itself, and bundle the run from those: steelseg bundle "
+        f"{run.path} --from {plan.format}-{plan.precision}; or bundle the checkpoints: steelseg "
+        f"bundle {run.path}.",
+    )
     chosen = sorted(folds or run.trained_folds(config.data.num_folds))
     if not chosen:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from steelseg.config_file import build_config
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import need
 from steelseg.inference.manifest import (
+    FORMAT_WITH_SHARES,
     MANIFEST,
     BundledModel,
     Manifest,
@@ -83,6 +84,12 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
         raise ConfigError(
             f"{bundle} holds checkpoints, which no inference server reads. Bundle an export: "
             "steelseg bundle RUN --from onnx-fp32."
+        )
+    if manifest.format == FORMAT_WITH_SHARES:
+        raise ConfigError(
+            f"{bundle} is of a combined run, whose weights and flips no inference server knows. "
+            "Write a repository of each member: steelseg bundle MEMBER --from "
+            f"{manifest.backend}-{manifest.precision}."
         )
     models = [*manifest.models, *([manifest.first.model] if manifest.first else [])]
     with replacing_folder(out) as folder:

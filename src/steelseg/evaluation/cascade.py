@@ -19,6 +19,7 @@ import numpy as np
 from steelseg.config import Config
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.cascade_file import Cascade, write_cascade
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.evaluation.first_look import Looks, choose_cut, count_looks, cross_fit, suspicion
 from steelseg.evaluation.gate import GateMode
 from steelseg.evaluation.held_out_masks import held_out_masks
@@ -87,6 +88,7 @@ def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
     other = first.load_config()
     if first.path.resolve() == run.path.resolve():
         raise ConfigError(f"{run.path} cannot be its own first look. Name a cheaper run.")
+    refuse_combined(first, "A first look is cheap: name one of its members.")
     if other.data.channels != config.data.channels:
         raise ConfigError(
             f"{first.path} has data.channels={other.data.channels}, but {run.path} has "

@@ -37,7 +37,7 @@ def draw_figures(
     terms_nc8 = pair_terms(counts_nc3)
     grouped = np.concatenate([terms_nc8.sum(axis=1, keepdims=True), terms_nc8], axis=1)
     flat = grouped.reshape(len(grouped), -1)
-    sums = np.concatenate([times @ flat for times in _times_drawn(len(flat), draws)])
+    sums = np.concatenate([times @ flat for times in times_drawn(len(flat), draws)])
     figures = ratios(sums.reshape(draws, *grouped.shape[1:]))
     return {
         f"{name}_{column}" if column else name: values[:, column]
@@ -46,8 +46,8 @@ def draw_figures(
     }
 
 
-def _times_drawn(images: int, draws: int) -> Iterator[NDArray[np.float64]]:
-    """How often each image is in each draw, a hundred draws at once."""
+def times_drawn(images: int, draws: int = DRAWS) -> Iterator[NDArray[np.float64]]:
+    """How often each image is in each draw, shape (a hundred draws, N) at once."""
     random = np.random.default_rng(0)
     for begin in range(0, draws, _AT_ONCE):
         rows = min(_AT_ONCE, draws - begin)

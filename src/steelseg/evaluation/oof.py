@@ -13,6 +13,7 @@ from steelseg.data.check import load_labels
 from steelseg.data.folds import read_folds
 from steelseg.data.images import read_image
 from steelseg.errors import CheckpointError
+from steelseg.evaluation.ensemble_file import read_combination, refuse_combined
 from steelseg.evaluation.oof_store import new_store, write_npy
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
@@ -37,8 +38,11 @@ def oof_run(
 
     Raises:
         CheckpointError: if a fold has no best model.
+        ConfigError: if the run combines others, whose predictions it is made of.
         DataError: if the data set has changed.
     """
+    if run.ensemble_json.exists():
+        refuse_combined(run, f"Combine anew: {read_combination(run).command(run.path)}.")
     folds = list(folds) if folds else run.trained_folds(config.data.num_folds)
     if not folds:
         raise CheckpointError(

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_LEVELS = np.arange(5, 256, 5)
+LEVELS = np.arange(5, 256, 5)
+"""The thresholds, times 255."""
+
 _AREAS = 22
 
 
@@ -30,25 +32,30 @@ class SweptDice:
     def add(self, probs_chw: NDArray[np.uint8], truth_chw: NDArray[np.bool_]) -> None:
         """Count one strip; probabilities are times 255, both of shape (C, H, W)."""
         planes = list(zip(probs_chw, truth_chw, strict=True))
-        self._areas.append(np.stack([_reached(probs_hw, None) for probs_hw, _ in planes]))
-        self._hits.append(np.stack([_reached(probs_hw, truth_hw) for probs_hw, truth_hw in planes]))
+        self._areas.append(np.stack([reached(probs_hw, None) for probs_hw, _ in planes]))
+        self._hits.append(np.stack([reached(probs_hw, truth_hw) for probs_hw, truth_hw in planes]))
         self._truths.append(truth_chw.sum(axis=(1, 2)))
         self._largest = max(self._largest, probs_chw[0].size)
 
     def result(self) -> float:
         """Mean over the classes of the best mean Dice over the strips."""
         areas_ncl, hits_ncl, truths_nc = map(np.stack, (self._areas, self._hits, self._truths))
-        smallest = self._largest / 2**14 * np.sqrt(2) ** np.arange(_AREAS)
         classes = zip(areas_ncl.swapaxes(0, 1), hits_ncl.swapaxes(0, 1), truths_nc.T, strict=True)
-        return float(np.mean([_best(*counts, [1.0, *smallest]) for counts in classes]))
+        smallest = smallest_masks(self._largest)
+        return float(np.mean([_best(*counts, smallest) for counts in classes]))
 
 
-def _reached(probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """Pixels that reach each level, of all or of the truth."""
+def smallest_masks(largest: int) -> list[float]:
+    """Areas that are tried as the smallest, for strips of at most so many pixels."""
+    return [1.0, *(largest / 2**14 * np.sqrt(2) ** np.arange(_AREAS))]
+
+
+def reached(probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Pixels that reach each of `LEVELS`, of all or of the truth."""
     inside = None if truth_hw is None else np.ascontiguousarray(truth_hw).view(np.uint8)
     counts = cv2.calcHist([np.ascontiguousarray(probs_hw)], [0], inside, [256], [0, 256])
-    reached: NDArray[np.int64] = counts.ravel()[::-1].astype(np.int64).cumsum()[::-1][_LEVELS]
-    return reached
+    counts_l: NDArray[np.int64] = counts.ravel()[::-1].astype(np.int64).cumsum()[::-1][LEVELS]
+    return counts_l
 
 
 def _best(

@@ -9,6 +9,19 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+def one_ahead(items: Iterator[T]) -> Generator[T]:
+    """Yield the items of an iterator, each made in a thread while the one before is used.
+
+    Errors come out where the item would have. Closed early, it waits for the item in the making.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
 def several_ahead(make: Callable[[S], T], sources: Iterable[S], *, count: int) -> Generator[T]:
     """Yield what is made of each source, in order, several being made side by side.
 

@@ -6,6 +6,7 @@ network beside it.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from steelseg.config import Config
 from steelseg.config_file import build_config
 from steelseg.errors import CheckpointError
 from steelseg.inference.backends import load_exported
-from steelseg.inference.forward import Network
+from steelseg.inference.forward import ForwardPlan, Network
 from steelseg.inference.manifest import (
     MANIFEST,
     BundledModel,
@@ -25,7 +26,7 @@ from steelseg.inference.manifest import (
     refuse_changed,
     seal_of,
 )
-from steelseg.inference.members import FirstLook, Member
+from steelseg.inference.members import FirstLook, Member, Share
 from steelseg.models.build import fill_network
 from steelseg.models.model import StripNet
 
@@ -52,14 +53,17 @@ def open_bundle(
     source = str(folder / MANIFEST)
     trained = build_config(manifest.config, source=source)
     config = build_config(manifest.config, overrides, source=source)
-    held = {model.fold: model for model in manifest.models}
+    held = list(dict.fromkeys(model.fold for model in manifest.models))
     for fold in folds or ():
         if fold not in held:
             there = ", ".join(map(str, held))
             raise CheckpointError(f"{folder} has no fold {fold}. It holds: {there}.")
     amp = config.inference.amp
     members = tuple(
-        _member(folder, manifest, held[fold], trained, amp=amp) for fold in folds or held
+        _shared(_member(folder, manifest, model, _own(model, trained, source), amp=amp), model, amp)
+        for fold in folds or held
+        for model in manifest.models
+        if model.fold == fold
     )
     if manifest.first is None:
         return config, members, None
@@ -80,6 +84,20 @@ def _member(
         load=_loader(folder, manifest, model, trained, amp=amp),
         side_by_side=manifest.backend != "torch",
     )
+
+
+def _own(model: BundledModel, trained: Config, source: str) -> Config:
+    """The settings that a network was trained with: its own, else those of the bundle."""
+    return trained if model.config is None else build_config(model.config, source=source)
+
+
+def _shared(member: Member, model: BundledModel, amp: bool) -> Member:
+    """A network with its part in a combined run, where it has one."""
+    if model.share is None:
+        return member
+    share = model.share
+    plan = ForwardPlan(tta=share.tta, crop=share.crop, amp=amp)
+    return replace(member, share=Share(plan, share.weights, share.presence))
 
 
 def _weights_sha256(manifest: Manifest, model: BundledModel) -> str:

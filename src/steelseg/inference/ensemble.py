@@ -1,5 +1,7 @@
 """Several networks as one: the mean of their probabilities, behind their gate.
 
+Members of a combined run have a share each: weights, and flips and crops of their own.
+
 Together, every network is in memory; sequentially, one at a time, loaded anew for every few
 batches. Both add up in the same order and give the same bits.
 """
@@ -51,7 +53,7 @@ class Ensemble:
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members)
+        refuse_strangers(members, with_presence=members[0].share is None)
         self._members = tuple(members)
         self._device = device
         self._gate = gate
@@ -78,7 +80,7 @@ class Ensemble:
 
         Args:
             batches: image_ids and images_nhwc, as `forward.batches` gives them.
-            plan: Flips, crops and precision.
+            plan: Flips, crops and precision of members without a share.
 
         Yields:
             image_id, image_hwc and probs_chw behind the gate of each image, in order; the next
@@ -122,10 +124,19 @@ class Ensemble:
     def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Answer]:
         """Mean answer of all networks to each batch."""
         totals: list[Answer] = []
-        for network in self._networks():
-            answers = [predict_batch(network, images, plan, self._device) for _, images in chunk]
+        for member, network in zip(self._members, self._networks(), strict=True):
+            answers = [self._ask(member, network, images, plan) for _, images in chunk]
             pairs = zip(totals, answers, strict=True)
             totals = [Answer(*map(add, *pair)) for pair in pairs] if totals else answers
         if len(self._members) == 1:
             return totals
         return [Answer(*(part / len(self._members) for part in total)) for total in totals]
+
+    def _ask(
+        self, member: Member, network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
+    ) -> Answer:
+        """What one network says, weighed by its share where it has one."""
+        if member.share is None:
+            return predict_batch(network, images_nhwc, plan, self._device)
+        own = predict_batch(network, images_nhwc, member.share.plan, self._device)
+        return member.share.weigh(own)

@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from steelseg.errors import CheckpointError
 
@@ -24,11 +31,15 @@ MANIFEST = "manifest.json"
 
 FORMAT = 1
 
+# Where networks have shares, which a version that reads format 1 alone would not see.
+FORMAT_WITH_SHARES = 2
+
 # No manifest of ours is near it, and a file of another kind is not read to its end.
 _MOST_BYTES = 2**22
 
 _FileName = Annotated[str, Field(pattern=r"^models/[A-Za-z0-9_-]+\.[a-z]+$", max_length=100)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Side = Annotated[int, Field(ge=1)]
 
 Backend = Literal["torch", "onnx", "openvino"]
 
@@ -50,6 +61,21 @@ class FileSeal(_Record):
     sha256: _Digest
 
 
+class BundledShare(_Record):
+    """How a network of a combined run is predicted with, and what it counts for."""
+
+    tta: Literal["none", "hflip", "vflip", "both"]
+
+    crop: tuple[_Side, _Side, _Side] | None
+    """Height, width and stride of crops, in pixels; null predicts whole strips."""
+
+    weights: tuple[Annotated[float, Field(ge=0)], ...]
+    """What its pixels count for, one a class; 1 is what it counts for in a plain mean."""
+
+    presence: Annotated[float, Field(ge=0)] | None
+    """What its presence counts for, likewise; null where no network has presence."""
+
+
 class BundledModel(_Record):
     """One network of a bundle."""
 
@@ -63,6 +89,19 @@ class BundledModel(_Record):
 
     multiple: Annotated[int, Field(ge=1)] | None
     """What the sizes that an exported network takes are multiples of; null of torch's."""
+
+    config: dict[str, dict[str, Any]] | None = None
+    """The settings of its own run, of a combined run."""
+
+    share: BundledShare | None = None
+    """Its part in a combined run."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Say nothing of shares where there are none, as manifests did before there were any."""
+        content: dict[str, Any] = serialize(self)
+        new = ("config", "share")
+        return {k: v for k, v in content.items() if v is not None or k not in new}
 
 
 class BundledFirst(_Record):
@@ -80,7 +119,7 @@ class BundledFirst(_Record):
 class Manifest(_Record):
     """All of manifest.json but the SHA-256 over it."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
 
     steelseg: str
     """Version that made the bundle."""
@@ -133,10 +172,10 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, TypeError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it is not the JSON of a bundle.") from None
     content.pop("sha256", None)
-    if content.get("format") != FORMAT:
+    if content.get("format") not in (FORMAT, FORMAT_WITH_SHARES):
         raise CheckpointError(
             f"{path} has format {str(content.get('format'))[:20]}, this version of steelseg reads "
-            f"{FORMAT}. Bundle the run again: steelseg bundle RUN."
+            f"{FORMAT} and {FORMAT_WITH_SHARES}. Bundle the run again: steelseg bundle RUN."
         )
     try:
         manifest = Manifest.model_validate(content)
@@ -146,6 +185,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(f"{path} is damaged: {place}: {fault['msg']}.") from None
     if text != manifest_text(manifest):
         raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
+    has_shares = manifest.format == FORMAT_WITH_SHARES
+    for model in manifest.models:
+        if (model.share is not None, model.config is not None) != (has_shares, has_shares):
+            raise CheckpointError(f"{path} is damaged: {model.file} lacks its share, or has one.")
     first = (manifest.first.model,) if manifest.first else ()
     for model in (*manifest.models, *first):
         listed = model.file in manifest.files

@@ -9,17 +9,15 @@ import torch
 
 from steelseg.config import Config
 from steelseg.errors import CheckpointError
-from steelseg.inference.forward import Network
+from steelseg.inference.forward import Answer, ForwardPlan, Network
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint, read_header
 
 # What the members of an ensemble share.
-_MUST_AGREE = (
-    "data.num_classes",
-    "data.class_names",
-    "data.channels",
-    "model.presence_head",
-)
+_MUST_AGREE = ("data.num_classes", "data.class_names", "data.channels")
+
+# What they share too, unless each has its own share in the presence.
+_MUST_AGREE_ON_PRESENCE = "model.presence_head"
 
 # What no setting can change once a network is trained.
 _TRAINED_IN = (
@@ -31,6 +29,30 @@ _TRAINED_IN = (
     "model.encoder",
     "model.presence_head",
 )
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a member of a combined run is predicted with, and what it counts for."""
+
+    plan: ForwardPlan
+    """Its own flips and crops, whatever the others have."""
+
+    weights: tuple[float, ...]
+    """What its pixels count for, one a class; 1 is what it counts for in a plain mean."""
+
+    presence: float | None
+    """What its presence counts for, likewise; None where no member has presence."""
+
+    def weigh(self, answer: Answer) -> Answer:
+        """Multiply an answer by what it counts for."""
+        weights_c = answer.probs_nchw.new_tensor(self.weights)
+        probs_nchw = answer.probs_nchw * weights_c[:, None, None]
+        if self.presence is None:
+            return Answer(probs_nchw, answer.presence_nc[:, :0])
+        if not self.presence:
+            return Answer(probs_nchw, probs_nchw.new_zeros(probs_nchw.shape[:2]))
+        return Answer(probs_nchw, answer.presence_nc * self.presence)
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,9 @@ class Member:
 
     side_by_side: bool = False
     """Whether it computes the images of a batch side by side on a processor, as exports do."""
+
+    share: Share | None = None
+    """Its part in a combined run; None where members are alike: one plan, a plain mean."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +113,17 @@ def checkpoint_member(path: Path) -> Member:
     return Member(str(path), config, sha256, sha256, load)
 
 
-def refuse_strangers(members: Sequence[Member]) -> None:
-    """Raise CheckpointError unless the members were trained for the same classes and channels."""
+def refuse_strangers(members: Sequence[Member], *, with_presence: bool) -> None:
+    """Raise CheckpointError unless the members were trained for the same classes and channels.
+
+    Args:
+        members: The networks.
+        with_presence: Whether a presence head must be in all or none.
+    """
     first = members[0]
+    alike = (_MUST_AGREE_ON_PRESENCE,) if with_presence else ()
     for member in members:
-        for setting in _MUST_AGREE:
+        for setting in (*_MUST_AGREE, *alike):
             expected, other = _value(first.config, setting), _value(member.config, setting)
             if expected != other:
                 raise CheckpointError(

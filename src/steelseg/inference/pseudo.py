@@ -31,8 +31,10 @@ from steelseg.data.folds import read_fold_numbers, read_folds
 from steelseg.data.images import list_images
 from steelseg.data.pseudo_labels import KEPT, is_pseudo_folder, write_fold, write_index
 from steelseg.errors import CheckpointError, ConfigError, DataError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.evaluation.held_out_trust import FoldTrust, gather_evidence, trust_for_fold
 from steelseg.evaluation.postprocess import MaskSettings, per_class
+from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.trust import Trust
 from steelseg.evaluation.tuned import given, mask_settings
 from steelseg.inference.forward import ForwardPlan
@@ -144,6 +146,8 @@ def _open_runs(
 ) -> list[_Run]:
     """Find the networks of every run, fold by fold."""
     first = folders[0]
+    for folder in folders:
+        refuse_combined(folder, "Name its members: one as RUN, the others as --teachers.")
     folds = first.trained_folds(config.data.num_folds)
     if not folds:
         raise CheckpointError(
@@ -153,6 +157,7 @@ def _open_runs(
     runs = []
     for folder in folders:
         own = folder.load_config(overrides)
+        refuse_classifier(own, folder.path, what="to label strips with")
         if read_fold_numbers(folder.folds_csv) != fold_of:
             raise ConfigError(
                 f"{folder.path} has other folds than {first.path}, so its networks may have seen "

@@ -1,4 +1,4 @@
-"""What a user names to predict with: a run folder, a bundle, a checkpoint, or several of them.
+"""What a user names to predict with: a run, trained or combined, a bundle, or checkpoints.
 
 `open_source` makes of any of them the settings that hold, the members of the ensemble, and the
 post-processing. Weights are read when the ensemble is made; until then it is the headers of
@@ -20,6 +20,7 @@ from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.tuned import mask_settings, read_tuned
 from steelseg.inference.bundle import open_bundle
+from steelseg.inference.combined import open_combined, refuse_unfit_shares
 from steelseg.inference.manifest import MANIFEST, is_bundle
 from steelseg.inference.members import FirstLook, Member, checkpoint_member, refuse_unfit
 from steelseg.run_folder import RunFolder
@@ -50,6 +51,7 @@ class Source:
             "networks": [member.weights_sha256 for member in self.members],
             "masks": asdict(self.masks),
             "settings": _prediction_settings(self.config),
+            **_shares(self.members),
         }
         if self.first is not None:
             content["first"] = {
@@ -106,6 +108,10 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
     trained = run.load_config()
     refuse_classifier(trained, run.path, what="to predict")
     config = build_config(trained.model_dump(), overrides, source=str(run.config_yaml))
+    if run.ensemble_json.exists():
+        combined, digests = open_combined(run, folds, amp=config.inference.amp)
+        source = _settle(config, combined, tuned_settings(run, digests))
+        return replace(source, first=_first_look(run) if config.inference.cascade else None)
     folds = folds or run.trained_folds(trained.data.num_folds)
     if not folds:
         raise CheckpointError(
@@ -125,8 +131,15 @@ def identify(source: Source) -> dict[str, Any]:
         "config": source.config.model_dump(mode="json"),
         "masks": asdict(source.masks),
         "first": first and {"config": first.config.model_dump(mode="json"), "cut": first.cut},
+        **_shares(source.members),
     }
     return {"networks": [member.weights_sha256 for member in looks], "settings": settings}
+
+
+def _shares(members: Sequence[Member]) -> dict[str, Any]:
+    """What each member of a combined run counts for, as plain values; nothing of other sources."""
+    shares = [asdict(member.share) for member in members if member.share]
+    return {"shares": shares} if shares else {}
 
 
 def _first_look(run: RunFolder) -> FirstLook | None:
@@ -156,7 +169,10 @@ def _settle(
     config: Config, members: tuple[Member, ...], tuned: MaskSettings | None = None
 ) -> Source:
     """Hold the settings against the networks, and settle the post-processing."""
-    refuse_unfit(members[0], config)
+    if members[0].share:
+        refuse_unfit_shares(members, config)
+    else:
+        refuse_unfit(members[0], config)
     return Source(config, members, mask_settings(config, tuned))
 
 

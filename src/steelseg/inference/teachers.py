@@ -51,7 +51,7 @@ class Teachers:
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members)
+        refuse_strangers(members, with_presence=True)
         assert all(plan.tta == "none" for plan in plans), plans
         if device.type == "cpu":
             keep_freed_memory()

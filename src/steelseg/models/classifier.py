@@ -64,8 +64,10 @@ def spread(cell_nchw: Tensor, height: int, width: int) -> Tensor:
 
 
 def sigmoid(logits_nchw: Tensor) -> Tensor:
-    """The sigmoid, in place because a batch of strips is large; of what is spread it is computed
-    once, and spread again."""
+    """The sigmoid; of what is spread it is computed once, and spread again.
+
+    In place otherwise, because a batch of strips is large and its logits are nobody else's.
+    """
     if logits_nchw.stride()[2:] != (0, 0):
         return logits_nchw.sigmoid_()
     return spread(torch.sigmoid(logits_nchw[..., :1, :1]), *logits_nchw.shape[2:])

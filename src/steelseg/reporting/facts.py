@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.errors import CheckpointError, DataError
+from steelseg.evaluation.ensemble_file import read_combination, shorten
+from steelseg.evaluation.ensemble_report import summary
 from steelseg.evaluation.metrics import Figures
 from steelseg.run_folder import RunFolder
 
@@ -106,6 +108,13 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
         CheckpointError: if none was.
         DataError: if one is damaged.
     """
+    if run.ensemble_json.exists():
+        members = (shorten(run.path / member.run) for member in read_combination(run).members)
+        raise CheckpointError(
+            "Runs were combined here. How each was trained is on its own page: "
+            + "; ".join(f"steelseg report {path}" for path in members)
+            + "."
+        )
     command = f"steelseg train {run.path} --resume"
     folds = [k for k in range(num_folds) if (run.fold(k) / "history.csv").exists()]
     if not folds:
@@ -124,6 +133,18 @@ def _read_history(path: Path, fold: int, command: str) -> History:
         return History(
             fold, {name: tuple(float(r[name]) if r[name] else None for r in rows) for name in names}
         )
+
+
+def read_members(run: RunFolder) -> str | None:
+    """What each run of a combined run counts for and scores, as a text table; None of others.
+
+    Raises:
+        DataError: if ensemble.json is damaged.
+    """
+    if not run.ensemble_json.exists():
+        return None
+    with whole(run.ensemble_json, read_combination(run).command(run.path)):
+        return summary(json.loads(run.ensemble_json.read_text(encoding="utf-8"))["report"])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ from steelseg.evaluation.presence import refuse_classifier
 from steelseg.evaluation.score_table import read_scores
 from steelseg.evaluation.tuned import read_tuned
 from steelseg.reporting.dataset import must_be_there, read_statistics
-from steelseg.reporting.facts import read_environment, read_evaluation, read_histories
+from steelseg.reporting.facts import (
+    read_environment,
+    read_evaluation,
+    read_histories,
+    read_members,
+)
 from steelseg.reporting.gallery import Gallery, choose, draw_cases
 from steelseg.reporting.page import Gap, render
 from steelseg.reporting.tuning_facts import read_tuning
@@ -53,6 +58,7 @@ def report_run(config: Config, run: RunFolder) -> Path:
         "settings": run.config_yaml.read_text(encoding="utf-8"),
         "environment": read_environment(run),
         "histories": _part(lambda: read_histories(run, data.num_folds)),
+        "members": read_members(run),
         "evaluation": _part(lambda: read_evaluation(run, data.names)),
         "tuning": _part(lambda: read_tuning(run, data.names)),
         "gallery": _part(lambda: _gallery(config, run, command)),

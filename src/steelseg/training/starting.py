@@ -11,6 +11,7 @@ from torch import nn
 
 from steelseg.data.folds import seen_in_training
 from steelseg.errors import ConfigError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
 
@@ -31,6 +32,7 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
         CheckpointError: if there is no such checkpoint, or it is damaged.
         ConfigError: if the encoders differ, or a held-out strip was trained on.
     """
+    refuse_combined(RunFolder(place), "model.init_from takes one of its members.")
     path = RunFolder(place).best_model(fold) if place.is_dir() else place
     checkpoint = load_checkpoint(path)
     _refuse_leak(path, int(checkpoint.state["fold"]), held_out)

@@ -17,6 +17,7 @@ from steelseg.data.dataset import Windows
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
 from steelseg.data.transforms import find_augmentation
 from steelseg.errors import ConfigError
+from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.evaluation.metrics import Scores, never_found, table
 from steelseg.evaluation.presence import COLUMNS
 from steelseg.models.build import build_network
@@ -67,13 +68,15 @@ def train_run(
         after_epoch: Told of each epoch; may end the training.
 
     Raises:
-        ConfigError: if a fold does not exist, or was trained already and `go_on` is False.
+        ConfigError: if a fold does not exist, or was trained already and `go_on` is False, or the
+            folder holds a combined run.
         DataError: if the data set has a fault or the store does not fit it.
         CheckpointError: if a checkpoint does not fit the settings.
         TrainingError: if a loss is not a number.
         Stopped: on Ctrl-C or SIGTERM, once the fold is saved.
     """
     folds = choose_folds(folds, config.data.num_folds)
+    refuse_combined(RunFolder(path), "Choose another --out to train.")
     _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
     run = RunFolder(path)
     labels, groups = _read_labels(config, run)
