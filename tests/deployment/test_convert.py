@@ -2,7 +2,7 @@ import onnx
 import pytest
 import torch
 
-from steelseg.deployment.convert import to_onnx, to_openvino
+from steelseg.deployment.convert import convert, to_onnx, to_openvino
 from steelseg.errors import ConfigError
 from steelseg.inference.backends import load_exported
 from steelseg.models.model import ARCHITECTURES, build_model
@@ -62,6 +62,19 @@ def test_a_classifier_is_exported_as_one_cell(tmp_path):
             expected, found = model(images), network(images)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
         assert found[0].stride()[2:] == (0, 0)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_classifier_is_converted_without_a_head_to_rewrite(format, tmp_path):
+    """What a U-Net is rewritten to for OpenVINO finds nothing to rewrite here."""
+    model = make("classifier")
+    images = make_pixels(2, 1, 50, 130)
+
+    path = convert(model, tmp_path, format=format, channels=1)["fp32"]
+
+    with torch.inference_mode():
+        found = load_exported(path, multiple=model.multiple, amp=False)(images)
+        torch.testing.assert_close(found, model(images), rtol=0, atol=1e-4)
 
 
 def test_a_network_that_pools_to_a_grid_needs_one_size(tmp_path):

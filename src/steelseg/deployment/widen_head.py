@@ -30,9 +30,10 @@ def widen_head(model: StripNet) -> StripNet:
         A network with the same answers, bit by bit in exact arithmetic.
     """
     model = copy.deepcopy(model)
-    head: Any = model.network.segmentation_head
+    # A classifier has none.
+    head: Any = getattr(model.network, "segmentation_head", None)
     # At a part of the size, as of FPN, its columns may be odd in number and it costs little.
-    if isinstance(head[1], nn.Identity) and _gains(head[0]):
+    if head and isinstance(head[1], nn.Identity) and _gains(head[0]):
         head[0] = _Widened(head[0])
     return model.eval()
 
