@@ -37,7 +37,7 @@ def refuse_nothing_to_do(
 
 def refuse_classifier(trained: TrainedRun) -> None:
     """Raise ConfigError if a run says nothing of pixels."""
-    if str(trained.config.model.arch) == "classifier":
+    if trained.config.model.is_classifier:
         raise ConfigError(
             f"{trained.run.path} is a classifier and says nothing of pixels. Name it behind "
             "--presence."

@@ -18,6 +18,8 @@ LEVELS = np.arange(5, 256, 5)
 
 _AREAS = 22
 
+_Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
 
 class SweptDice:
     """Strips of one epoch, counted at every level."""
@@ -39,10 +41,14 @@ class SweptDice:
 
     def result(self) -> float:
         """Mean over the classes of the best mean Dice over the strips."""
+        counted, smallest = self.by_class()
+        return float(np.mean([_best(*counts, smallest) for counts in counted]))
+
+    def by_class(self) -> tuple[list[_Counts], list[float]]:
+        """areas_nl, hits_nl and truths_n of each class, and the areas to try as the smallest."""
         areas_ncl, hits_ncl, truths_nc = map(np.stack, (self._areas, self._hits, self._truths))
         classes = zip(areas_ncl.swapaxes(0, 1), hits_ncl.swapaxes(0, 1), truths_nc.T, strict=True)
-        smallest = smallest_masks(self._largest)
-        return float(np.mean([_best(*counts, smallest) for counts in classes]))
+        return list(classes), smallest_masks(self._largest)
 
 
 def smallest_masks(largest: int) -> list[float]:

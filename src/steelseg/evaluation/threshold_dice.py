@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.evaluation.swept_dice import LEVELS, reached, smallest_masks
+from steelseg.evaluation.swept_dice import LEVELS, SweptDice
 
 # Of thresholds that are equally good, the one nearest to the middle is the safest.
 _FROM_THE_MIDDLE = np.argsort(np.abs(LEVELS - 127.5), kind="stable")
@@ -24,18 +24,11 @@ class ThresholdDice:
 
     def __init__(self) -> None:
         """Start without strips."""
-        self._areas: list[NDArray[np.int64]] = []
-        self._hits: list[NDArray[np.int64]] = []
-        self._truths: list[NDArray[np.int64]] = []
-        self._largest = 1
+        self._counted = SweptDice()
 
     def add(self, probs_chw: NDArray[np.uint8], truth_chw: NDArray[np.bool_]) -> None:
         """Count one strip; probabilities are times 255, both of shape (C, H, W)."""
-        planes = list(zip(probs_chw, truth_chw, strict=True))
-        self._areas.append(np.stack([reached(p, None) for p, _ in planes])[:, _FROM_THE_MIDDLE])
-        self._hits.append(np.stack([reached(p, t) for p, t in planes])[:, _FROM_THE_MIDDLE])
-        self._truths.append(truth_chw.sum(axis=(1, 2)))
-        self._largest = max(self._largest, probs_chw[0].size)
+        self._counted.add(probs_chw, truth_chw)
 
     def cross_fitted(self, part_n: NDArray[np.int64]) -> NDArray[np.int64]:
         """Count every strip with settings that were chosen on the other parts.
@@ -46,10 +39,20 @@ class ThresholdDice:
         Returns:
             counts_nc3, as `metrics.score` takes them.
         """
-        areas_ncl, hits_ncl, truths_nc = map(np.stack, (self._areas, self._hits, self._truths))
-        smallest = smallest_masks(self._largest)
-        classes = zip(areas_ncl.swapaxes(0, 1), hits_ncl.swapaxes(0, 1), truths_nc.T, strict=True)
-        return np.stack([_count_class(*counts, part_n, smallest) for counts in classes], axis=1)
+        classes, smallest = self._counted.by_class()
+        return np.stack(
+            [
+                _count_class(
+                    areas_nl[:, _FROM_THE_MIDDLE],
+                    hits_nl[:, _FROM_THE_MIDDLE],
+                    truths_n,
+                    part_n,
+                    smallest,
+                )
+                for areas_nl, hits_nl, truths_n in classes
+            ],
+            axis=1,
+        )
 
 
 def _count_class(
