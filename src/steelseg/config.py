@@ -80,6 +80,10 @@ class DataConfig(Section):
     num_folds: int = Field(5, ge=2)
     """Cross-validation folds, stratified by number of defects per image."""
 
+    fold_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Which strips go to which fold. null: train.seed. Runs of several seeds need one fold_seed to
+    be compared or combined."""
+
     group_duplicates: bool = True
     """true keeps images that look alike (copies, flipped, recompressed) in one fold."""
 

@@ -17,7 +17,7 @@ from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
 from steelseg.training.fold import FoldFiles
 from steelseg.training.stop import noting_signals
-from steelseg.training.train import choose_folds, train_run
+from steelseg.training.train import choose_folds, deal_folds, train_run
 
 KILLER = '''
 """Flips at random; raises in the middle of an epoch when a test asks for it."""
@@ -277,6 +277,19 @@ def test_copies_of_a_strip_are_held_out_together(root, tmp_path, make_config):
     assert read_folds(plain, image_ids=image_ids, num_folds=2) == assign_folds(
         present, num_folds=2, seed=42
     )
+
+
+def test_runs_of_two_seeds_can_share_their_folds(root, tmp_path, make_config):
+    """So that they can be compared strip by strip, and averaged."""
+
+    def deal(*settings):
+        run = RunFolder(tmp_path)
+        run.folds_csv.unlink(missing_ok=True)
+        deal_folds(make_config(root, *settings), run)
+        return run.folds_csv.read_text()
+
+    assert deal("train.seed=1") != deal("train.seed=2")
+    assert deal("train.seed=1", "data.fold_seed=2") == deal("train.seed=2")
 
 
 def test_other_folds_can_be_added_to_a_run(root, tmp_path, make_config):

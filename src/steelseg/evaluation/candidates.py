@@ -103,7 +103,7 @@ def refuse_other_folds(runs: Sequence[TrainedRun]) -> None:
 
 _SAME_FOLDS = (
     "A mean of them would be judged on strips that a network was trained on. Train with the same "
-    "train.csv, data.num_folds, data.group_duplicates and train.seed."
+    "train.csv, data.num_folds, data.group_duplicates and data.fold_seed (null: train.seed)."
 )
 
 

@@ -162,7 +162,7 @@ def _open_runs(
             raise ConfigError(
                 f"{folder.path} has other folds than {first.path}, so its networks may have seen "
                 "what is held out there. Name runs with the same folds.csv: same train.csv, "
-                "data.num_folds and train.seed."
+                "data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
         refuse_unfit(members[folds[0]], own)

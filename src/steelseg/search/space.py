@@ -36,7 +36,7 @@ _FIXED = {
 # Settings by which the strips are dealt to folds.
 _DEALING = (
     *("data.num_classes", "data.num_folds", "data.group_duplicates"),
-    *("data.img_height", "data.img_width", "train.seed"),
+    *("data.img_height", "data.img_width", "data.fold_seed", "train.seed"),
 )
 
 

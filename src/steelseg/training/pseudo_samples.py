@@ -120,7 +120,8 @@ def _refuse_leak(folder: Path, pseudo: PseudoLabels, fold: int, held_out: Collec
         raise ConfigError(
             f"train.pseudo_labels={folder}: the networks of fold {fold} were trained on {seen[0]} "
             f"({len(seen)} such), which this fold holds out, so its score would flatter. Use a run "
-            "with the same folds: same train.csv, data.num_folds and train.seed."
+            "with the same folds: same train.csv, data.num_folds and data.fold_seed (null: "
+            "train.seed)."
         )
 
 

@@ -64,5 +64,5 @@ def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> No
         raise ConfigError(
             f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
             "holds out, so its score would flatter. Start from a run with the same folds: same "
-            "train.csv, data.num_folds and train.seed."
+            "train.csv, data.num_folds and data.fold_seed (null: train.seed)."
         )

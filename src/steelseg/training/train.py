@@ -166,9 +166,9 @@ def _settle_folds(
     num_folds = config.data.num_folds
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
-    fold_of = assign_folds(
-        _present(labels), num_folds=num_folds, seed=config.train.seed, groups=groups
-    )
+    given = config.data.fold_seed
+    seed = config.train.seed if given is None else given
+    fold_of = assign_folds(_present(labels), num_folds=num_folds, seed=seed, groups=groups)
     if len(set(fold_of.values())) < num_folds:
         raise ConfigError(
             f"data.num_folds={num_folds} leaves a fold empty, because strips that look alike stay "
