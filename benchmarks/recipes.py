@@ -83,6 +83,7 @@ ROWS = {
     "adam, cosine": Row(("train.scheduler=cosine",)),
     "best epoch by swept_dice": Row(("train.monitor=swept_dice",)),
     "loss: 0.5 bce + 0.5 dice": Row(("train.loss=0.5 bce + 0.5 dice",)),
+    "loss: 0.5 bce + 0.5 image_dice": Row(("train.loss=0.5 bce + 0.5 image_dice",)),
     "loss: 0.5 focal + 0.5 dice": Row(("train.loss=0.5 focal + 0.5 dice",)),
     "loss: 0.5 bce + 0.5 tversky": Row(("train.loss=0.5 bce + 0.5 tversky",)),
     "loss: 0.5 bce + 0.5 focal_tversky": Row(("train.loss=0.5 bce + 0.5 focal_tversky",)),
@@ -96,6 +97,9 @@ ROWS = {
     ),
     "sampling: rare": Row(("train.sampling=rare",)),
     "sampling: balanced": Row(("train.sampling=balanced",)),
+    "sampling: positives, hard gate": Row(
+        (*GATED, "train.sampling=positives"), ("inference.gate=hard",)
+    ),
     "sampling: hard negatives": Row(("train.hard_negatives={run}",), after="baseline"),
     "augmentation: brightness": _steps("0.5 brightness"),
     "augmentation: gamma": _steps("0.5 gamma"),

@@ -24,6 +24,7 @@ HALF = ["data.img_height=128", "data.img_width=800", "data.num_folds=2"]
 SMALL = [*HALF, "model.encoder_weights=none"]
 # As many steps as the 11 epochs of the configuration are on a few dozen strips.
 LARGE = ["model.arch=unet", "model.encoder=efficientnet-b3", "train.epochs=1"]
+LARGE += ["train.loss=0.5 bce + 0.5 image_dice"]
 
 
 def main():

@@ -36,6 +36,9 @@ ARCHITECTURES = {
 CLASSIFIER = "classifier"
 """The architecture without a decoder, which tells presence alone."""
 
+LEAST_MOMENTUM = 0.1
+"""Least share of a batch in the statistics of batch normalisation, PyTorch's own default."""
+
 Output: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """logits_nchw, and logits_nc of presence where the network has a presence head."""
 
@@ -165,6 +168,7 @@ def build_model(
         # Where segmentation-models-pytorch has its classifier, so that it is called with it.
         depth = network.encoder.out_channels[-1]
         network.classification_head = PresenceHead(depth, num_classes)
+    _hasten_statistics(network)
     multiple = max(32, int(network.encoder.output_stride))
     model = StripNet(network, mean=mean, std=std, multiple=multiple)
     return model.to(memory_format=torch.channels_last)
@@ -199,6 +203,17 @@ def _build_network(
             f"({_first_line(error)}). Two ways out: model.encoder_weights=none trains from "
             "scratch, model.encoder_weights=PATH.safetensors reads a local file."
         ) from error
+
+
+def _hasten_statistics(network: nn.Module) -> None:
+    """Let the statistics of batch normalisation follow within tens of steps.
+
+    EfficientNets take a hundredth of each batch, which is for the hundred thousands of steps of
+    ImageNet: after a few hundred, validation still reads their first values and finds nothing.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, LEAST_MOMENTUM)
 
 
 def _build_classifier(
