@@ -10,6 +10,7 @@ from steelseg.evaluation.tuning import (
     between_levels,
     cross_fit,
     landscape,
+    nearby,
     operating_points,
     ranking,
 )
@@ -54,6 +55,58 @@ STRIPS += [(0, round(255 * p), False) for p in (0.6, 0.6, 0.6, 0.8)]
 def test_each_objective_chooses_by_its_own_rule(objective, weights, threshold):
     """Worked out by hand on seven strips of one pixel."""
     assert chosen(objective, STRIPS, **weights) == threshold
+
+
+def test_a_lucky_combination_does_not_win():
+    """0.6 is as good as 0.2 to 0.4 and has no false alarm, but a step aside it is bad."""
+    levels = [(0, 0.58, False), (0, 0.62, True)] + [(0, 0.45, True)] * 2 + [(0, 0.55, False)]
+    strips = [(part, round(255 * p), is_defect) for part, p, is_defect in levels]
+    thresholds = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.65)
+    sums = table_of(strips, thresholds=thresholds).sums([0])
+
+    highest = max(zip(sums.mean_dice.ravel(), thresholds, strict=True))
+
+    assert highest == (3 / 5, 0.6)
+    choice = sums.choice(best(sums, ranking("dice", **WEIGHTS)))
+    assert choice.threshold <= 0.35
+
+
+def test_nearby_is_a_mean_weighted_by_distance():
+    """By brute force over every pair of combinations."""
+    grid = make_grid(
+        thresholds=(0.3, 0.35, 0.6),
+        top_thresholds=(0.35, 0.5),
+        min_sizes=(0, 10, 20),
+        min_areas=(0, 7),
+        gates=(0.0, 0.1),
+    )
+    sizes = {0: 2 * np.log2(10) - 1, 10: 2 * np.log2(10), 20: 2 * np.log2(20)}
+    areas = {0: 2 * np.log2(7) - 1, 7: 2 * np.log2(7)}
+    places = [
+        (k, s, a, g)
+        for k in range(len(grid.pairs))
+        for s in (0, 1, 2)
+        for a in (0, 1)
+        for g in (0, 1)
+    ]
+    points = np.array(
+        [
+            (
+                *(t / 0.05 for t in grid.pairs[k]),
+                sizes[grid.min_sizes[s]],
+                areas[grid.min_areas[a]],
+                grid.gates[g] / 0.05,
+            )
+            for k, s, a, g in places
+        ]
+    )
+    values = np.random.default_rng(0).random((len(grid.pairs), 3, 2, 2))
+
+    found = nearby(values, grid)
+
+    for place, point in zip(places, points, strict=True):
+        weights = np.exp(-np.square(points - point).sum(axis=1) / 2)
+        assert found[place] == pytest.approx(weights @ values.ravel() / weights.sum())
 
 
 def test_a_recall_out_of_reach_comes_as_near_as_it_can():

@@ -1,9 +1,10 @@
 """Choosing post-processing settings: exact, by an objective, and without fooling oneself.
 
-The objective of a class does not depend on the other classes, so each is searched alone, and the
-best of its whole grid is found. `cross_fit` chooses for the strips of each part on all the others;
-only its outcome says what to expect of new strips, because settings chosen and scored on the
-same strips flatter themselves.
+The objective of a class does not depend on the other classes, so each is searched alone, over its
+whole grid. The highest of a hundred thousand combinations is a lucky one on a few hundred strips,
+so each is judged with those near it (`nearby`). `cross_fit` chooses for the strips of each part on
+all the others; only its outcome says what to expect of new strips, because settings chosen and
+scored on the same strips flatter themselves.
 
 No files, no torch, no masks: `grid_tables` counts them.
 """
@@ -12,14 +13,18 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from steelseg.evaluation.grid_tables import Choice, Outcome, Place, Sums, Tables, add_up
+from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Place, Sums, Tables, add_up
 
 Objective = Literal["dice", "dice_positive", "recall", "cost"]
 
 # Sums of a few thousand Dice values differ by this much when added in another order.
 _SAME = 1e-9
+
+# One step of the default grid.
+_THRESHOLD_STEP = 0.05
+_SIZES_A_DOUBLING = 2
 
 Ranking: TypeAlias = Callable[[Sums], tuple[NDArray[Any], NDArray[Any]]]
 """Ranks combinations: the highest value of the first array, then of the second."""
@@ -32,9 +37,10 @@ def ranking(
 
     Args:
         objective: dice: highest mean Dice. dice_positive: highest over positive pairs, then
-            fewest false alarms. recall: fewest false alarms among those that find at least
-            `min_recall` of the positive pairs, or come nearest to it. cost: lowest sum of
-            misses and false alarms at their costs. Ties of the last two go to the mean Dice.
+            fewest false alarms. cost: lowest sum of misses and false alarms at their costs. These
+            three judge a combination with those near it. recall: fewest false alarms among those
+            that find at least `min_recall` of the positive pairs, or come nearest to it. Ties of
+            the last two go to the mean Dice.
         min_recall: Share of positive pairs that recall asks for.
         cost_miss: Cost of a positive pair without a mask.
         cost_false_alarm: Cost of a negative pair with one.
@@ -47,15 +53,48 @@ def ranking(
 
     def by_cost(sums: Sums) -> tuple[NDArray[Any], NDArray[Any]]:
         misses = sums.positives - sums.found
-        return -(cost_miss * misses + cost_false_alarm * sums.false_alarms), sums.mean_dice
+        costs = cost_miss * misses + cost_false_alarm * sums.false_alarms
+        return nearby(-costs, sums.grid), sums.mean_dice
 
     rankings: dict[Objective, Ranking] = {
-        "dice": lambda sums: (sums.mean_dice, -sums.false_alarms),
-        "dice_positive": lambda sums: (sums.dice / max(sums.positives, 1), -sums.false_alarms),
+        "dice": lambda sums: (nearby(sums.mean_dice, sums.grid), -sums.false_alarms),
+        "dice_positive": lambda sums: (
+            nearby(sums.dice / max(sums.positives, 1), sums.grid),
+            -sums.false_alarms,
+        ),
         "recall": by_recall,
         "cost": by_cost,
     }
     return rankings[objective]
+
+
+def nearby(values_ksag: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
+    """Judge each combination with those near it: its own value is partly luck.
+
+    Args:
+        values_ksag: A value of each combination.
+        grid: The combinations.
+
+    Returns:
+        Same shape: means weighted by a Gaussian, whose standard deviation is 0.05 of a threshold or
+        a gate and half a doubling of a size. What lies further apart hardly counts.
+    """
+    pairs, gates = np.array(grid.pairs) / _THRESHOLD_STEP, np.array(grid.gates) / _THRESHOLD_STEP
+    axes = pairs, _doublings(grid.min_sizes), _doublings(grid.min_areas), gates[:, None]
+    for axis, places in enumerate(axes):
+        squares = np.square(places[:, None] - places).sum(axis=-1)
+        weights = np.exp(-squares / 2)
+        weights /= weights.sum(axis=1, keepdims=True)
+        values_ksag = np.moveaxis(np.tensordot(weights, values_ksag, (1, axis)), 0, axis)
+    return values_ksag
+
+
+def _doublings(sizes: ArrayLike) -> NDArray[np.float64]:
+    """Sizes in steps, shape (n, 1); 0 is a step below the smallest other one."""
+    steps = _SIZES_A_DOUBLING * np.log2(np.maximum(sizes, 1))
+    above = steps[np.asarray(sizes) > 0]
+    below = above.min() - 1 if len(above) else 0.0
+    return np.where(np.asarray(sizes) > 0, steps, below)[:, None]
 
 
 def between_levels(threshold: float) -> float:
