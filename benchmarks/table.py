@@ -65,7 +65,7 @@ def startup(work):
 
 
 def memory(work):
-    answer = script(work, "prediction_memory", work / "strips" / "test_images")["kept"]
+    answer = script(work, "prediction_memory", work / "strips" / "test_images", "--threads", 2)
     peaks = answer["few"]["peak_mb"], answer["many"]["peak_mb"], answer["more_mb"]
     yield "prediction, 100 and 5,000 strips, MB", *peaks, "<= 50 MB more"
 
