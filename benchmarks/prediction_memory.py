@@ -4,8 +4,8 @@
         [--source RUN] [--arch linknet --encoder tu-test_resnet] [--threads 1]
 
 Each count is predicted in a process of its own, over the images of FOLDER again and again, as
-`steelseg predict` does, masks and rows included. `--source` is what predict takes, such as an
-export; without it the network is new. Memory is the most that the process ever held. How threads
+`steelseg predict` does, masks and rows included. `--source` is what predict takes, such as a
+bundle; without it the network is new. Memory is the most that the process ever held. How threads
 meet moves it by 64 MB (a heap of glibc's for a thread) between processes that do the same, so the
 few are predicted in several processes, of which the highest counts; the many have time to meet.
 """
