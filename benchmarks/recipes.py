@@ -140,7 +140,7 @@ def main():
         for name in dict.fromkeys(["baseline", *args.rows]):
             if not scores_of(args.work, name, seed).exists():
                 judge(args, name, seed)
-    names = [name for name in ROWS if scores_of(args.work, name, args.seeds[-1]).exists()]
+    names = [n for n in ROWS if all(scores_of(args.work, n, s).exists() for s in args.seeds)]
     rows = {name: beside_baseline(args, name) for name in names}
     text = json.dumps(
         {"common": common_settings(args), "seeds": args.seeds, "rows": rows}, indent=1
