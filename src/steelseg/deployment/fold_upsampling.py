@@ -142,30 +142,10 @@ def doubled_kernel(weight: Tensor) -> Tensor:
     return taps.to(weight.dtype)
 
 
-class _FoldedUnet(nn.Module):
-    """A decoder block of U-Net, called as the original is."""
-
-    def __init__(self, block: UnetDecoderBlock, *, channels: int) -> None:
-        super().__init__()
-        self.conv1 = _SplitConvolution(block.conv1, channels=channels)
-        self.conv2 = block.conv2
-        self.attention2 = block.attention2
-
-    def forward(
-        self,
-        feature_map: Tensor,
-        _target_height: int,
-        _target_width: int,
-        skip_connection: Tensor | None = None,
-    ) -> Tensor:
-        output: Tensor = self.attention2(self.conv2(self.conv1(feature_map, skip_connection)))
-        return output
-
-
 class _FoldedPlusPlus(nn.Module):
     """A decoder block of U-Net++, called as the original is."""
 
-    def __init__(self, block: DecoderBlock, *, channels: int) -> None:
+    def __init__(self, block: UnetDecoderBlock | DecoderBlock, *, channels: int) -> None:
         super().__init__()
         self.conv1 = _SplitConvolution(block.conv1, channels=channels)
         self.conv2 = block.conv2
@@ -174,3 +154,16 @@ class _FoldedPlusPlus(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         output: Tensor = self.attention2(self.conv2(self.conv1(x, skip)))
         return output
+
+
+class _FoldedUnet(_FoldedPlusPlus):
+    """A decoder block of U-Net, which is also told to what size it doubles."""
+
+    def forward(  # type: ignore[override]
+        self,
+        feature_map: Tensor,
+        _target_height: int,
+        _target_width: int,
+        skip_connection: Tensor | None = None,
+    ) -> Tensor:
+        return super().forward(feature_map, skip_connection)

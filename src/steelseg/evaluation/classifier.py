@@ -16,7 +16,7 @@ from steelseg.config import Config
 from steelseg.errors import DataError
 from steelseg.evaluation.first_look import Looks, count_looks, cross_fit
 from steelseg.evaluation.intervals import draw_figures, interval
-from steelseg.evaluation.metrics import all_empty, count_pixels, flatten, score, table
+from steelseg.evaluation.metrics import all_empty, count_pixels, flatten, for_json, score, table
 from steelseg.evaluation.oof_store import HeldOut
 from steelseg.evaluation.parts import deal_parts
 from steelseg.evaluation.postprocess import binarize
@@ -91,7 +91,7 @@ def _metrics(
     folds = np.array(list(held_out.fold_of.values()))
 
     def figures(chosen_nc3: NDArray[np.int64]) -> dict[str, float | None]:
-        return _plain(flatten(score(chosen_nc3), prefix=""))
+        return for_json(flatten(score(chosen_nc3), prefix=""))
 
     return {
         "strips": len(counts_nc3),
@@ -99,17 +99,12 @@ def _metrics(
         "scored": "presence, as one pixel a strip",
         "oof": figures(counts_nc3),
         "intervals": {n: interval(values) for n, values in draw_figures(counts_nc3).items()},
-        "all_empty": _plain(flatten(all_empty(counts_nc3), prefix="")),
+        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
         "folds": {str(fold): figures(counts_nc3[folds == fold]) for fold in np.unique(folds)},
         "average_precision": tally.result(),
-        "classes": [_plain({"average_precision": value}) for value in tally.per_class()],
+        "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
         "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in looks.items()],
     }
-
-
-def _plain(row: dict[str, float]) -> dict[str, float | None]:
-    """Figures for JSON: what is not defined becomes null."""
-    return {name: None if value != value else value for name, value in row.items()}
 
 
 def _tell(

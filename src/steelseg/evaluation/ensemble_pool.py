@@ -59,11 +59,6 @@ class Pool:
     lookers: tuple[Candidate, ...]
     """What was named for presence."""
 
-    @property
-    def has_presence(self) -> bool:
-        """Whether there is a presence to average."""
-        return bool(self.lookers) or any(candidate.has_presence for candidate in self.candidates)
-
     @cached_property
     def choices(self) -> tuple[tuple[int, ...], ...]:
         """Places of each run's candidates."""

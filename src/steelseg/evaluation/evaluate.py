@@ -29,6 +29,7 @@ from steelseg.evaluation.metrics import (
     all_empty,
     count_pixels,
     flatten,
+    for_json,
     never_found,
     score,
     table,
@@ -129,11 +130,11 @@ def _metrics(held_out: HeldOut, counted: _Counted, *, is_tuned: bool) -> dict[st
         "strips": len(counts_nc3),
         "models": {str(fold): digest for fold, digest in held_out.models.items()},
         "masks": "cross-fitted" if is_tuned else "by the settings",
-        "oof": _plain(flatten(score(counts_nc3), prefix="")),
+        "oof": for_json(flatten(score(counts_nc3), prefix="")),
         "intervals": {name: interval(values) for name, values in draws.items()},
-        "all_empty": _plain(flatten(all_empty(counts_nc3), prefix="")),
+        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
         "folds": {
-            str(fold): _plain(flatten(score(counts_nc3[folds == fold]), prefix=""))
+            str(fold): for_json(flatten(score(counts_nc3[folds == fold]), prefix=""))
             for fold in np.unique(folds)
         },
         "classes": [
@@ -147,11 +148,6 @@ def _metrics(held_out: HeldOut, counted: _Counted, *, is_tuned: bool) -> dict[st
             )
         ],
     }
-
-
-def _plain(row: dict[str, float]) -> dict[str, float | None]:
-    """Figures for JSON: what is not defined becomes null."""
-    return {name: None if value != value else value for name, value in row.items()}
 
 
 def _tell(config: Config, run: RunFolder, metrics: dict[str, Any], scores: Scores) -> None:

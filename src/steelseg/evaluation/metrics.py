@@ -13,7 +13,7 @@ No files, no torch, no thresholds: masks come from `postprocess`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -271,6 +271,11 @@ def flatten(scores: Scores, prefix: str = "val_") -> dict[str, float]:
     for class_id, figures in enumerate(scores.per_class, start=1):
         row |= {f"{prefix}{name}_{class_id}": value for name, value in asdict(figures).items()}
     return row
+
+
+def for_json(row: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON holds them: what is not defined becomes null."""
+    return {name: None if value != value else value for name, value in row.items()}
 
 
 def table(scores: Scores, class_names: Sequence[str], *, columns: Sequence[str] = _COLUMNS) -> str:

@@ -9,6 +9,8 @@ nothing: `tune` and `evaluate` say what to expect.
 Axes: n strips, c classes, l levels. No files, no torch.
 """
 
+from collections.abc import Iterator, Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +73,19 @@ def _best(
     smallest: list[float],
 ) -> float:
     """The best mean Dice of one class over levels and smallest masks."""
+    by_size = dice_by_size(areas_nl, hits_nl, truths_n, smallest)
+    return max(float(dice_nl.mean(axis=0).max()) for dice_nl in by_size)
+
+
+def dice_by_size(
+    areas_nl: NDArray[np.int64],
+    hits_nl: NDArray[np.int64],
+    truths_n: NDArray[np.int64],
+    smallest: Sequence[float],
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the Dice of one class on each strip at each level, for each of the smallest masks."""
     is_empty_n = truths_n == 0
     dice_nl = 2 * hits_nl / np.maximum(areas_nl + truths_n[:, None], 1)
     dice_nl[is_empty_n] = 0
-    return max(
-        float(np.where(areas_nl >= size, dice_nl, is_empty_n[:, None]).mean(axis=0).max())
-        for size in smallest
-    )
+    for size in smallest:
+        yield np.where(areas_nl >= size, dice_nl, is_empty_n[:, None])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.evaluation.swept_dice import LEVELS, SweptDice
+from steelseg.evaluation.swept_dice import LEVELS, SweptDice, dice_by_size
 
 # Of thresholds that are equally good, the one nearest to the middle is the safest.
 _FROM_THE_MIDDLE = np.argsort(np.abs(LEVELS - 127.5), kind="stable")
@@ -63,14 +63,10 @@ def _count_class(
     smallest: Sequence[float],
 ) -> NDArray[np.int64]:
     """counts_n3 of one class."""
-    is_empty_n = truths_n == 0
-    dice_nl = 2 * hits_nl / np.maximum(areas_nl + truths_n[:, None], 1)
-    dice_nl[is_empty_n] = 0
     parts = np.unique(part_n)
     by_part = np.empty((len(smallest), len(parts), len(LEVELS)))
-    for place, size in enumerate(smallest):
-        kept_nl = np.where(areas_nl >= size, dice_nl, is_empty_n[:, None])
-        by_part[place] = [kept_nl[part_n == part].sum(axis=0) for part in parts]
+    for place, dice_nl in enumerate(dice_by_size(areas_nl, hits_nl, truths_n, smallest)):
+        by_part[place] = [dice_nl[part_n == part].sum(axis=0) for part in parts]
     counts_n3 = np.zeros((len(part_n), 3), np.int64)
     for number, part in enumerate(parts):
         of_others = by_part.sum(axis=1) - by_part[:, number]

@@ -208,8 +208,7 @@ def validation_pass(
 ) -> Validate:
     """A function that scores the network on the held-out strips."""
     folder, channels = config.data.root / "train_images", config.data.channels
-    # Flips would multiply the time of every epoch, full precision would double it; both come in
-    # with OOF and prediction.
+    # Flips and full precision would lengthen every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none", amp=learner.half is not None)
     settings = mask_settings(config)
     by_presence = config.model.is_classifier
