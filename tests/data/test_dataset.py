@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steelseg.config import DataConfig
 from steelseg.data.check import load_labels
@@ -274,7 +276,7 @@ def find_window(image_hwc, window_hw):
 
 
 def test_balanced_batches_follow_from_seed_and_epoch():
-    """As many samples as there are, drawn with replacement, the same in every run."""
+    """As many samples as there are, the same in every run."""
     chances = np.array([0.5, 0.5, 0.0, 0.0])
     batches = EpochBatches(4, 2, seed=3, chances=chances)
     again = EpochBatches(4, 2, seed=3, chances=chances)
@@ -282,5 +284,31 @@ def test_balanced_batches_follow_from_seed_and_epoch():
     drawn = [key for batch in batches for key in batch]
 
     assert drawn == [key for batch in again for key in batch]
-    assert len(drawn) == 4
-    assert {index for _, index in drawn} <= {0, 1}
+    assert sorted(index for _, index in drawn) == [0, 0, 1, 1]
+
+
+@given(
+    weights=st.lists(st.floats(0, 1e6), min_size=1, max_size=30).filter(lambda w: sum(w) > 0),
+    seed=st.integers(0, 2**32),
+)
+def test_a_sample_is_drawn_as_often_as_its_chance_says(weights, seed):
+    """Its share of the epoch, rounded up or down."""
+    chances = np.array(weights) / np.sum(weights)
+    batches = EpochBatches(len(weights), 1, seed=seed, chances=chances)
+
+    times = np.bincount([batch[0][1] for batch in batches], minlength=len(weights))
+
+    assert (np.abs(times - len(weights) * chances) < 1 + 1e-9).all()
+    assert (times[chances == 0] == 0).all()
+
+
+def test_rounding_up_or_down_evens_out():
+    """Over many epochs a chance of three in ten is three in ten, whatever stands beside it."""
+    chances = np.array([0.3, 0.05, 0.2, 0.45])
+    batches = EpochBatches(4, 4, seed=1, chances=chances)
+    times = np.zeros(4)
+    for batches.epoch in range(2000):
+        times += np.bincount([index for _, index in next(iter(batches))], minlength=4)
+
+    # Rounding varies by half a draw an epoch at most: 0.5 / sqrt(2000) is 0.011.
+    np.testing.assert_allclose(times / 2000, 4 * chances, atol=0.05)
