@@ -1,11 +1,11 @@
 """What each technique of docs/guides/recipes.md is worth, alone, beside the baseline's recipe.
 
-    python benchmarks/recipes.py ROOT WORK [--rows NAME ...] [--seeds 0 1] [--epochs 5]
+    python benchmarks/recipes.py ROOT WORK [--rows NAME ...] [--seeds 0 1] [--folds 0] [--epochs 5]
                                  [--set section.name=value ...] [--threads 1]
 
-Every row trains one fold with the same network, data, order of samples and number of steps as
-`baseline` does, but for the settings of the row, at each seed; predicts the strips that the fold
-holds out, tunes thresholds and sizes on them, and scores them cross-fitted. Differences are paired
+Every row trains the folds with the same network, data, order of samples and number of steps as
+`baseline` does, but for the settings of the row, at each seed; predicts the strips that the folds
+hold out, tunes thresholds and sizes on them, and scores them cross-fitted. Differences are paired
 by strip and seed, their 95 % interval is drawn over strips. Some rows differ from another in
 prediction alone and share its training. What is done is kept in WORK and not done again; WORK may
 be named again with more rows. Prints a table; WORK/recipes.json holds it too.
@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-FOLD = 0
 # The baseline's optimizer, rate, schedule and loss; the network is small, for two cores.
 BASELINE = (
     "data.num_folds=4",
@@ -131,6 +130,7 @@ def main():
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--set", nargs="+", default=[], metavar="SETTING", help="for every row")
     parser.add_argument("--threads", type=int, default=1)
@@ -143,7 +143,13 @@ def main():
     names = [n for n in ROWS if all(scores_of(args.work, n, s).exists() for s in args.seeds)]
     rows = {name: beside_baseline(args, name) for name in names}
     text = json.dumps(
-        {"common": common_settings(args), "seeds": args.seeds, "rows": rows}, indent=1
+        {
+            "common": common_settings(args),
+            "seeds": args.seeds,
+            "folds": args.folds,
+            "rows": rows,
+        },
+        indent=1,
     )
     (args.work / "recipes.json").write_text(text + "\n")
     print(table(rows))
@@ -182,13 +188,13 @@ def judge(args, name, seed):
     words = {"run": other, "late": str(max(2, round(args.epochs * 0.7)))}
     settings = tuple(setting.format(**words) for setting in row.settings)
     run = run_of(args.work, row.settings, seed)
-    if not (run / "fold_0" / "oof_predictions.zarr").exists():
+    if not all((run / f"fold_{fold}" / "oof_predictions.zarr").exists() for fold in args.folds):
         lines = [*common_settings(args), f"train.seed={seed}", *settings]
         config = build_config({}, lines, source="the benchmark")
-        api.train(config, run, folds=[FOLD], resume=(run / "config.yaml").exists())
+        api.train(config, run, folds=args.folds, resume=(run / "config.yaml").exists())
     plain = ["inference.tta=none", "inference.gate=none", *open_settings()]
     reading = [*plain, *row.reading]
-    api.oof(run, reading, folds=[FOLD])
+    api.oof(run, reading, folds=args.folds)
     (run / "postprocess.json").unlink(missing_ok=True)
     if "postprocess.threshold=0.5" in reading:
         api.evaluate(run, reading)
