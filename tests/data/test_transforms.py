@@ -161,6 +161,39 @@ def test_a_composed_object_is_a_callable_too(mine):
     np.testing.assert_array_equal(mask_chw, expected_mask[:, ::-1])
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "flips",
+        "light",
+        "brightness",
+        "gamma",
+        "noise",
+        "blur",
+        "jpeg",
+        "shift_scale",
+        "conveyor_shift",
+        "black_ends",
+    ],
+)
+def test_every_step_may_follow_a_users_own(mine, step):
+    """Which often returns a view of its input, turned or of interleaved colours."""
+    _, mask_chw = make_strip(32, 48)
+    image_chw = np.random.default_rng(0).integers(0, 256, (3, 32, 48), dtype=np.uint8)
+    moved = image_chw[:, ::-1].copy(), mask_chw[:, ::-1].copy()
+    seen = np.random.default_rng(1)
+    # The seed of the user's own is drawn before.
+    seen.integers(2**32)
+
+    found = find_augmentation([f"{mine}:composed", step])(
+        image_chw, mask_chw, np.random.default_rng(1)
+    )
+
+    expected = find_augmentation([step])(*moved, seen)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 def test_a_lost_channel_axis_is_put_back(mine):
     """OpenCV drops the axis of one channel."""
     image_chw, _ = draw(find_augmentation(f"{mine}:drop_axis"), 0)

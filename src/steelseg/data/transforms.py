@@ -189,5 +189,8 @@ def _has_planes(array: NDArray[Any], planes: int) -> bool:
 
 
 def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """From hwc, or hw as OpenCV drops the axis of one channel, to chw."""
-    return array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
+    """From hwc, or hw as OpenCV drops the axis of one channel, to chw.
+
+    A copy where planes are interleaved, because OpenCV writes whole ones only.
+    """
+    return np.ascontiguousarray(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1))
