@@ -1,14 +1,15 @@
 """What each technique of docs/guides/recipes.md is worth, alone, beside the baseline's recipe.
 
     python benchmarks/recipes.py ROOT WORK [--rows NAME ...] [--seeds 0 1] [--folds 0] [--epochs 5]
-                                 [--set section.name=value ...] [--threads 1]
+                                 [--set section.name=value ...] [--threads 1] [--unlabelled DIR]
 
 Every row trains the folds with the same network, data, order of samples and number of steps as
 `baseline` does, but for the settings of the row, at each seed; predicts the strips that the folds
 hold out, tunes thresholds and sizes on them, and scores them cross-fitted. Differences are paired
 by strip and seed, their 95 % interval is drawn over strips. Some rows differ from another in
-prediction alone and share its training. What is done is kept in WORK and not done again; WORK may
-be named again with more rows. Prints a table; WORK/recipes.json holds it too.
+prediction alone and share its training; some are the mean of several trainings; pseudo-labels are
+of the strips in --unlabelled, by `baseline`. What is done is kept in WORK and not done again; WORK
+may be named again with more rows. Prints a table; WORK/recipes.json holds it too.
 """
 
 import argparse
@@ -35,6 +36,16 @@ BASELINE = (
     "train.loss=bce_dice_pos_weight",
     "train.augmentation=flips",
 )
+# No flips, no gate, and post-processing left to tuning.
+PLAIN = (
+    "inference.tta=none",
+    "inference.gate=none",
+    "postprocess.threshold=null",
+    "postprocess.min_size=null",
+    "postprocess.min_area=null",
+    "postprocess.top_threshold=null",
+    "postprocess.gate=null",
+)
 GATED = ("model.presence_head=true",)
 
 
@@ -50,6 +61,16 @@ class Row:
 
     after: str = ""
     """A row whose run must be there: `{run}` in the settings is its folder."""
+
+    members: tuple[tuple[str, ...], ...] = ()
+    """Settings of other trainings on the same folds, to be combined with the row's own."""
+
+    weights: str = "equal"
+    """Of the members."""
+
+
+SECOND_SEED = ("train.seed={other}", "data.fold_seed={seed}")
+OTHER_ARCH = ("model.arch=fpn",)
 
 
 def _steps(*steps: str) -> Row:
@@ -121,6 +142,12 @@ ROWS = {
     "batch normalisation frozen": Row(("train.freeze_batch_norm=true",)),
     "encoder frozen for an epoch": Row(("train.freeze_encoder_epochs=1",)),
     "encoder from scratch": Row(("model.encoder_weights=none",)),
+    "mean of two seeds": Row(members=(SECOND_SEED,)),
+    "mean of two architectures": Row(members=(OTHER_ARCH,)),
+    "mean of three runs": Row(members=(SECOND_SEED, OTHER_ARCH)),
+    "three runs, weights learnt": Row(members=(SECOND_SEED, OTHER_ARCH), weights="learnt"),
+    "three runs, greedy": Row(members=(SECOND_SEED, OTHER_ARCH), weights="greedy"),
+    "pseudo-labels": Row(("train.pseudo_labels={run}/pseudo",), after="baseline"),
 }
 
 
@@ -128,13 +155,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, metavar="ROOT")
     parser.add_argument("work", type=Path, metavar="WORK")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--set", nargs="+", default=[], metavar="SETTING", help="for every row")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--unlabelled", type=Path, metavar="DIR", help="for pseudo-labels")
     args = parser.parse_args()
+    args.rows = args.rows or [n for n in ROWS if n != "pseudo-labels" or args.unlabelled]
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
         for name in dict.fromkeys(["baseline", *args.rows]):
@@ -181,20 +210,16 @@ def slug(text):
 def judge(args, name, seed):
     """Train where that was not done, predict, tune and score."""
     from steelseg import api
-    from steelseg.config_file import build_config
 
     row = ROWS[name]
-    other = run_of(args.work, ROWS[row.after].settings if row.after else (), seed)
-    words = {"run": other, "late": str(max(2, round(args.epochs * 0.7)))}
-    settings = tuple(setting.format(**words) for setting in row.settings)
-    run = run_of(args.work, row.settings, seed)
-    if not all((run / f"fold_{fold}" / "oof_predictions.zarr").exists() for fold in args.folds):
-        lines = [*common_settings(args), f"train.seed={seed}", *settings]
-        config = build_config({}, lines, source="the benchmark")
-        api.train(config, run, folds=args.folds, resume=(run / "config.yaml").exists())
-    plain = ["inference.tta=none", "inference.gate=none", *open_settings()]
-    reading = [*plain, *row.reading]
-    api.oof(run, reading, folds=args.folds)
+    if name == "pseudo-labels":
+        label(args, seed)
+    run = train(args, row.settings, seed, after=row.after)
+    reading = [*PLAIN, *row.reading]
+    if row.members:
+        run = combine(args, row, run, seed)
+    else:
+        api.oof(run, reading, folds=args.folds)
     (run / "postprocess.json").unlink(missing_ok=True)
     if "postprocess.threshold=0.5" in reading:
         api.evaluate(run, reading)
@@ -206,10 +231,50 @@ def judge(args, name, seed):
     shutil.copyfile(run / "scores.csv", scores)
 
 
-def open_settings():
-    """Post-processing left to tuning."""
-    names = ("threshold", "min_size", "min_area", "top_threshold", "gate")
-    return [f"postprocess.{name}=null" for name in names]
+def train(args, settings, seed, *, after=""):
+    """Train by these settings, or go on, unless that was done; give the run folder."""
+    from steelseg import api
+    from steelseg.config_file import build_config
+
+    words = {
+        "run": run_of(args.work, ROWS[after].settings if after else (), seed),
+        "late": str(max(2, round(args.epochs * 0.7))),
+        "seed": seed,
+        "other": seed + 100,
+    }
+    run = run_of(args.work, settings, seed)
+    if not all((run / f"fold_{fold}" / "oof_predictions.zarr").exists() for fold in args.folds):
+        own = [setting.format(**words) for setting in settings]
+        lines = [*common_settings(args), f"train.seed={seed}", *own]
+        config = build_config({}, lines, source="the benchmark")
+        api.train(config, run, folds=args.folds, resume=(run / "config.yaml").exists())
+    return run
+
+
+def combine(args, row, run, seed):
+    """Make one run of several that held out the same strips."""
+    from steelseg import api
+
+    runs = [run, *(train(args, settings, seed) for settings in row.members)]
+    for each in runs:
+        api.oof(each, PLAIN, folds=args.folds)
+    combined = (
+        args.work / f"{row.weights}_{len(runs)}" / slug(" ".join(row.members[-1])) / str(seed)
+    )
+    shutil.rmtree(combined, ignore_errors=True)
+    api.ensemble(runs, combined, weights=row.weights)
+    return combined
+
+
+def label(args, seed):
+    """Let the baseline's networks label other strips, unless that was done."""
+    from steelseg import api
+
+    run = run_of(args.work, (), seed)
+    if not (run / "pseudo" / "index.json").exists():
+        api.oof(run, PLAIN, folds=args.folds)
+        api.tune(run, PLAIN)
+        api.pseudo(run, images=args.unlabelled)
 
 
 def beside_baseline(args, name):
