@@ -243,6 +243,18 @@ def test_presence_can_come_from_another_run_alone(runs):
     assert not closed.any()
 
 
+def test_a_gate_of_all_members_stays(runs):
+    """What every member predicts with goes for their mean; otherwise there is none."""
+    settings = runs / "a" / "config.yaml"
+    settings.write_text(settings.read_text().replace("gate: none", "gate: hard"))
+
+    ensemble([runs / "a"], runs / "views", choose_tta=["none", "hflip"])
+    ensemble([runs / "a", runs / "b"], runs / "both")
+
+    assert RunFolder(runs / "views").load_config().inference.gate == "hard"
+    assert RunFolder(runs / "both").load_config().inference.gate == "none"
+
+
 def test_without_presence_there_is_no_gate(runs):
     with pytest.raises(ConfigError, match=r"gate=soft needs .*presence_head=true"):
         ensemble([runs / "b", runs / "c"], runs / "both", ["inference.gate=soft"])

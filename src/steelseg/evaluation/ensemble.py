@@ -104,18 +104,22 @@ def ensemble_run(
 def settings_of(
     runs: Sequence[TrainedRun], overrides: Sequence[str], *, has_presence: bool
 ) -> Config:
-    """The settings of a combined run: the data of its members, all else by default.
+    """The settings of a combined run: data and gate of its members, all else by default.
 
     Raises:
         ConfigError: if an override is wrong, or asks for a gate where there is no presence.
     """
     first = runs[0].config
+    gates = {run.config.inference.gate for run in runs}
     content = {
         # How a member cuts its strips is its own affair.
         "data": first.data.model_dump() | {"mode": "full"},
         "model": first.model.model_dump() | {"init_from": None, "presence_head": has_presence},
         "train": {"batch_size_val": min(run.config.train.batch_size_val for run in runs)},
-        "inference": {"amp": all(run.config.inference.amp for run in runs)},
+        "inference": {
+            "amp": all(run.config.inference.amp for run in runs),
+            "gate": gates.pop() if len(gates) == 1 else "none",
+        },
     }
     return build_config(content, overrides, source="the settings of the combined run")
 
