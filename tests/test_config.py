@@ -339,6 +339,14 @@ def test_an_override_into_something_that_is_no_section_is_refused(tmp_path):
         load(tmp_path, "train: 5", "train.epochs=3")
 
 
+def test_only_what_takes_any_depth_takes_one():
+    """A pyramid's own steps up stand for a depth."""
+    assert build_config({"model": {"arch": "linknet"}}, ["model.encoder_depth=4"])
+
+    with pytest.raises(ConfigError, match=r"encoder_depth=4 is for arch=unet, .*; fpn has its own"):
+        build_config({"model": {"arch": "fpn"}}, ["model.encoder_depth=4"])
+
+
 def test_a_classifier_settles_what_leaves_no_choice():
     """Its settings hold the answers, so that whoever reads them need not know."""
     config = build_config({"model": {"arch": "classifier"}})

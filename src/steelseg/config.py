@@ -157,6 +157,11 @@ class ModelConfig(Section):
     encoder_weights: str | None = "imagenet"
     """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
 
+    encoder_depth: Literal[3, 4, 5] | None = None
+    """How often the encoder halves the image, for unet, unetplusplus, linknet and classifier; fewer
+    times are quicker, pad to 8 or 16 pixels and see less around. null: what the arch is made for.
+    """
+
     presence_head: bool = False
     """true also learns whether a class is on the image at all, for inference.gate. A classifier
     has nothing else, so arch=classifier makes it true."""
@@ -174,6 +179,16 @@ class ModelConfig(Section):
     def is_classifier(self) -> bool:
         """Whether the network makes no masks."""
         return self.arch == "classifier"
+
+    @model_validator(mode="after")
+    def _depth_must_be_free(self) -> Self:
+        free = ("unet", "unetplusplus", "linknet", "classifier")
+        if self.encoder_depth is not None and self.arch not in free:
+            raise ValueError(
+                f"encoder_depth={self.encoder_depth} is for arch={', '.join(free)}; "
+                f"{self.arch} has its own, so leave it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_classifier_tells_presence(self) -> Self:

@@ -8,11 +8,12 @@ from steelseg.inference.backends import load_exported
 from steelseg.models.model import ARCHITECTURES, build_model
 
 
-def make(arch="linknet", *, channels=1):
+def make(arch="linknet", *, channels=1, depth=None):
     torch.manual_seed(0)
     return build_model(
         arch=arch,
         encoder="tu-test_resnet",
+        encoder_depth=depth,
         encoder_weights=None,
         channels=channels,
         num_classes=2,
@@ -33,10 +34,12 @@ def make_pixels(*shape):
     return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_architecture_computes_the_same_in_every_format(arch, tmp_path):
+@pytest.mark.parametrize(
+    ("arch", "depth"), [*((arch, None) for arch in ARCHITECTURES), ("unet", 3), ("linknet", 4)]
+)
+def test_every_architecture_computes_the_same_in_every_format(arch, depth, tmp_path):
     """Sizes that are no multiples of 32 and batches of any length; pspnet of one size alone."""
-    model = make(arch)
+    model = make(arch, depth=depth)
     fixed = arch == "pspnet"
     paths = write(model, tmp_path, size=(64, 160) if fixed else None)
     shapes = [(3, 1, 50, 130), (1, 1, 64, 160)] if fixed else [(3, 1, 50, 130), (1, 1, 96, 33)]

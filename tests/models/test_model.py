@@ -13,7 +13,7 @@ from steelseg.models.model import ARCHITECTURES, StripNet, build_model
 SMALL = "tu-mobilenetv3_small_050"
 
 
-def make(arch="linknet", encoder=SMALL, *, channels=1, num_classes=2):
+def make(arch="linknet", encoder=SMALL, *, channels=1, num_classes=2, **settings):
     torch.manual_seed(0)
     return build_model(
         arch=arch,
@@ -23,12 +23,38 @@ def make(arch="linknet", encoder=SMALL, *, channels=1, num_classes=2):
         num_classes=num_classes,
         mean=(0.449,) * channels,
         std=(0.226,) * channels,
+        **settings,
     )
 
 
 def make_pixels(*shape):
     draw = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+@pytest.mark.parametrize("encoder", [SMALL, "resnet18"])
+@pytest.mark.parametrize("arch", ["unet", "unetplusplus", "linknet", "classifier"])
+def test_an_encoder_may_be_shallower(arch, encoder, depth):
+    """It halves the image so often, and an image is padded to what that needs and no more."""
+    model = make(arch, encoder, encoder_depth=depth, presence_head=True).eval()
+
+    with torch.inference_mode():
+        logits, presence = model(make_pixels(1, 1, 40, 72))
+        deepest = model.network.encoder(torch.zeros(1, 1, 64, 64))[-1]
+
+    assert model.multiple == 2**depth
+    assert logits.shape == (1, 2, 40, 72)
+    assert presence.shape == (1, 2)
+    assert deepest.shape[2] == 64 / 2**depth
+
+
+def test_full_depth_is_what_an_architecture_has_of_itself():
+    """So null and 5 are the same network."""
+    plain, full = make("unet").state_dict(), make("unet", encoder_depth=5).state_dict()
+
+    assert plain.keys() == full.keys()
+    assert all(torch.equal(plain[name], full[name]) for name in plain)
 
 
 @pytest.mark.parametrize("encoder", [SMALL, "resnet18"])

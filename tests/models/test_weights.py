@@ -8,10 +8,11 @@ from steelseg.models.model import build_model
 from steelseg.models.weights import is_file_name, load_encoder_weights
 
 
-def make(encoder="tu-resnet10t", *, channels=3, seed=0, weights=None):
+def make(encoder="tu-resnet10t", *, arch="pspnet", depth=None, channels=3, seed=0, weights=None):
     torch.manual_seed(seed)
     return build_model(
-        arch="pspnet",
+        arch=arch,
+        encoder_depth=depth,
         encoder=encoder,
         encoder_weights=weights,
         channels=channels,
@@ -41,6 +42,30 @@ def test_a_state_dict_loads_under_its_usual_names(tmp_path, encoder, prefix):
     target = make(encoder, seed=1, weights=str(path)).network.encoder
 
     assert_same(target, source)
+
+
+@pytest.mark.parametrize("encoder", ["tu-resnet10t", "tu-mobilenetv3_small_050", "mobilenet_v2"])
+def test_a_shallow_encoder_leaves_the_deeper_stages_of_a_file(tmp_path, encoder):
+    """A pspnet and model.encoder_depth take fewer than a file of ImageNet weights has."""
+    source = make(encoder, arch="unet").network.encoder
+    path = tmp_path / "a.safetensors"
+    save_file(plain(source.state_dict()), path)
+
+    for shallow in ({"arch": "pspnet"}, {"arch": "linknet", "depth": 4}):
+        target = make(encoder, seed=1, weights=str(path), **shallow).network.encoder
+
+        expected = source.state_dict()
+        assert target.state_dict().keys() <= expected.keys()
+        assert all(torch.equal(tensor, expected[n]) for n, tensor in target.state_dict().items())
+
+
+def test_a_longer_encoder_is_no_deeper_one(tmp_path):
+    """Resnet34 has every tensor of resnet18, and more in the same stages."""
+    path = tmp_path / "a.safetensors"
+    save_file(plain(make("tu-resnet34", arch="unet").network.encoder.state_dict()), path)
+
+    with pytest.raises(CheckpointError, match=r"unexpected \(model.layer1.2"):
+        make("tu-resnet18", arch="linknet", depth=4, weights=str(path))
 
 
 def test_a_checkpoint_of_ours_gives_its_encoder(tmp_path):

@@ -15,6 +15,7 @@ def build_network(config: Config, *, is_new: bool = True) -> StripNet:
     return build_model(
         arch=config.model.arch,
         encoder=config.model.encoder,
+        encoder_depth=config.model.encoder_depth,
         encoder_weights=config.model.encoder_weights if is_new else None,
         channels=config.data.channels,
         num_classes=config.data.num_classes,

@@ -111,7 +111,7 @@ def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multi
     """
     height, width = images_nchw.shape[-2:]
     logits_nchw, presence_nc = split_output(core(pad_to_multiple(images_nchw, multiple)))
-    # No other core answers with one cell: what it is given has a multiple of 32 of them.
+    # No other core answers with one cell: what it is given has 8 pixels a side at least.
     if logits_nchw.shape[2:] == (1, 1):
         logits_nchw = spread(logits_nchw, height, width)
     logits_nchw = logits_nchw[..., :height, :width]
@@ -138,6 +138,7 @@ def build_model(
     num_classes: int,
     mean: Sequence[float],
     std: Sequence[float],
+    encoder_depth: int | None = None,
     presence_head: bool = False,
 ) -> StripNet:
     """Build a network, its encoder with the weights asked for.
@@ -150,6 +151,8 @@ def build_model(
         num_classes: Defect classes C.
         mean: Mean of each channel, of full scale.
         std: Standard deviation of each channel, of full scale.
+        encoder_depth: How often the encoder halves the image, for architectures that take any
+            depth; None takes the architecture's own.
         presence_head: Whether the network also tells which classes are there at all.
 
     Raises:
@@ -160,7 +163,12 @@ def build_model(
     local = encoder_weights is not None and is_file_name(encoder_weights)
     hub = None if local else encoder_weights
     network = _build_network(
-        arch, encoder, hub_weights=hub, channels=channels, num_classes=num_classes
+        arch,
+        encoder,
+        depth=encoder_depth,
+        hub_weights=hub,
+        channels=channels,
+        num_classes=num_classes,
     )
     if encoder_weights is not None and local:
         load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
@@ -169,13 +177,20 @@ def build_model(
         depth = network.encoder.out_channels[-1]
         network.classification_head = PresenceHead(depth, num_classes)
     _hasten_statistics(network)
-    multiple = max(32, int(network.encoder.output_stride))
+    stride = int(network.encoder.output_stride)
+    multiple = stride if encoder_depth else max(32, stride)
     model = StripNet(network, mean=mean, std=std, multiple=multiple)
     return model.to(memory_format=torch.channels_last)
 
 
 def _build_network(
-    arch: str, encoder: str, *, hub_weights: str | None, channels: int, num_classes: int
+    arch: str,
+    encoder: str,
+    *,
+    depth: int | None,
+    hub_weights: str | None,
+    channels: int,
+    num_classes: int,
 ) -> Any:
     """Build the network as segmentation-models-pytorch does, or say what does not fit."""
     build = partial(
@@ -183,6 +198,7 @@ def _build_network(
         encoder_name=encoder,
         in_channels=channels,
         classes=num_classes,
+        **_shallower(arch, depth),
     )
     if hub_weights is None:
         try:
@@ -205,6 +221,15 @@ def _build_network(
         ) from error
 
 
+def _shallower(arch: str, depth: int | None) -> dict[str, Any]:
+    """What says how deep the encoder is; a unet has as many steps up as down."""
+    if depth is None:
+        return {}
+    if arch in ("unet", "unetplusplus"):
+        return {"encoder_depth": depth, "decoder_channels": (256, 128, 64, 32, 16)[:depth]}
+    return {"encoder_depth": depth}
+
+
 def _hasten_statistics(network: nn.Module) -> None:
     """Let the statistics of batch normalisation follow within tens of steps.
 
@@ -217,11 +242,16 @@ def _hasten_statistics(network: nn.Module) -> None:
 
 
 def _build_classifier(
-    *, encoder_name: str, in_channels: int, classes: int, encoder_weights: str | bool | None
+    *,
+    encoder_name: str,
+    in_channels: int,
+    classes: int,
+    encoder_weights: str | bool | None,
+    encoder_depth: int = 5,
 ) -> Classifier:
     """An encoder with a presence head, from the arguments of segmentation-models-pytorch."""
     encoder = smp.encoders.get_encoder(
-        encoder_name, in_channels=in_channels, depth=5, weights=encoder_weights
+        encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
     )
     return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
 

@@ -5,7 +5,8 @@ segmentation-models-pytorch name its tensors) or of a whole steelseg model, whos
 taken. No pickle is read, because reading one runs whatever it says.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +20,9 @@ from steelseg.errors import CheckpointError, ConfigError
 _PREFIXES = ("", "encoder.", "network.encoder.", "model.network.encoder.", "module.")
 # Heads of classifiers, which a segmentation encoder does not have.
 _HEADS = ("classifier.", "fc.", "last_linear.", "head.", "conv_head.", "bn2.", "_fc.")
+
+# A stage of an encoder, as torchvision and timm number them.
+_STAGE = re.compile(r"(?:model\.)?(?:layer|blocks\.|stages\.|stages_|features\.)\d+\.")
 
 
 def is_file_name(encoder_weights: str) -> bool:
@@ -47,7 +51,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
     missing = [name for name in wanted if name not in chosen]
     # Old files have no batch counters; those are not weights.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    extra = [name for name in chosen if name not in wanted and not _is_of_a_head(name)]
+    extra = [name for name in chosen if name not in wanted and not _is_left_out(name, wanted)]
     if missing or extra:
         raise CheckpointError(
             f"{path} does not fit the encoder: {_list('missing', missing)}, "
@@ -92,9 +96,12 @@ def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[st
     return max(candidates, key=lambda names: len(wanted & names.keys()))
 
 
-def _is_of_a_head(name: str) -> bool:
-    """Whether a tensor belongs to the classifier that an encoder was trained with."""
-    return name.removeprefix("model.").startswith(_HEADS)
+def _is_left_out(name: str, wanted: Collection[str]) -> bool:
+    """Whether a tensor is of the classifier that an encoder was trained with, or deeper than it."""
+    if name.removeprefix("model.").startswith(_HEADS):
+        return True
+    stage = _STAGE.match(name)
+    return stage is not None and not any(other.startswith(stage[0]) for other in wanted)
 
 
 def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:

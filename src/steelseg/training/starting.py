@@ -46,9 +46,9 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
     if lacking := [name for name in new if name.startswith("network.encoder.")]:
         there = checkpoint.config
         raise ConfigError(
-            f"model.init_from={place}: {path} has model.encoder={there.model.encoder} and "
-            f"data.channels={there.data.channels}, which does not fit at {lacking[0]}. Use the "
-            "same encoder and channels."
+            f"model.init_from={place}: {path} has model.encoder={there.model.encoder}, "
+            f"model.encoder_depth={there.model.encoder_depth} and data.channels="
+            f"{there.data.channels}, which does not fit at {lacking[0]}. Use the same."
         )
     model.load_state_dict(fitting, strict=False)
     heads = sorted({".".join(name.split(".")[:2]) for name in new})
