@@ -167,7 +167,7 @@ def test_the_keyboard_goes_everywhere(open_page, folder):
     rows = page.locator("#defect-list button")
     assert rows.nth(1).get_attribute("aria-current") == "true"
     # The scale is written when the next frame is drawn.
-    page.wait_for_selector("#zoom:has-text('400 %')")
+    page.wait_for_selector("#zoom:text-is('400 %')")
     page.keyboard.press("k")
     assert rows.nth(0).get_attribute("aria-current") == "true"
 
