@@ -28,6 +28,18 @@ def path(text: str) -> "Path":
     return Path(text)
 
 
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Take a word of the command line as a whole number from `low` to `high`, both included."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            limits = f"{low} at least" if high is None else f"{low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is no whole number, {limits}")
+        return int(text)
+
+    return read
+
+
 def add_command(
     commands: Commands,
     run: Callable[[argparse.Namespace], int | None],

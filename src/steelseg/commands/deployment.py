@@ -2,7 +2,7 @@
 
 import argparse
 
-from steelseg.commands.arguments import Commands, add_command, add_fold, path
+from steelseg.commands.arguments import Commands, add_command, add_fold, path, whole
 
 
 def add_export(commands: Commands) -> None:
@@ -19,14 +19,14 @@ def add_export(commands: Commands) -> None:
     )
     parser.add_argument(
         "--calibration",
-        type=_count,
+        type=whole(1),
         default=128,
         metavar="N",
         help="training strips that int8 is calibrated on; default 128",
     )
     parser.add_argument(
         "--strips",
-        type=_count,
+        type=whole(1),
         default=100,
         metavar="N",
         help="held-out strips that original and export are compared on; default 100",
@@ -38,13 +38,6 @@ def add_export(commands: Commands) -> None:
         default=[],
         help="keep the export though it fails this check",
     )
-
-
-def _count(text: str) -> int:
-    """A number of strips, 1 at least."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of strips, 1 at least")
-    return int(text)
 
 
 def _run_export(args: argparse.Namespace) -> int | None:
@@ -126,13 +119,13 @@ def add_bench(commands: Commands) -> None:
     )
     parser.add_argument(
         "--strips",
-        type=_count,
+        type=whole(1),
         default=32,
         metavar="N",
         help="how many of them, taken evenly; default 32",
     )
     parser.add_argument(
-        "--rounds", type=_count, default=3, metavar="N", help="turns of each; default 3"
+        "--rounds", type=whole(1), default=3, metavar="N", help="turns of each; default 3"
     )
     parser.add_argument(
         "--backends",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from steelseg.commands.arguments import Commands, add_command, add_fold, path
+from steelseg.commands.arguments import Commands, add_command, add_fold, path, whole
 
 
 def add_watch(commands: Commands) -> None:
@@ -36,7 +36,10 @@ def add_watch(commands: Commands) -> None:
         help=r"files are pieces of strips, named so: (?P<strip>.+)_(?P<piece>\d+)",
     )
     parser.add_argument(
-        "--piece-count", type=_count, metavar="N", help="pieces of every strip; default by time"
+        "--piece-count",
+        type=whole(1, 9999),
+        metavar="N",
+        help="pieces of every strip; default by time",
     )
     parser.add_argument("--overlays", action="store_true", help="draw strips with outlines")
     parser.add_argument("--masks", action="store_true", help="write a PNG for each class found")
@@ -53,13 +56,6 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 1e6:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
     return seconds
-
-
-def _count(text: str) -> int:
-    """A number of pieces, 1 at least."""
-    if not text.isdecimal() or not 1 <= int(text) <= 9999:
-        raise argparse.ArgumentTypeError(f"{text} is no number of pieces, 1 to 9999")
-    return int(text)
 
 
 def _run_watch(args: argparse.Namespace) -> int | None:

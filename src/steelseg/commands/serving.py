@@ -2,7 +2,7 @@
 
 import argparse
 
-from steelseg.commands.arguments import Commands, add_command, add_fold, path
+from steelseg.commands.arguments import Commands, add_command, add_fold, path, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,20 +18,20 @@ def add_serve(commands: Commands) -> None:
         "--host", default="127.0.0.1", help="address to listen on; default %(default)s"
     )
     parser.add_argument(
-        "--port", type=_port, default=8000, help="default %(default)s; 0 takes a free one"
+        "--port", type=whole(0, 65535), default=8000, help="default %(default)s; 0 takes a free one"
     )
     parser.add_argument(
         "--queue",
-        type=_count,
+        type=whole(1),
         metavar="N",
         help="strips that are predicted or wait at one time, more are turned away; default 3, or "
         "more where more are computed at once",
     )
     parser.add_argument(
-        "--max-pixels", type=_count, metavar="N", help="of a strip; default 8,000,000"
+        "--max-pixels", type=whole(1), metavar="N", help="of a strip; default 8,000,000"
     )
     parser.add_argument(
-        "--max-bytes", type=_count, metavar="N", help="of a file; default 33,554,432"
+        "--max-bytes", type=whole(1), metavar="N", help="of a file; default 33,554,432"
     )
     parser.add_argument(
         "--admin-token-file",
@@ -45,20 +45,6 @@ def add_serve(commands: Commands) -> None:
         metavar="DIR",
         help="a folder of runs and bundles that may take over; default RUN alone, read again",
     )
-
-
-def _port(text: str) -> int:
-    """A port, 0 to 65535."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port, 0 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    """A whole number, 1 at least."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number, 1 at least")
-    return int(text)
 
 
 def _run_serve(args: argparse.Namespace) -> int | None:
