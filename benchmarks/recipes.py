@@ -1,15 +1,19 @@
 """What each technique of docs/guides/recipes.md is worth, alone, beside the baseline's recipe.
 
-    python benchmarks/recipes.py ROOT WORK [--rows NAME ...] [--seeds 0 1] [--folds 0] [--epochs 5]
-                                 [--set section.name=value ...] [--threads 1] [--unlabelled DIR]
+    python benchmarks/recipes.py ROOT WORK [--best] [--rows NAME ...] [--seeds 0 1] [--folds 0]
+                                 [--epochs 5] [--set section.name=value ...] [--threads 1]
+                                 [--unlabelled DIR] [--start FILE] [--untuned]
 
 Every row trains the folds with the same network, data, order of samples and number of steps as
-`baseline` does, but for the settings of the row, at each seed; predicts the strips that the folds
-hold out, tunes thresholds and sizes on them, and scores them cross-fitted. Differences are paired
-by strip and seed, their 95 % interval is drawn over strips. Some rows differ from another in
-prediction alone and share its training; some are the mean of several trainings; pseudo-labels are
-of the strips in --unlabelled, by `baseline`. What is done is kept in WORK and not done again; WORK
-may be named again with more rows. Prints a table; WORK/recipes.json holds it too.
+the first one does, but for the settings of the row, at each seed; predicts the strips that the
+folds hold out, tunes thresholds and sizes on them, and scores them cross-fitted. The first row is
+the baseline's recipe, and the others add to it; with --best (and a WORK of its own) it is
+configs/best.yaml, and the others leave a part of it out. Differences are paired by strip and seed,
+their 95 % interval is drawn over strips. Some rows differ from another in prediction alone and
+share its training; some are the mean of several trainings; pseudo-labels are of the strips in
+--unlabelled, by `baseline`. With --untuned (and a WORK of its own) all are read at 0.5, for sets
+so small that tuning leaves nothing. What is done is kept in WORK and not done again; WORK may be
+named again with more rows. Prints a table; WORK/recipes.json holds it too.
 """
 
 import argparse
@@ -21,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+BEST_YAML = Path(__file__).resolve().parents[1] / "configs" / "best.yaml"
 
 # The baseline's optimizer, rate, schedule and loss; the network is small, for two cores.
 BASELINE = (
@@ -45,6 +51,12 @@ PLAIN = (
     "postprocess.min_area=null",
     "postprocess.top_threshold=null",
     "postprocess.gate=null",
+)
+UNTUNED = (
+    "postprocess.threshold=0.5",
+    "postprocess.min_size=0",
+    "postprocess.min_area=0",
+    "postprocess.top_threshold=0",
 )
 GATED = ("model.presence_head=true",)
 
@@ -80,14 +92,7 @@ def _steps(*steps: str) -> Row:
 
 ROWS = {
     "baseline": Row(),
-    "threshold 0.5, untuned": Row(
-        reading=(
-            "postprocess.threshold=0.5",
-            "postprocess.min_size=0",
-            "postprocess.min_area=0",
-            "postprocess.top_threshold=0",
-        )
-    ),
+    "threshold 0.5, untuned": Row(reading=UNTUNED),
     "two flips at prediction": Row(reading=("inference.tta=both",)),
     "presence head, no gate": Row(GATED),
     "gate, hard": Row(GATED, ("inference.gate=hard",)),
@@ -142,6 +147,7 @@ ROWS = {
     "batch normalisation frozen": Row(("train.freeze_batch_norm=true",)),
     "encoder frozen for an epoch": Row(("train.freeze_encoder_epochs=1",)),
     "encoder from scratch": Row(("model.encoder_weights=none",)),
+    "from another data set": Row(("model.init_from={start}",)),
     "mean of two seeds": Row(members=(SECOND_SEED,)),
     "mean of two architectures": Row(members=(OTHER_ARCH,)),
     "mean of three runs": Row(members=(SECOND_SEED, OTHER_ARCH)),
@@ -150,38 +156,68 @@ ROWS = {
     "pseudo-labels": Row(("train.pseudo_labels={run}/pseudo",), after="baseline"),
 }
 
+# What configs/best.yaml is without one of its parts.
+WITHOUT = {
+    "best.yaml": Row(),
+    "no gate": Row(reading=("inference.gate=none",)),
+    "one view": Row(reading=("inference.tta=none",)),
+    "no presence head": Row(("model.presence_head=false",), ("inference.gate=none",)),
+    "the baseline's loss": Row(("train.loss=bce_dice_pos_weight",)),
+    "the baseline's optimizer": Row(
+        (
+            "train.optimizer=adam",
+            "train.weight_decay=0",
+            "train.learning_rate=5e-4",
+            "train.scheduler=reduce_on_plateau",
+        )
+    ),
+    "sampling: all": Row(("train.sampling=all",)),
+    "crops on the grid": Row(("train.centre_defects=0",)),
+    "flips alone": Row(("train.augmentation=flips",)),
+    "no mean of weights": Row(("train.average=none",)),
+    "best epoch by dice": Row(("train.monitor=dice",)),
+}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, metavar="ROOT")
     parser.add_argument("work", type=Path, metavar="WORK")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="NAME")
+    parser.add_argument("--best", action="store_true", help="leave parts out of configs/best.yaml")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *WITHOUT], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--set", nargs="+", default=[], metavar="SETTING", help="for every row")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--unlabelled", type=Path, metavar="DIR", help="for pseudo-labels")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="weights of another data set")
+    parser.add_argument("--untuned", action="store_true", help="read every row at 0.5")
     args = parser.parse_args()
-    args.rows = args.rows or [n for n in ROWS if n != "pseudo-labels" or args.unlabelled]
+    rows = WITHOUT if args.best else ROWS
+    args.first = next(iter(rows))
+    needed = {"pseudo-labels": args.unlabelled, "from another data set": args.start}
+    args.rows = args.rows or [n for n in rows if needed.get(n, True)]
+    if strangers := set(args.rows) - set(rows):
+        parser.error(f"{', '.join(sorted(strangers))}: of the other table")
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
-        for name in dict.fromkeys(["baseline", *args.rows]):
+        for name in dict.fromkeys([args.first, *args.rows]):
             if not scores_of(args.work, name, seed).exists():
                 judge(args, name, seed)
-    names = [n for n in ROWS if all(scores_of(args.work, n, s).exists() for s in args.seeds)]
-    rows = {name: beside_baseline(args, name) for name in names}
+    names = [n for n in rows if all(scores_of(args.work, n, s).exists() for s in args.seeds)]
+    answers = {name: beside_first(args, name) for name in names}
     text = json.dumps(
         {
             "common": common_settings(args),
             "seeds": args.seeds,
             "folds": args.folds,
-            "rows": rows,
+            "rows": answers,
         },
         indent=1,
     )
     (args.work / "recipes.json").write_text(text + "\n")
-    print(table(rows))
+    print(table(answers))
 
 
 def common_settings(args):
@@ -189,7 +225,7 @@ def common_settings(args):
     with (args.root / "train.csv").open(newline="") as file:
         classes = max(int(row["ClassId"]) for row in csv.DictReader(file))
     own = [f"data.root={args.root}", f"data.num_classes={classes}", f"train.epochs={args.epochs}"]
-    return [*BASELINE, *own, *args.set]
+    return [*(() if args.best else BASELINE), *own, *args.set]
 
 
 def scores_of(work, name, seed):
@@ -211,17 +247,17 @@ def judge(args, name, seed):
     """Train where that was not done, predict, tune and score."""
     from steelseg import api
 
-    row = ROWS[name]
+    row = (WITHOUT if args.best else ROWS)[name]
     if name == "pseudo-labels":
         label(args, seed)
     run = train(args, row.settings, seed, after=row.after)
-    reading = [*PLAIN, *row.reading]
+    reading = (*(() if args.best else PLAIN), *(UNTUNED if args.untuned else ()), *row.reading)
     if row.members:
         run = combine(args, row, run, seed)
     else:
         api.oof(run, reading, folds=args.folds)
     (run / "postprocess.json").unlink(missing_ok=True)
-    if "postprocess.threshold=0.5" in reading:
+    if UNTUNED[0] in reading:
         api.evaluate(run, reading)
     else:
         api.tune(run, reading)
@@ -234,19 +270,20 @@ def judge(args, name, seed):
 def train(args, settings, seed, *, after=""):
     """Train by these settings, or go on, unless that was done; give the run folder."""
     from steelseg import api
-    from steelseg.config_file import build_config
+    from steelseg.config_file import build_config, load_config
 
     words = {
         "run": run_of(args.work, ROWS[after].settings if after else (), seed),
         "late": str(max(2, round(args.epochs * 0.7))),
         "seed": seed,
         "other": seed + 100,
+        "start": args.start,
     }
     run = run_of(args.work, settings, seed)
     if not all((run / f"fold_{fold}" / "oof_predictions.zarr").exists() for fold in args.folds):
         own = [setting.format(**words) for setting in settings]
         lines = [*common_settings(args), f"train.seed={seed}", *own]
-        config = build_config({}, lines, source="the benchmark")
+        config = load_config(BEST_YAML, lines) if args.best else build_config({}, lines)
         api.train(config, run, folds=args.folds, resume=(run / "config.yaml").exists())
     return run
 
@@ -277,18 +314,18 @@ def label(args, seed):
         api.pseudo(run, images=args.unlabelled)
 
 
-def beside_baseline(args, name):
-    """Figures of a row, mean over the seeds, and their paired differences with intervals."""
+def beside_first(args, name):
+    """Figures of a row, mean over the seeds, and their paired differences from the first row."""
     from steelseg.evaluation.intervals import draw_figures, interval
     from steelseg.evaluation.metrics import flatten, score
     from steelseg.evaluation.score_table import read_scores
 
     both = {}
-    for side in ("baseline", name):
+    for side in (args.first, name):
         counts = [read_scores(scores_of(args.work, side, s)).counts_nc3 for s in args.seeds]
         figures = [flatten(score(c), prefix="") for c in counts]
         both[side] = figures, [draw_figures(c) for c in counts]
-    (base, base_draws), (own, own_draws) = both["baseline"], both[name]
+    (base, base_draws), (own, own_draws) = both[args.first], both[name]
     answer = {"false_alarms": [int(f["false_alarms"]) for f in own]}
     for figure in ("dice", "dice_positive"):
         pairs = zip(own_draws, base_draws, strict=True)
