@@ -224,7 +224,8 @@ def common_settings(args):
     """What all rows share; later ones win."""
     with (args.root / "train.csv").open(newline="") as file:
         classes = max(int(row["ClassId"]) for row in csv.DictReader(file))
-    own = [f"data.root={args.root}", f"data.num_classes={classes}", f"train.epochs={args.epochs}"]
+    own = [f"data.root={args.root}", f"data.num_classes={classes}"]
+    own += [f"train.epochs={args.epochs}", "train.passes=1"]
     return [*(() if args.best else BASELINE), *own, *args.set]
 
 

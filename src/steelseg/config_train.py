@@ -23,7 +23,11 @@ class TrainConfig(Section):
     """How one fold is trained."""
 
     epochs: int = Field(100, ge=1)
-    """Passes over the training samples."""
+    """Each trains, validates, and saves what is best."""
+
+    passes: int = Field(1, ge=1)
+    """Times that an epoch goes over the training samples. Where a fourth of the strips is held out,
+    validation is a seventh of the time after every pass, and a 25th after every fourth."""
 
     batch_size_train: int = Field(8, ge=1)
     """Samples a training step."""
@@ -91,7 +95,7 @@ class TrainConfig(Section):
     defect_paste, or `module:callable` of your own; "0.3 jpeg" for a share of the samples."""
 
     sampling: Literal["all", "balanced", "rare", "positives"] = "all"
-    """all: every sample once an epoch. balanced: as many, clean and each class equally often.
+    """all: every sample once a pass. balanced: as many, clean and each class equally often.
     rare: a class that is r times as rare as the commonest sqrt(r) times as often. positives: as
     many, all with a defect, but for what hard_negatives brings in; for use behind a gate."""
 

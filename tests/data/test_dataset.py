@@ -182,6 +182,20 @@ def test_an_epoch_visits_every_sample_once():
     assert [index for _, index in epochs[0]] != list(range(10))
 
 
+@pytest.mark.parametrize("begin", [0, 2, 3, 5, 6, 8])
+def test_an_epoch_of_three_passes_visits_every_sample_three_times(begin):
+    """In the orders that three epochs of one pass have, wherever it begins."""
+    single, order = EpochBatches(10, 4, seed=1), EpochBatches(10, 4, seed=1, passes=3)
+    expected = []
+    for epoch in (4, 5, 6):
+        single.epoch = epoch
+        expected += list(single)
+    order.epoch, order.begin = 2, begin
+
+    assert len(order) == 9
+    assert list(order) == expected[begin:]
+
+
 @pytest.mark.parametrize(
     ("samples", "size", "expected"),
     [(10, 4, [4, 4, 2]), (9, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3]), (1, 4, [1]), (2, 1, [1, 1])],

@@ -112,13 +112,16 @@ def test_a_killed_training_resumes_to_the_same_bits(root, tmp_path, make_config,
     assert_same_fold(tmp_path / "straight" / "fold_1", tmp_path / "killed" / "fold_1", 3)
 
 
-@pytest.mark.parametrize("signal_in", [1, 3, 7])
-def test_a_stopped_training_saves_within_the_epoch(root, tmp_path, make_config, killer, signal_in):
+@pytest.mark.parametrize(("signal_in", "passes"), [(1, 1), (3, 1), (7, 1), (2, 2), (7, 2)])
+def test_a_stopped_training_saves_within_the_epoch(
+    root, tmp_path, make_config, killer, signal_in, passes
+):
     """SIGTERM after some samples: the step is finished and saved; the end stays the same."""
     config = make_config(
         root,
         "train.scheduler=one_cycle",
         "train.epochs=2",
+        f"train.passes={passes}",
         "train.augmentation=killer_augmentation:flip",
     )
     train_run(config, tmp_path / "straight", folds=[1])
@@ -225,6 +228,27 @@ def test_the_log_tells_of_each_epoch(trained_run):
     assert "fold 0 epoch 1/1: train loss " in text
     assert "false alarms" in text
     assert f"wrote {trained_run / 'fold_1' / 'best_model.safetensors'}" in text
+
+
+def test_two_passes_are_two_epochs_without_validation_between(root, tmp_path, make_config):
+    """The same samples in the same order, changed alike, at the same rates."""
+    settings = ("train.scheduler=one_cycle", "train.augmentation=[flips, shift_scale]")
+    often = make_config(root, *settings, "train.epochs=4", "train.sampling=balanced")
+    seldom = make_config(
+        root, *settings, "train.epochs=2", "train.passes=2", "train.sampling=balanced"
+    )
+    train_run(often, tmp_path / "often", folds=[0])
+    train_run(seldom, tmp_path / "seldom", folds=[0])
+
+    first, second = (
+        load_checkpoint(tmp_path / name / "fold_0" / "last" / f"epoch_{epochs:04d}.safetensors")
+        for name, epochs in (("often", 4), ("seldom", 2))
+    )
+    assert all(torch.equal(tensor, second.model[name]) for name, tensor in first.model.items())
+    rows = [
+        read_history(tmp_path / name / "fold_0" / "history.csv") for name in ("often", "seldom")
+    ]
+    assert [row["val_dice"] for row in rows[0][1::2]] == [row["val_dice"] for row in rows[1]]
 
 
 def test_an_accumulated_training_resumes_too(root, tmp_path, make_config):

@@ -3,7 +3,7 @@
 A sample is one crop (or one whole strip) of one image. A batch is images_nchw uint8, masks_nchw
 uint8 0/1 of shape (N, C, H, W) and, where sizes differ, valid_nchw bool of shape (N, 1, H, W), True
 on pixels of an image; edges are repeated behind them. Pixels are written once, to their place in
-the batch. Normalisation belongs to the network. Samples are asked for by (epoch, index), and all
+the batch. Normalisation belongs to the network. Samples are asked for by (pass, index), and all
 randomness follows from those two.
 """
 
@@ -27,7 +27,7 @@ from steelseg.data.mixture import Extra, lay_out
 from steelseg.data.transforms import Augmentation, needs_processes
 
 Key = tuple[int, int]
-"""Epoch and index of a sample."""
+"""Number of the pass over all samples, and index of one."""
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
 """images_nchw, masks_nchw and valid_nchw; None where all of the batch is image."""
@@ -219,41 +219,50 @@ class EpochBatches(Sampler[list[Key]]):
         seed: int,
         chances: NDArray[np.float64] | None = None,
         extra: Extra | None = None,
+        passes: int = 1,
     ) -> None:
-        """Start at epoch 0 and its first batch; set `epoch` and `begin` for others.
+        """Start at epoch 1 and its first batch; set `epoch` and `begin` for others.
 
         Args:
-            num_samples: Samples an epoch.
+            num_samples: Samples a pass.
             batch_size: Samples a batch.
             seed: Of the order.
             chances: Chance of each sample to be drawn, some more than once; None takes each once.
             extra: Samples that come on top, with indices from `num_samples` on.
+            passes: Times that an epoch goes over the samples, each in another order.
         """
         self._num_samples = num_samples
         self._chances = chances
         self._extra = extra
         self._batches = lay_out(num_samples, extra, batch_size=batch_size)
+        self._passes = passes
         self._seed = seed
-        self.epoch = 0
+        self.epoch = 1
         self.begin = 0
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = _draw(
-            np.random.default_rng([self._seed, self.epoch]), self._num_samples, self._chances
-        )
+        skipped, begin = divmod(self.begin, len(self._batches))
+        for number in range(skipped, self._passes):
+            # Numbered through, so that epochs of two passes see what twice as many of one do.
+            yield from self._one_pass((self.epoch - 1) * self._passes + number + 1, begin)
+            begin = 0
+
+    def _one_pass(self, number: int, begin: int) -> Iterator[list[Key]]:
+        """Batches of one pass over the samples, from batch `begin` on."""
+        order = _draw(np.random.default_rng([self._seed, number]), self._num_samples, self._chances)
         others = order[:0]
         if self._extra is not None:
             # A generator of its own, so that the first kind comes as it does without the others.
-            rng = np.random.default_rng([self._seed, self.epoch, 1])
+            rng = np.random.default_rng([self._seed, number, 1])
             others = _draw(rng, self._extra.num_samples, self._extra.chances) + self._num_samples
         ends = np.cumsum(self._batches, axis=0)
-        for batch in range(self.begin, len(self)):
+        for batch in range(begin, len(self._batches)):
             parts = zip((order, others), ends[batch], self._batches[batch], strict=True)
             indices = np.concatenate([kind[end - count : end] for kind, end, count in parts])
-            yield [(self.epoch, int(index)) for index in indices]
+            yield [(number, int(index)) for index in indices]
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return self._passes * len(self._batches)
 
 
 def _draw(

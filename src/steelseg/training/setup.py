@@ -89,7 +89,12 @@ def training_samples(
         centre_defects=train.centre_defects,
     )
     order = EpochBatches(
-        len(samples), train.batch_size_train, seed=seed, chances=chances, extra=extra
+        len(samples),
+        train.batch_size_train,
+        seed=seed,
+        chances=chances,
+        extra=extra,
+        passes=train.passes,
     )
     return dataset, order
 
