@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from steelseg import Predictor
-from steelseg.api import bundle, evaluate, oof
+from steelseg.api import bundle, evaluate, oof, train
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import Tuned, write_tuned
@@ -68,6 +68,19 @@ def test_a_bundle_gives_the_masks_of_its_run(
             np.testing.assert_array_equal(found.probs(strip), expected.probs(strip))
             np.testing.assert_array_equal(found(strip), expected(strip))
     assert expected(strips[0]).any()
+
+
+def test_a_bundle_of_a_shallow_encoder_predicts(make_strips, make_config, tmp_path):
+    """Its depth is not the architecture's own."""
+    make_strips(tmp_path / "input")
+    shallow = ["model.encoder=tu-test_resnet", "model.arch=linknet", "model.encoder_depth=3"]
+    train(make_config(tmp_path / "input", *shallow), tmp_path / "run", folds=[0])
+    strip = next((tmp_path / "input" / "test_images").iterdir())
+
+    path = bundle(tmp_path / "run")
+
+    expected = Predictor(tmp_path / "run", folds=[0]).probs(strip)
+    np.testing.assert_array_equal(Predictor(path).probs(strip), expected)
 
 
 def test_a_fold_of_a_bundle_is_that_fold_of_the_run(trained_run, strips, tmp_path):

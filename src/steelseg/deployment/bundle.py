@@ -61,7 +61,7 @@ _KEPT = {
         "crop_width",
         "crop_stride",
     ),
-    "model": ("arch", "encoder", "presence_head"),
+    "model": ("arch", "encoder", "encoder_depth", "presence_head"),
     "train": ("batch_size_val",),
     "inference": ("tta", "crops", "gate", "ensemble", "cascade", "amp", "submission_form"),
 }

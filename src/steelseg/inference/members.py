@@ -27,6 +27,7 @@ _TRAINED_IN = (
     "data.std",
     "model.arch",
     "model.encoder",
+    "model.encoder_depth",
     "model.presence_head",
 )
 
