@@ -13,7 +13,7 @@ from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.compare import compare_runs
 from steelseg.evaluation.ensemble_file import read_combination
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.oof_store import new_store, oof_model, open_held_out, read_oof
+from steelseg.evaluation.oof_store import new_store, open_held_out, read_oof
 from steelseg.evaluation.parts import deal_parts
 from steelseg.evaluation.tune import tune_run
 from steelseg.inference.sources import open_source
@@ -79,7 +79,7 @@ def guess(run_dir, make):
     run, there = RunFolder(run_dir), held_out(run_dir)
     for fold in (0, 1):
         image_ids = [i for i, f in there.fold_of.items() if f == fold]
-        digest = oof_model(run.oof(fold))
+        digest = there.models[fold]
         with new_store(
             run.oof(fold),
             image_ids=image_ids,
@@ -344,6 +344,22 @@ def test_predictions_of_another_checkpoint_are_refused(runs):
 
     with pytest.raises(CheckpointError, match=r"was predicted by another .*steelseg oof"):
         ensemble([run.path, runs / "b"], runs / "both")
+
+
+def test_predictions_with_other_views_are_refused(runs, capsys):
+    """Weights and tuning would be for other answers than prediction gives; tuning alone warns."""
+    oof(runs / "a", ["inference.tta=both"])
+
+    with pytest.raises(CheckpointError, match=r"tta=both, no crops, and the run has .*tta=none"):
+        ensemble([runs / "a", runs / "b"], runs / "both")
+    run = RunFolder(runs / "a")
+    tune_run(run.load_config(), run)
+    assert "warning: out-of-fold predictions were made with inference.tta=both" in (
+        capsys.readouterr().err
+    )
+    oof(runs / "a")
+    tune_run(run.load_config(), run)
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_a_combination_made_anew_takes_the_place_of_the_old(runs):

@@ -117,11 +117,15 @@ def test_other_predictions_are_other_data(earlier):
     """A training that is resumed must draw what it would have drawn."""
     before = with_negatives("data", earlier)
     run = RunFolder(earlier)
-    with new_store(run.oof(0), image_ids=["a"], sizes=[(1, 1)], num_classes=1, model_sha256="cd"):
-        pass
+    kept = {"image_ids": ["a"], "sizes": [(1, 1)], "num_classes": 1, "model_sha256": "cd"}
+    seen = {before}
+    for views in ("", "inference.tta=none, no crops", "inference.tta=both, no crops"):
+        with new_store(run.oof(0), **kept, views=views):
+            pass
+        seen.add(with_negatives("data", earlier))
 
     assert with_negatives("data", None) == "data"
-    assert with_negatives("data", earlier) != before
+    assert len(seen) == 4
 
 
 def test_a_run_without_predictions_is_refused(labels, tmp_path, make_config):

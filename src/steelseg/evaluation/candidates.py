@@ -15,7 +15,7 @@ from steelseg.config import Config
 from steelseg.data.folds import read_fold_numbers
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.ensemble_file import Crop, refuse_combined
-from steelseg.evaluation.oof_store import HeldOut, open_held_out, read_oof
+from steelseg.evaluation.oof_store import HeldOut, open_held_out, read_oof, views_in_words
 from steelseg.inference.members import Member, checkpoint_member
 from steelseg.inference.settings import forward_plan
 from steelseg.run_folder import RunFolder
@@ -142,7 +142,8 @@ def open_candidate(
         tta: The flips that they were made with.
 
     Raises:
-        CheckpointError: if there are none, or a fold was trained on since.
+        CheckpointError: if there are none, a fold was trained on since, or they were made with
+            other flips or crops than the run has.
     """
     held_out = open_held_out(
         predictions,
@@ -160,6 +161,13 @@ def open_candidate(
     if absent := sorted(trained.models.keys() - held_out.models.keys()):
         raise CheckpointError(f"{predictions.oof(absent[0])} is missing. {way_out}")
     crop = forward_plan(trained.config).crop
+    own = views_in_words(tta, crop)
+    for fold, views in held_out.views.items():
+        if views not in ("", own):
+            raise CheckpointError(
+                f"{predictions.oof(fold)} was predicted with {views}, and the run has "
+                f"{own}. {way_out}"
+            )
     return Candidate(trained, place, tta, crop, predictions, held_out)
 
 

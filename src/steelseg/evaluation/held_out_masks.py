@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from steelseg.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.gate import close
-from steelseg.evaluation.oof_store import HeldOut
+from steelseg.evaluation.oof_store import HeldOut, views_in_words
 from steelseg.evaluation.postprocess import MaskSettings
 from steelseg.evaluation.tuned import Tuned, is_open, mask_maker, mask_settings
 from steelseg.run_folder import RunFolder
@@ -29,13 +29,19 @@ def held_out_masks(
 
     Args:
         config: The settings; what they fix goes before what was tuned.
-        run: The run, for the message.
+        run: The run, told where predictions were made with other flips or crops than it has.
         held_out: The predictions that masks are made of.
         tuned: What postprocess.json holds; None without it.
 
     Raises:
         CheckpointError: if tuning has not seen these predictions.
     """
+    own = views_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
+    if others := sorted(set(held_out.views.values()) - {"", own}):
+        run.warn(
+            f"out-of-fold predictions were made with {others[0]}, and `steelseg predict` would "
+            f"have {own}. Make them alike: steelseg oof {run.path}."
+        )
     if tuned is None or not is_open(config):
         return _gated(held_out, mask_settings(config))
     is_known = held_out.fold_of.keys() <= tuned.part_of.keys()

@@ -14,7 +14,7 @@ from steelseg.data.folds import read_folds
 from steelseg.data.images import read_image
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.ensemble_file import read_combination, refuse_combined
-from steelseg.evaluation.oof_store import new_store, write_npy
+from steelseg.evaluation.oof_store import new_store, views_in_words, write_npy
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, images_at_once
@@ -66,7 +66,7 @@ def _predict_fold(
     folder, channels = config.data.root / "train_images", config.data.channels
     member = checkpoint_member(run.best_model(fold))
     refuse_unfit(member, config)
-    device = pick_device()
+    device, plan = pick_device(), forward_plan(config)
     ensemble = Ensemble([member], sequential=False, device=device)
     strips = batches(
         show(image_ids, len(image_ids), f"fold {fold} OOF"),
@@ -79,9 +79,10 @@ def _predict_fold(
         sizes=[labels.sizes[image_id] for image_id in image_ids],
         num_classes=labels.num_classes,
         model_sha256=member.sha256,
+        views=views_in_words(plan.tta, plan.crop),
     ) as array:
         presence: list[list[float]] = []
-        with closing(ensemble.predict_open(strips, forward_plan(config))) as predicted:
+        with closing(ensemble.predict_open(strips, plan)) as predicted:
             for place, (_, _, probs_chw, presence_c) in enumerate(predicted):
                 _, height, width = probs_chw.shape
                 array[place, :, :height, :width] = to_uint8(probs_chw)

@@ -2,9 +2,9 @@
 
 Probabilities are uint8 (probability times 255, rounded half up), one compressed chunk a strip,
 written strip by strip: memory does not grow with their number. Images of many sizes share one
-array, padded with zeros to the largest; their own sizes are in its attributes, and so is the
-SHA-256 of the model that predicted them and, of a network with a presence head, the presence of
-each class on each strip. What is kept is before any gate.
+array, padded with zeros to the largest; their own sizes are in its attributes, and so are the
+SHA-256 of the model that predicted them, its flips and crops and, of a network with a presence
+head, the presence of each class on each strip. What is kept is before any gate.
 
 No torch: what reads predictions needs none.
 """
@@ -27,6 +27,12 @@ from steelseg.evaluation.gate import GateMode, open_gate, soften
 from steelseg.run_folder import RunFolder
 
 
+def views_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
+    """The flips and the crops (height, width, stride) that predictions are made with."""
+    crops = "no crops" if crop is None else "crops of {}x{}, stride {}".format(*crop)
+    return f"inference.tta={tta}, {crops}"
+
+
 @contextmanager
 def new_store(
     path: Path,
@@ -35,6 +41,7 @@ def new_store(
     sizes: Sequence[tuple[int, int]],
     num_classes: int,
     model_sha256: str,
+    views: str = "",
 ) -> Iterator[Any]:
     """Open an array beside `path` that takes its place when the block ends well.
 
@@ -44,6 +51,7 @@ def new_store(
         sizes: Height and width of each.
         num_classes: Classes C.
         model_sha256: Of the model that predicts.
+        views: Its flips and crops, as `views_in_words` has them; "" where members have theirs.
 
     Yields:
         The array, shape (N, C, H, W), uint8, zero.
@@ -61,6 +69,7 @@ def new_store(
                 "image_ids": list(image_ids),
                 "sizes": [list(size) for size in sizes],
                 "model_sha256": model_sha256,
+                "views": views,
             },
         )
         shutil.rmtree(path, ignore_errors=True)
@@ -92,9 +101,10 @@ def read_oof(
             yield image_id, np.asarray(array[place])[:, :height, :width]
 
 
-def oof_model(path: Path) -> str:
-    """SHA-256 of the model that made out-of-fold predictions."""
-    return str(_open(path).attrs["model_sha256"])
+def oof_origin(path: Path) -> str:
+    """What made out-of-fold predictions: the SHA-256 of the model, its flips and crops."""
+    attrs = _open(path).attrs
+    return f"{attrs['model_sha256']} {attrs.get('views', '')}"
 
 
 def _open(path: Path) -> Any:
@@ -138,6 +148,9 @@ class HeldOut:
 
     presence: Mapping[str, NDArray[np.float32]]
     """presence_c of each strip; empty arrays of a network without a presence head."""
+
+    views: Mapping[int, str]
+    """Flips and crops that each fold was predicted with; "" where that is not known."""
 
     is_soft: bool = False
     """Whether probabilities are read behind a soft gate."""
@@ -197,11 +210,13 @@ def open_held_out(
     fold_of: dict[str, int] = {}
     models: dict[int, str] = {}
     presence: dict[str, NDArray[np.float32]] = {}
+    views: dict[int, str] = {}
     for fold in chosen:
         attrs = _open(run.oof(fold)).attrs
         sizes |= {i: (s[0], s[1]) for i, s in zip(attrs["image_ids"], attrs["sizes"], strict=True)}
         fold_of |= dict.fromkeys(attrs["image_ids"], fold)
         models[fold] = attrs["model_sha256"]
+        views[fold] = attrs.get("views", "")
         presence |= _presence(attrs)
     if gate != "none" and any(len(presence_c) != num_classes for presence_c in presence.values()):
         raise CheckpointError(
@@ -210,7 +225,7 @@ def open_held_out(
         )
     labels = read_labels(train_csv, sizes, num_classes=num_classes)
     paths = tuple(run.oof(fold) for fold in chosen)
-    return HeldOut(labels, fold_of, models, paths, presence, is_soft=gate == "soft")
+    return HeldOut(labels, fold_of, models, paths, presence, views, is_soft=gate == "soft")
 
 
 def _presence(attrs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.data.images import read_image
-from steelseg.evaluation.oof_store import new_store
+from steelseg.evaluation.oof_store import new_store, views_in_words
 from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.forward import (
     Answer,
@@ -73,6 +73,7 @@ def predict_view_sets(
                     sizes=sizes,
                     num_classes=data.num_classes,
                     model_sha256=member.sha256,
+                    views=views_in_words(tta, plan.crop),
                 )
             )
             for tta, path in paths.items()

@@ -16,7 +16,7 @@ from steelseg.data.annotations import Labels
 from steelseg.data.crops import Box
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.first_look import suspicion
-from steelseg.evaluation.oof_store import oof_model, read_oof
+from steelseg.evaluation.oof_store import oof_origin, read_oof
 from steelseg.run_folder import RunFolder
 
 Sampling = Literal["all", "balanced", "rare", "positives"]
@@ -139,5 +139,5 @@ def with_negatives(data: str, hard_negatives: Path | None) -> str:
     """The fingerprint of the data, and of the predictions that say what is hard."""
     if hard_negatives is None:
         return data
-    models = "".join(oof_model(path) for path in _predictions(hard_negatives))
-    return hashlib.sha256(f"{data} {models}".encode()).hexdigest()
+    origins = "".join(oof_origin(path) for path in _predictions(hard_negatives))
+    return hashlib.sha256(f"{data} {origins}".encode()).hexdigest()
