@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from steelseg.api import train
 from steelseg.cli import main
 from steelseg.config_file import load_config
-from steelseg.errors import ConfigError, DataError
+from steelseg.errors import CheckpointError, ConfigError, DataError
+from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
 from steelseg.search.record import table
 from steelseg.search.search import search_run
@@ -315,6 +317,33 @@ def test_a_trial_that_cannot_go_on_is_tried_again(paused, tmp_path):
     assert (first.state, second.state) == ("failed", "finished")
     assert first.drawn == second.drawn
     assert "its last/ holds no checkpoint to go on from" in first.reason
+
+
+def test_what_fails_for_all_trials_ends_the_search(settings, place, tmp_path):
+    """Not tried for ever; once it is mended, the same command goes on."""
+    start = place / "start.safetensors"
+    config = settings(f"model.init_from={start}", trials=1)
+
+    with pytest.raises(CheckpointError, match=r"trial 2 failed, the 3 times .*no such checkpoint"):
+        search_run(config, tmp_path / "search")
+
+    run = RunFolder(train(settings(trials=1), tmp_path / "run", folds=[0]))
+    shutil.copyfile(run.best_model(0), start)
+    states = [trial.state for trial in search_run(config, tmp_path / "search").trials]
+    assert states == ["failed", "failed", "failed", "finished"]
+
+
+def test_a_soup_is_scored_by_what_its_mean_reaches(settings, tmp_path):
+    """Which is no less than its best epoch; also where the time was up before it was told."""
+    soup = ["train.average=soup", "train.average_epochs=2", "train.save_best_only=false"]
+    space = {"train.learning_rate": [1e-3]}
+    config = settings(*soup, space=space, trials=1)
+
+    (trial,) = search_run(config, tmp_path / "search").trials
+
+    best = RunFolder(tmp_path / "search" / trial.name).best_model(0)
+    assert trial.score == load_checkpoint(best).state["figures"]["val_dice"]
+    assert trial.score >= max(score for _, score in trial.epochs)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ from steelseg.search.study import Asked, draw
 from steelseg.training.fold import monitored
 from steelseg.training.train import train_run
 
+# A trial that fails so often fails of something that all trials share.
+_MOST_FAILURES = 3
+
 # A process that dies so often before an epoch of a trial has ended dies of that trial.
 _MOST_STARTS = 5
 
@@ -110,6 +113,7 @@ def run_trial(
         TimeIsUp: if the time is up; the trial is left under way.
         Stopped: on Ctrl-C or SIGTERM; the same.
         DataError: if the data set has a fault; the same.
+        CheckpointError: if it failed for the third time; it is tried again next time.
     """
     drawn, name = draw(trial, asked.space), f"trial {trial.number}"
     say(f"{name}: " + ", ".join(f"{key}={write_value(value)}" for key, value in drawn.items()))
@@ -125,6 +129,10 @@ def run_trial(
         study.enqueue_trial(dict(drawn))
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=TrialState.FAIL)
+        if (times := _failures(study, trial)) >= _MOST_FAILURES:
+            raise CheckpointError(
+                f"{name} failed, the {times} times it was tried: {error}"
+            ) from None
         say(f"{name}: failed, and is tried again: {error}")
         return None
     study.tell(trial, score)
@@ -156,6 +164,12 @@ def _score(
         # What Python can tell of did not kill the process.
         trial.set_user_attr("starts", 0)
         raise
+
+
+def _failures(study: optuna.Study, trial: optuna.Trial) -> int:
+    """How often the settings of a trial have failed."""
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return sum(other.params == trial.params for other in failed)
 
 
 def _twin(study: optuna.Study, trial: optuna.Trial) -> FrozenTrial | None:

@@ -45,7 +45,8 @@ from steelseg.training.stop import StopNote, noting_signals
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that
-resumes, also of the epochs before. What it raises ends the training, which can be resumed."""
+resumes, also of the epochs before; of a soup, the last row again with what the mean reaches. What
+it raises ends the training, which can be resumed."""
 
 
 def train_run(
@@ -93,7 +94,12 @@ def train_run(
     else:
         # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
         find_augmentation(config.train.augmentation)
-        build_network(config, is_new=config.model.init_from is None)
+        with_negatives("", config.train.hard_negatives)
+        model = build_network(config, is_new=config.model.init_from is None)
+        if config.model.init_from is not None:
+            for fold in folds:
+                held_out = _held_out(labels, fold_of, fold)
+                start_from(model, config.model.init_from, fold=fold, held_out=held_out)
         create_run(path, config)
     if not run.folds_csv.exists():
         write_folds(run.folds_csv, fold_of, _present(labels), groups)
@@ -224,11 +230,16 @@ def _train_fold(
     loss, later_loss = losses(config)
     title = f"fold {fold} epoch validation"
     validate = validation_pass(config, labels, val_ids, learner, loss, title)
+
+    def finish() -> None:
+        if figures := cook_soup(config, run, files, learner, done, origin, validate):
+            after_epoch(fold, {**done.history[-1], **figures})
+
     for row in done.history:
         after_epoch(fold, row)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best {_kind(config)} {done.best_dice:.4f}")
-        cook_soup(config, run, files, learner, done, origin, validate)
+        finish()
         return
     others = f" and {len(pseudo.labels.sizes)} pseudo-labelled ones" if pseudo else ""
     run.say(
@@ -254,7 +265,7 @@ def _train_fold(
             note=note,
             report=partial(_report, config, run, fold, note, after_epoch),
         )
-    cook_soup(config, run, files, learner, done, origin, validate)
+    finish()
     run.say(
         f"fold {fold}: best {_kind(config)} {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"
