@@ -26,6 +26,14 @@ def to_float(image, mask):
     return {"image": image / 255.0, "mask": mask}
 
 
+def nothing(image, mask):
+    pass
+
+
+def a_tuple(image, mask):
+    return image, mask
+
+
 def other_size(image, mask):
     return {"image": image[:-1], "mask": mask}
 
@@ -206,6 +214,8 @@ def test_a_lost_channel_axis_is_put_back(mine):
     [
         ("to_float", r"an image of float64 \(6, 8, 1\)"),
         ("other_size", r"of uint8 \(5, 8, 1\)"),
+        ("nothing", "a NoneType; expected a dict with image and mask"),
+        ("a_tuple", "a tuple; expected a dict"),
         ("colour", r"of uint8 \(6, 8, 3\)"),
         ("one_class", r"of uint8 \(6, 8, 1\) and a mask of \(6, 8\)"),
         ("flat", r"of uint8 \(48,\)"),

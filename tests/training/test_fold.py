@@ -10,6 +10,7 @@ from steelseg.errors import TrainingError
 from steelseg.evaluation.metrics import score
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.losses import build_loss
+from steelseg.training import fold
 from steelseg.training.fold import (
     FoldFiles,
     Origin,
@@ -144,6 +145,23 @@ def test_every_epoch_is_kept_on_request(tmp_path):
     progress = resume(other, load_checkpoint(kept[2]))
     assert (progress.epoch, progress.best_epoch, len(progress.history)) == (3, 3, 3)
     assert torch.equal(other.model.weight, learner.model.weight)
+
+
+def test_an_epoch_that_is_done_is_kept(tmp_path, monkeypatch):
+    """A disk that is full when it is kept leaves nothing that says that the epoch is done."""
+    real = fold.save_resumable
+
+    def full(path, *rest):
+        if path.name == "checkpoint_epoch_2.safetensors":
+            raise OSError("no space left on device")
+        real(path, *rest)
+
+    monkeypatch.setattr(fold, "save_resumable", full)
+    with pytest.raises(OSError, match="no space"):
+        run(tmp_path, [50, 60, 70], save_best_only=False)
+
+    newest = load_checkpoint(FoldFiles(tmp_path).generations()[0])
+    assert newest.state["epoch"] == 1
 
 
 def test_training_stops_when_nothing_gets_better(tmp_path):

@@ -1,6 +1,7 @@
 """Techniques that are switched on by settings, seen at work in whole trainings."""
 
 import csv
+import shutil
 
 import pytest
 import torch
@@ -166,6 +167,36 @@ def test_a_soup_is_the_mean_of_the_epochs_it_names(train):
     assert best_of(run).sha256 == best.sha256
 
 
+def test_a_soup_that_goes_on_elsewhere_takes_its_epochs_along(train, make_config):
+    """From a checkpoint of another folder; without them it is refused before it trains."""
+    settings = (*EVERY_STEP, *MEANS["soup"])
+    run = train("whole_soup", *settings)
+    config = make_config(train.folder / "input", *settings)
+    elsewhere = RunFolder(train.folder / "soup_elsewhere")
+
+    second = run.fold(0) / "checkpoint_epoch_2.safetensors"
+    train_run(config, elsewhere.path, folds=[0], checkpoint=second)
+
+    assert_same(best_of(elsewhere).model, best_of(run).model)
+    alone = train.folder / "alone" / second.name
+    alone.parent.mkdir()
+    shutil.copyfile(second, alone)
+    with pytest.raises(CheckpointError, match=r"soup needs checkpoint_epoch_1\.safetensors"):
+        train_run(config, train.folder / "soup_nowhere", folds=[0], checkpoint=alone)
+
+
+def test_frozen_statistics_stay_in_a_mean_too(train):
+    """Those of the encoder; the decoder's are counted anew."""
+    settings = (*EVERY_STEP, *MEANS["swa"], "train.freeze_batch_norm=true")
+    run = train("frozen_swa", *settings)
+
+    last = last_of(run, 3)
+    means = [name for name in last.model if name.endswith("running_mean")]
+    for name in means:
+        is_same = torch.equal(last.average[name], last.model[name])
+        assert is_same == name.startswith("network.encoder."), name
+
+
 def test_a_soup_needs_the_epochs(make_config, tmp_path):
     with pytest.raises(ConfigError, match=r"average=soup .* save_best_only=false"):
         make_config(tmp_path, "train.average=soup")
@@ -246,6 +277,23 @@ def test_a_start_that_has_seen_the_held_out_strips_is_refused(train):
 
     with pytest.raises(ConfigError, match=r"was trained on .* which this fold holds out"):
         train("peeking", f"model.init_from={other}")
+    resumable = FoldFiles(first.fold(1)).last(1)
+    resumable.parent.mkdir(exist_ok=True)
+    shutil.copyfile(other, resumable)
+    with pytest.raises(ConfigError, match=r"was trained on .* which this fold holds out"):
+        train("peeking_too", f"model.init_from={resumable}")
+    assert not (train.folder / "peeking").exists()
+
+
+def test_a_start_from_a_resumable_checkpoint_is_from_its_mean(train):
+    """Which is what the run it is of would have kept."""
+    first = train("whole_ema", *EVERY_STEP, *MEANS["ema"])
+
+    start = FoldFiles(first.fold(0)).last(3)
+    second = train("from_mean", f"model.init_from={start}", "train.learning_rate=1e-12")
+
+    weight = next(name for name in best_of(second).model if name.endswith("conv_stem.weight"))
+    torch.testing.assert_close(best_of(second).model[weight], last_of(first, 3).average[weight])
 
 
 def test_another_encoder_is_no_start(train):

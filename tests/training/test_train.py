@@ -449,13 +449,15 @@ def test_data_with_a_fault_leaves_no_run_folder(root, tmp_path, make_config):
         ("train.augmentation=no_such:module", "cannot be imported"),
         ("data.num_folds=9", "there are 8 images"),
         ("model.encoder_weights=no/such.safetensors", "there is no such file"),
+        ("model.init_from=no/such.safetensors", "there is no such checkpoint"),
+        ("train.hard_negatives=no_such_run", "no_such_run"),
     ],
 )
 def test_settings_that_cannot_train_leave_no_run_folder(
     root, tmp_path, make_config, override, reason
 ):
     """Mended settings could not use a folder that holds the broken ones."""
-    with pytest.raises(ConfigError, match=reason):
+    with pytest.raises((ConfigError, CheckpointError), match=reason):
         train_run(make_config(root, override), tmp_path / "run")
 
     assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ sample): worker count and resuming change nothing.
 import importlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -167,6 +167,11 @@ class Foreign:
             np.ascontiguousarray(array.transpose(1, 2, 0)) for array in (image_chw, mask_chw)
         )
         result = self._function(image=image_hwc, mask=mask_hwc)
+        if not isinstance(result, Mapping) or not {"image", "mask"} <= result.keys():
+            raise ConfigError(
+                f"train.augmentation={self._name} returned a {type(result).__name__}; expected a "
+                "dict with image and mask."
+            )
         image, mask = np.asarray(result["image"]), np.asarray(result["mask"])
         if not (
             image.dtype == np.uint8

@@ -47,10 +47,15 @@ class Average:
         self.count = count
 
     def settle(
-        self, images: Iterable[Tensor], *, device: torch.device, half: torch.dtype | None
+        self,
+        images: Iterable[Tensor],
+        *,
+        device: torch.device,
+        half: torch.dtype | None,
+        frozen: nn.Module | None = None,
     ) -> None:
         """Count the statistics of batch normalisation on training images: `update_batch_norm`."""
-        update_batch_norm(self.model, images, device=device, half=half)
+        update_batch_norm(self.model, images, device=device, half=half, frozen=frozen)
 
 
 def update_batch_norm(
@@ -59,6 +64,7 @@ def update_batch_norm(
     *,
     device: torch.device,
     half: torch.dtype | None,
+    frozen: nn.Module | None = None,
 ) -> None:
     """Count the statistics of batch normalisation anew: those of a mean are not the mean of them.
 
@@ -67,8 +73,10 @@ def update_batch_norm(
         images: Batches of training images.
         device: Where the network is.
         half: Half precision of the training.
+        frozen: A part of the network that keeps its own.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = set(frozen.modules()) if frozen is not None else set()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m not in kept]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -85,8 +93,8 @@ def update_batch_norm(
 
 def greedy_soup(
     ingredients: Sequence[Callable[[], Mapping[str, Tensor]]],
-    judge: Callable[[Mapping[str, Tensor]], tuple[float, float]],
-) -> tuple[dict[str, Tensor], list[int], float]:
+    judge: Callable[[Mapping[str, Tensor]], tuple[float, dict[str, float]]],
+) -> tuple[dict[str, Tensor], list[int], dict[str, float]]:
     """Average networks as long as the mean gets no worse.
 
     Args:
@@ -98,7 +106,7 @@ def greedy_soup(
     """
     soup: dict[str, Tensor] = {}
     chosen: list[int] = []
-    best = report = float("-inf")
+    best, report = float("-inf"), dict[str, float]()
     for place, read in enumerate(ingredients):
         trial = _mean_with(soup, read(), len(chosen))
         value, told = judge(trial)

@@ -10,7 +10,7 @@ from steelseg.data.dataset import EpochBatches
 from steelseg.models.losses import Loss
 from steelseg.progress import progress as show
 from steelseg.training.fold import seed_batch
-from steelseg.training.freezing import set_training_mode
+from steelseg.training.freezing import encoder_of, set_training_mode
 from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Learner, Position, train_epoch
 
@@ -81,4 +81,11 @@ class Epochs:
             with closing(iter(self.loader)) as batches:
                 shown = show(batches, len(self.order), f"fold {self.fold} epoch {epoch} statistics")
                 images = (images_nchw for images_nchw, *_ in shown)
-                average.settle(images, device=learner.device, half=learner.half)
+                frozen = encoder_of(average.model) if self._keeps_statistics else None
+                average.settle(images, device=learner.device, half=learner.half, frozen=frozen)
+
+    @property
+    def _keeps_statistics(self) -> bool:
+        """Whether the encoder's batch normalisation keeps the statistics that it began with."""
+        train = self.config.train
+        return train.freeze_batch_norm or train.freeze_encoder_epochs >= train.epochs

@@ -76,6 +76,10 @@ class FoldFiles:
         within = f"_step_{step:06d}" if step else ""
         return self.folder / "last" / f"epoch_{epoch:04d}{within}.safetensors"
 
+    def of_epoch(self, epoch: int) -> Path:
+        """The checkpoint of an epoch that is kept if all are."""
+        return self.folder / f"checkpoint_epoch_{epoch}.safetensors"
+
     def generations(self) -> list[Path]:
         """The resumable checkpoints, newest first."""
         return sorted((self.folder / "last").glob("epoch_*.safetensors"), reverse=True)
@@ -137,12 +141,9 @@ def run_epochs(
         epoch = progress.epoch + 1
         try:
             row, scores = _one_epoch(learner, progress, saver, train, settle, validate)
-            _record(learner, progress, files, origin, row)
+            _record(learner, progress, files, origin, row, keep=not save_best_only)
         except TrainingError as error:
             raise TrainingError(_what_is_kept(error, files, origin.fold, epoch)) from None
-        if not save_best_only:
-            kept = files.folder / f"checkpoint_epoch_{epoch}.safetensors"
-            save_resumable(kept, learner, progress, origin)
         report(row, scores)
 
 
@@ -212,8 +213,10 @@ def _record(
     files: FoldFiles,
     origin: Origin,
     row: dict[str, float],
+    *,
+    keep: bool,
 ) -> None:
-    """Write what the epoch brought: best model first, then the point to resume from."""
+    """Write what the epoch brought, and then where to resume from, which says that all is there."""
     progress.epoch, progress.position = int(row["epoch"]), Position()
     progress.history.append(row)
     if _is_better(row, progress):
@@ -221,6 +224,8 @@ def _record(
         state = {**asdict(origin), "epoch": progress.epoch, "dice": row["val_dice"]}
         save_checkpoint(files.best_model, Checkpoint(learner.judged.state_dict(), {}, state))
     _write_history(files.history, progress.history)
+    if keep:
+        save_resumable(files.of_epoch(progress.epoch), learner, progress, origin)
     save_resumable(files.last(progress.epoch), learner, progress, origin)
     _drop_old(files)
 

@@ -36,10 +36,12 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
     path = RunFolder(place).best_model(fold) if place.is_dir() else place
     checkpoint = load_checkpoint(path)
     _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
+    # A resumable checkpoint has the network beside the mean that would have been kept.
+    weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
     own = model.state_dict()
     fitting = {
         name: tensor
-        for name, tensor in checkpoint.model.items()
+        for name, tensor in weights.items()
         if name in own and own[name].shape == tensor.shape
     }
     new = [name for name in own if name not in fitting]
@@ -57,8 +59,10 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
 
 def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
     """Raise ConfigError if weights were trained on strips that will judge them."""
-    folds_csv = path.parent.parent / "folds.csv"
-    if not folds_csv.exists():
+    # RUN/fold_K/best_model, RUN/fold_K/last/epoch_N.
+    beside = [folder / "folds.csv" for folder in path.resolve().parents[1:3]]
+    folds_csv = next((file for file in beside if file.exists()), None)
+    if folds_csv is None:
         return
     if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
