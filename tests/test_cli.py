@@ -204,7 +204,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(settings, capsys):
     code, out, err = call("check", settings, "data.crop_widht=3", "train.epochs=0", capsys=capsys)
 
     assert (code, out) == (1, "")
-    assert err.splitlines()[0] == f"error: Wrong settings in {settings}:"
+    assert err.splitlines()[0] == "error: Wrong settings on the command line:"
     assert "  data.crop_widht: no such setting; did you mean data.crop_width?" in err
     assert "  train.epochs: Input should be greater than or equal to 1, got 0" in err
 
@@ -372,8 +372,11 @@ def test_checkpoints_predict_what_their_run_predicts(trained_run, tmp_path, caps
     words = ["predict", "--checkpoints", *files, "--output-dir", tmp_path / "b"]
     second = call(*words, capsys=capsys)
 
-    assert first == (0, f"wrote {tmp_path / 'a' / 'submission.csv'}\n", "")
-    assert second == (0, f"wrote {tmp_path / 'b' / 'submission.csv'}\n", "")
+    found = "2 of 2 images have a defect (class 1: 2, class 2: 2)\n"
+    assert first[:2] == (0, f"wrote {tmp_path / 'a' / 'submission.csv'}\n")
+    assert f"warning: {trained_run} is not tuned, so masks are cut at 0.5" in first[2]
+    assert first[2].endswith(found)
+    assert second == (0, f"wrote {tmp_path / 'b' / 'submission.csv'}\n", found)
     submissions = [(tmp_path / x / "submission.csv").read_bytes() for x in ("a", "b")]
     assert submissions[0] == submissions[1]
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ def faults_of(tmp_path, text, *overrides):
     with pytest.raises(ConfigError) as refusal:
         load(tmp_path, text, *overrides)
     first, *lines = str(refusal.value).splitlines()
-    assert first == f"Wrong settings in {tmp_path / 'mine.yaml'}:"
+    assert re.fullmatch(
+        rf"Wrong settings (in {tmp_path}/mine.yaml)?( and )?(on the command line)?:", first
+    )
     return [line.removeprefix("  ") for line in lines]
 
 
@@ -152,6 +155,25 @@ def test_tta_may_be_true_or_false(tmp_path, text, tta):
 def test_no_encoder_weights_may_be_said_in_words(tmp_path, text):
     """YAML's own word for nothing is null."""
     assert load(tmp_path, "", f"model.encoder_weights={text}").model.encoder_weights is None
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "place"),
+    [
+        ("train: {epochs: 0}", "train.seed=1", "in FILE"),
+        ("train: {epochs: 3}", "train.epochs=0", "on the command line"),
+        ("train: {seed: -1}", "train.epochs=0", "in FILE and on the command line"),
+        ("train: {epochs: 3}", "trian.epochs=3", "on the command line"),
+        ("train: {later_loss: dice}", "train.epochs=1", "in FILE and on the command line"),
+    ],
+)
+def test_a_fault_is_told_with_the_place_it_was_made_at(tmp_path, text, override, place):
+    """Nobody looks in a file for what was typed behind it; two that clash can be from both."""
+    with pytest.raises(ConfigError) as refusal:
+        load(tmp_path, text, override)
+
+    first = str(refusal.value).splitlines()[0]
+    assert first == f"Wrong settings {place.replace('FILE', str(tmp_path / 'mine.yaml'))}:"
 
 
 def test_all_faults_come_at_once(tmp_path):

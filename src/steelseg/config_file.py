@@ -5,7 +5,7 @@ names are refused with the nearest known one, and all faults are listed at once.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,22 @@ def build_config(
         return Config.model_validate(merged)
     except ValidationError as error:
         lines = [f"  {explain(fault)}" for fault in error.errors()]
-        raise ConfigError("\n".join([f"Wrong settings in {source}:", *lines])) from None
+        places = {place for fault in error.errors() for place in _places(fault, overrides, content)}
+        named = [f"in {source}"] * ("file" in places) + ["on the command line"] * ("line" in places)
+        title = f"Wrong settings {' and '.join(named)}:"
+        raise ConfigError("\n".join([title, *lines])) from None
+
+
+def _places(fault: Any, overrides: Sequence[str], content: Mapping[str, Any]) -> list[str]:
+    """Where the settings of a pydantic fault were given: in the file, on the command line."""
+    name = ".".join(str(part) for part in fault["loc"][:2])
+    given = [override.partition("=")[0] for override in overrides]
+    if name in given:
+        return ["line"]
+    # Of a section, or of all, as a whole.
+    if not any(not name or setting.startswith(f"{name}.") for setting in given):
+        return ["file"]
+    return ["file", "line"] if not name or name in content else ["line"]
 
 
 def _lay_over(content: dict[str, Any], override: str) -> None:

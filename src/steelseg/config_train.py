@@ -161,6 +161,15 @@ class TrainConfig(Section):
     """Every random draw follows from it: weights, order, augmentation, folds."""
 
     @model_validator(mode="after")
+    def _a_later_loss_needs_its_epoch(self) -> Self:
+        if self.later_loss and self.later_loss_epoch > self.epochs:
+            raise ValueError(
+                f"later_loss_epoch={self.later_loss_epoch} is after the last of {self.epochs} "
+                "epochs, so later_loss would never be used"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_soup_needs_every_epoch(self) -> Self:
         if self.average == "soup" and self.save_best_only:
             raise ValueError("average=soup averages checkpoints, so it needs save_best_only=false")

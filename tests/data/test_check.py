@@ -291,6 +291,15 @@ def test_images_that_look_alike_are_remarks_and_no_faults(make_strips, tmp_path)
     assert inspection.summary.endswith("2 test images; 4 look alike, in 2 groups")
 
 
+def test_a_class_without_a_mask_is_a_remark(make_strips, tmp_path):
+    """Perhaps the settings count one too many."""
+    make_strips(tmp_path)
+
+    remarks = inspect(tmp_path, **{**SETTINGS, "num_classes": 3}).remarks
+
+    assert remarks[0] == "no mask is of class 3, and data.num_classes=3."
+
+
 def test_remarks_on_equal_masks_end_after_twenty(make_strips, tmp_path):
     """A set that was augmented on disk would fill the screen; conflicts are all named."""
     make_strips(tmp_path, num_train=1, suffix=".png")
@@ -298,7 +307,7 @@ def test_remarks_on_equal_masks_end_after_twenty(make_strips, tmp_path):
     for number in range(30):
         shutil.copy(image, image.with_name(f"copy_{number:02d}.png"))
 
-    remarks = inspect(tmp_path, **SETTINGS).remarks
+    remarks = [line for line in inspect(tmp_path, **SETTINGS).remarks if "look alike" in line]
 
     assert len(remarks) == 21
     assert remarks[0] == "copy_00.png and copy_01.png look alike, with the same masks."

@@ -30,6 +30,14 @@ def nothing(image, mask):
     pass
 
 
+def broken(image, mask):
+    return 1 / 0
+
+
+def no_mask(image):
+    return {"image": image}
+
+
 def a_tuple(image, mask):
     return image, mask
 
@@ -216,6 +224,8 @@ def test_a_lost_channel_axis_is_put_back(mine):
         ("other_size", r"of uint8 \(5, 8, 1\)"),
         ("nothing", "a NoneType; expected a dict with image and mask"),
         ("a_tuple", "a tuple; expected a dict"),
+        ("broken", r"failed: ZeroDivisionError: .*\.py, line \d+\)"),
+        ("no_mask", "failed: TypeError: .*unexpected keyword argument 'mask'"),
         ("colour", r"of uint8 \(6, 8, 3\)"),
         ("one_class", r"of uint8 \(6, 8, 1\) and a mask of \(6, 8\)"),
         ("flat", r"of uint8 \(48,\)"),
@@ -235,6 +245,7 @@ def test_what_is_no_image_is_refused(mine, attribute, returned):
         ("1.5 jpeg", "1.5 before jpeg is no share"),
         ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such_function", "cannot be imported"),
+        ("math:pi", "is a float, no callable"),
     ],
 )
 def test_an_unknown_augmentation_is_refused(name, reason):

@@ -63,6 +63,19 @@ def test_with_a_truth_the_two_stand_one_above_the_other():
     np.testing.assert_array_equal(both[-len(alone) :], alone)
 
 
+def test_a_small_strip_can_be_drawn_larger():
+    """Pixels become squares; the sizes in the legend stay those of the strip."""
+    image, mask_chw = np.arange(64, dtype=np.uint8).reshape(8, 8), np.zeros((1, 8, 8), bool)
+
+    plain = draw_overlay(image, mask_chw, class_names=["a"])
+    large = draw_overlay(image, mask_chw, class_names=["a"], zoom=3)
+
+    np.testing.assert_array_equal(large[:24], plain[:8].repeat(3, axis=0).repeat(3, axis=1))
+    headed = draw_overlay(image, mask_chw, class_names=["a"], title="epoch 1")
+    assert len(headed) > len(plain)
+    np.testing.assert_array_equal(headed[-len(plain) :], plain)
+
+
 def test_only_classes_present_are_in_the_legend():
     """The swatch of a class that was not found would look like a find."""
     bar = draw_overlay(GREY, square(1), class_names=NAMES)[64:]

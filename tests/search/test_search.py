@@ -13,7 +13,7 @@ import yaml
 
 from steelseg.api import train
 from steelseg.cli import main
-from steelseg.config_file import load_config
+from steelseg.config_file import dump_config, load_config
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
@@ -222,6 +222,19 @@ def test_a_network_that_is_too_slow_is_given_up_before_training(settings, tmp_pa
     assert trial.reason in (tmp_path / "slow" / "report.html").read_text()
 
 
+def test_a_search_without_a_winner_is_no_success(settings, place, tmp_path, capsys):
+    """What follows it has no best.yaml; the last reason is told."""
+    (tmp_path / "mine.yaml").write_text(dump_config(settings(trials=1)))
+    words = ["search", tmp_path / "mine.yaml", "--out", tmp_path / "slow"]
+
+    code = main([*map(str, words), "search.min_images_per_second=1e9"])
+
+    assert code == 1
+    assert "error: No trial has a score, so there is no best.yaml. The last: linknet" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_loss_that_is_no_number_ends_its_trial_alone(settings, tmp_path):
     """The search goes on with the next; the same settings are not tried twice."""
     config = settings("train.epochs=1", space={"train.learning_rate": [1e25, 1e-3]}, trials=6)
@@ -324,7 +337,7 @@ def test_what_fails_for_all_trials_ends_the_search(settings, place, tmp_path):
     start = place / "start.safetensors"
     config = settings(f"model.init_from={start}", trials=1)
 
-    with pytest.raises(CheckpointError, match=r"trial 2 failed, the 3 times .*no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"trial 2 failed, the 3 times .*no such run folder"):
         search_run(config, tmp_path / "search")
 
     run = RunFolder(train(settings(trials=1), tmp_path / "run", folds=[0]))

@@ -44,8 +44,15 @@ def test_the_later_loss_takes_over_at_its_epoch(train):
     later = ("train.epochs=2", "train.later_loss=5 lovasz", "train.later_loss_epoch=2")
     switched = history_of(train("switched_loss", *later))
 
+    log = (train.folder / "switched_loss" / "training_log.txt").read_text()
+    assert "from epoch 2 on the loss is 5 lovasz" in log
     assert switched[0]["train_loss"] == plain[0]["train_loss"]
     assert float(switched[1]["train_loss"]) > 2 * float(plain[1]["train_loss"])
+
+
+def test_a_later_loss_that_never_comes_is_refused(make_config, tmp_path):
+    with pytest.raises(ConfigError, match=r"later_loss_epoch=3 is after the last of 2 epochs"):
+        make_config(tmp_path, "train.epochs=2", "train.later_loss=dice", "train.later_loss_epoch=3")
 
 
 def test_the_best_epoch_is_chosen_by_the_monitor(train):
@@ -59,6 +66,9 @@ def test_the_best_epoch_is_chosen_by_the_monitor(train):
     assert [row["val_dice"] for row in rows] == [row["val_dice"] for row in plain]
     assert all(s >= float(row["val_dice"]) for s, row in zip(swept, rows, strict=True))
     assert "val_swept_dice" not in plain[0]
+    log = (train.folder / "swept" / "training_log.txt").read_text()
+    assert all(f"swept Dice {value:.4f}, " in log for value in swept)
+    assert f"best swept Dice {max(swept):.4f} in epoch {best.state['epoch']}" in log
 
 
 def best_of(run):
@@ -302,5 +312,5 @@ def test_another_encoder_is_no_start(train):
 
     with pytest.raises(ConfigError, match=r"has model\.encoder=tu-mobilenetv3_small_050"):
         train("other", f"model.init_from={first.path}", "model.encoder=tu-test_resnet")
-    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"model\.init_from=.*no such run folder or checkpoi"):
         train("nowhere", f"model.init_from={train.folder / 'nothing.safetensors'}")

@@ -449,8 +449,8 @@ def test_data_with_a_fault_leaves_no_run_folder(root, tmp_path, make_config):
         ("train.augmentation=no_such:module", "cannot be imported"),
         ("data.num_folds=9", "there are 8 images"),
         ("model.encoder_weights=no/such.safetensors", "there is no such file"),
-        ("model.init_from=no/such.safetensors", "there is no such checkpoint"),
-        ("train.hard_negatives=no_such_run", "no_such_run"),
+        ("model.init_from=no/such.safetensors", "there is no such run folder or checkpoint"),
+        ("train.hard_negatives=no_such_run", "hard_negatives=no_such_run is not a run folder"),
     ],
 )
 def test_settings_that_cannot_train_leave_no_run_folder(

@@ -55,8 +55,8 @@ class Inspection:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader may want to look at, a sentence each: images that look alike."""
-        return _remarks(self.labels, self.matches)
+        """What a reader may want to look at, a sentence each: classes and look-alikes."""
+        return _unseen(self.labels) + _remarks(self.labels, self.matches)
 
     @property
     def summary(self) -> str:
@@ -295,6 +295,16 @@ def _sample_faults(path: Path, folder: Path, image_ids: Sequence[str]) -> list[F
         Fault(str(path), line, f"{image_id} is not in {folder}.")
         for image_id, line in sample.lines.items()
         if image_id not in there
+    ]
+
+
+def _unseen(labels: Labels) -> list[str]:
+    """Name the classes that no mask shows: perhaps the settings count too many."""
+    shown = {class_id for _, class_id in labels.runs}
+    return [
+        f"no mask is of class {class_id}, and data.num_classes={labels.num_classes}."
+        for class_id in range(1, labels.num_classes + 1)
+        if class_id not in shown
     ]
 
 

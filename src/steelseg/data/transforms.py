@@ -9,6 +9,7 @@ sample): worker count and resuming change nothing.
 import importlib
 import math
 import random
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,8 @@ def _find_one(name: str, donors: strip_changes.Donors | None) -> Augmentation:
             f"train.augmentation={name} cannot be imported: {error}. A module in this folder "
             "is found with PYTHONPATH=. in front of the command."
         ) from None
+    if not callable(function):
+        raise ConfigError(f"train.augmentation={name} is a {type(function).__name__}, no callable.")
     return Foreign(name, function)
 
 
@@ -166,7 +169,13 @@ class Foreign:
         image_hwc, mask_hwc = (
             np.ascontiguousarray(array.transpose(1, 2, 0)) for array in (image_chw, mask_chw)
         )
-        result = self._function(image=image_hwc, mask=mask_hwc)
+        try:
+            result = self._function(image=image_hwc, mask=mask_hwc)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # What a user's code raises can be anything; the traceback goes with it.
+            raise ConfigError(f"train.augmentation={self._name} failed: {_told(error)}") from error
         if not isinstance(result, Mapping) or not {"image", "mask"} <= result.keys():
             raise ConfigError(
                 f"train.augmentation={self._name} returned a {type(result).__name__}; expected a "
@@ -186,6 +195,12 @@ class Foreign:
                 "Leave normalisation and tensors out of it."
             )
         return _channels_first(image), _channels_first((mask > 0).view(np.uint8))
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, and in which line of which file."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})."
 
 
 def _has_planes(array: NDArray[Any], planes: int) -> bool:

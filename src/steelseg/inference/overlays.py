@@ -101,6 +101,8 @@ def draw_overlay(
     *,
     class_names: Sequence[str],
     truth_chw: NDArray[np.bool_] | None = None,
+    title: str = "",
+    zoom: int = 1,
 ) -> NDArray[np.uint8]:
     """Draw the outlines of defects on a strip, with a legend underneath.
 
@@ -109,15 +111,18 @@ def draw_overlay(
         mask_chw: Predicted masks, shape (C, H, W).
         class_names: Name of each class, length C.
         truth_chw: True masks, shape (C, H, W); drawn above the prediction when given.
+        title: What stands above a prediction without truth; "" is nothing.
+        zoom: Pixels of the picture for one of the strip, each way.
 
     Returns:
-        RGB picture, shape (H', W, 3).
+        RGB picture, shape (H', W * zoom, 3).
     """
-    prediction = _panel(image, mask_chw, class_names=class_names)
+    width = image.shape[1] * zoom
+    prediction = _panel(image, mask_chw, class_names=class_names, zoom=zoom)
     if truth_chw is None:
-        return prediction
-    truth = _panel(image, truth_chw, class_names=class_names)
-    width = image.shape[1]
+        heading = [_title(title, width)] if title else []
+        return np.concatenate([*heading, prediction])
+    truth = _panel(image, truth_chw, class_names=class_names, zoom=zoom)
     return np.concatenate([_title("truth", width), truth, _title("prediction", width), prediction])
 
 
@@ -126,7 +131,11 @@ def _title(text: str, width: int) -> NDArray[np.uint8]:
 
 
 def _panel(
-    image: NDArray[np.uint8], mask_chw: NDArray[np.bool_], *, class_names: Sequence[str]
+    image: NDArray[np.uint8],
+    mask_chw: NDArray[np.bool_],
+    *,
+    class_names: Sequence[str],
+    zoom: int,
 ) -> NDArray[np.uint8]:
     assert mask_chw.shape == (len(class_names), *image.shape[:2]), (mask_chw.shape, image.shape)
     sizes = mask_chw.sum(axis=(1, 2)).tolist()
@@ -135,8 +144,10 @@ def _panel(
         for channel, (name, size) in enumerate(zip(class_names, sizes, strict=True))
         if size
     ]
-    legend = _bar(entries or [_Entry("no defect found")], width=image.shape[1])
-    return np.concatenate([_outline(image, mask_chw), legend])
+    legend = _bar(entries or [_Entry("no defect found")], width=image.shape[1] * zoom)
+    large = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    large_mask_chw = mask_chw.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    return np.concatenate([_outline(large, large_mask_chw), legend])
 
 
 def _color(channel: int) -> Color:

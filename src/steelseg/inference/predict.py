@@ -74,6 +74,7 @@ def predict_folder(
     }
     with open_journal(output_dir / JOURNAL, identity) as journal:
         _predict(predictor, journal, output, folder, image_ids)
+        print(_count(journal, image_ids, output.class_names), file=sys.stderr, flush=True)
         for name in output.texts:
             with open_writer(
                 name, output_dir, class_names=output.class_names, columns=columns
@@ -162,6 +163,14 @@ def _predict(
     for block in blocks:
         for strip in predictor.stream(islice(waiting, len(block)), read):
             journal.add(output.find(*strip, sha256=digests.pop(strip[0])))
+
+
+def _count(journal: Journal, image_ids: Sequence[str], class_names: Sequence[str]) -> str:
+    """How many images show each class, in a line."""
+    shown_nc = np.array([[bool(rle) for rle in journal[i].found["csv"]] for i in image_ids])
+    by_class = zip(class_names, shown_nc.sum(axis=0).tolist(), strict=True)
+    named = ", ".join(f"{name}: {count}" for name, count in by_class)
+    return f"{shown_nc.any(axis=1).sum()} of {len(image_ids)} images have a defect ({named})"
 
 
 def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[list[str]]:

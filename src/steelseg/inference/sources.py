@@ -7,6 +7,7 @@ checkpoints, and the files of a bundle to check them.
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +94,8 @@ def open_source(
                 f"{MANIFEST}."
             )
         return _open_run(run, overrides, folds)
+    if isinstance(place, str | Path) and not Path(place).exists():
+        raise CheckpointError(f"{place}: there is no such run folder, bundle or checkpoint.")
     paths = [place] if isinstance(place, str | Path) else place
     if not paths:
         raise CheckpointError("No checkpoint was given.")
@@ -110,7 +113,9 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
     config = build_config(trained.model_dump(), overrides, source=str(run.config_yaml))
     if run.ensemble_json.exists():
         combined, digests = open_combined(run, folds, amp=config.inference.amp)
-        source = _settle(config, combined, tuned_settings(run, digests))
+        tuned = tuned_settings(run, digests)
+        _warn_untuned(config, run, tuned)
+        source = _settle(config, combined, tuned)
         return replace(source, first=_first_look(run) if config.inference.cascade else None)
     folds = folds or run.trained_folds(trained.data.num_folds)
     if not folds:
@@ -119,8 +124,20 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
         )
     members = {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
+    _warn_untuned(config, run, tuned)
     source = _settle(config, tuple(members.values()), tuned)
     return replace(source, first=_first_look(run) if config.inference.cascade else None)
+
+
+def _warn_untuned(config: Config, run: RunFolder, tuned: MaskSettings | None) -> None:
+    """Say that masks are cut by defaults, which are seldom the best; not in the run's own log."""
+    if tuned is None and config.postprocess.threshold is None:
+        print(
+            f"warning: {run.path} is not tuned, so masks are cut at 0.5 and of any size. "
+            f"Tune it: steelseg oof {run.path} && steelseg tune {run.path}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def identify(source: Source) -> dict[str, Any]:

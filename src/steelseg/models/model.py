@@ -159,7 +159,7 @@ def build_model(
         ConfigError: if the encoder is unknown, does not fit the architecture, or its weights
             cannot be had.
     """
-    _refuse_unknown(encoder)
+    refuse_unknown_encoder(encoder)
     local = encoder_weights is not None and is_file_name(encoder_weights)
     hub = None if local else encoder_weights
     network = _build_network(
@@ -262,7 +262,7 @@ def _first_line(error: Exception) -> str:
     return lines[0][:120].rstrip(". ")
 
 
-def _refuse_unknown(encoder: str) -> None:
+def refuse_unknown_encoder(encoder: str) -> None:
     """Raise ConfigError unless segmentation-models-pytorch or timm has the encoder."""
     if encoder.startswith("tu-"):
         known = [f"tu-{name}" for name in timm.list_models()]

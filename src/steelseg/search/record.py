@@ -133,4 +133,5 @@ def summary(search: Search) -> str:
         for state in ("finished", "given up", "failed", "under way")
     }
     parts = [f"{number} {state}" for state, number in counts.items() if number]
-    return f"{search.ended} of {search.wanted} trials: {', '.join(parts) or 'none yet'}"
+    wanted = max(search.wanted, search.ended)
+    return f"{search.ended} of {wanted} trials: {', '.join(parts) or 'none yet'}"

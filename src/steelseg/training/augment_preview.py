@@ -27,6 +27,7 @@ from steelseg.training.setup import window_source
 # Of a sheet, in pixels; wider samples stand one below the other.
 _WIDTH = 2100
 _GAP = 8
+_NARROWEST = 192
 
 
 def preview_augmentation(config: Config, path: Path, *, samples: int, versions: int) -> None:
@@ -66,8 +67,11 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
     )
     rows = [
         _in_rows(
-            [_picture(plain, 0, number, data.names)]
-            + [_picture(augmented, epoch, number, data.names) for epoch in range(1, versions + 1)]
+            [_picture(plain, 0, number, data.names, title="as it is")]
+            + [
+                _picture(augmented, epoch, number, data.names, title=f"epoch {epoch}")
+                for epoch in range(1, versions + 1)
+            ]
         )
         for number in range(len(chosen))
     ]
@@ -89,12 +93,13 @@ def _choose(
 
 
 def _picture(
-    dataset: SampleDataset, epoch: int, number: int, names: Sequence[str]
+    dataset: SampleDataset, epoch: int, number: int, names: Sequence[str], *, title: str
 ) -> NDArray[np.uint8]:
-    """One sample of one epoch, its labels outlined."""
+    """One sample of one epoch, its labels outlined; a small one larger, so that words fit."""
     images, masks, _ = dataset[[(epoch, number)]]
     image_hwc = images[0].permute(1, 2, 0).numpy()
-    return draw_overlay(image_hwc, masks[0].numpy() > 0, class_names=names)
+    zoom = -(-_NARROWEST // image_hwc.shape[1])
+    return draw_overlay(image_hwc, masks[0].numpy() > 0, class_names=names, title=title, zoom=zoom)
 
 
 def _in_rows(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

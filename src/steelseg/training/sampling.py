@@ -126,6 +126,8 @@ def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.
 def _predictions(run_path: Path) -> list[Path]:
     """The out-of-fold predictions of a run, or CheckpointError."""
     run = RunFolder(run_path)
+    if not run.config_yaml.exists():
+        raise CheckpointError(f"train.hard_negatives={run_path} is not a run folder.")
     folds = run.load_config().data.num_folds
     if there := [run.oof(fold) for fold in range(folds) if run.oof(fold).exists()]:
         return there

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from steelseg.data.folds import seen_in_training
-from steelseg.errors import ConfigError
+from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.ensemble_file import refuse_combined
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run_folder import RunFolder
@@ -29,10 +29,15 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
         A line about it.
 
     Raises:
-        CheckpointError: if there is no such checkpoint, or it is damaged.
+        CheckpointError: if there is nothing there, the run lacks the fold, or a checkpoint is
+            damaged.
         ConfigError: if the encoders differ, or a held-out strip was trained on.
     """
     refuse_combined(RunFolder(place), "model.init_from takes one of its members.")
+    if not place.exists():
+        raise CheckpointError(
+            f"model.init_from={place}: there is no such run folder or checkpoint."
+        )
     path = RunFolder(place).best_model(fold) if place.is_dir() else place
     checkpoint = load_checkpoint(path)
     _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
@@ -67,6 +72,7 @@ def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> No
     if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
             f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
-            "holds out, so its score would flatter. Start from a run with the same folds: same "
-            "train.csv, data.num_folds and data.fold_seed (null: train.seed)."
+            "holds out, so its score would flatter. A checkpoint serves its own fold (--fold "
+            f"{trained_fold}); a run folder serves all, if its folds are the same: same train.csv, "
+            "data.num_folds and data.fold_seed (null: train.seed)."
         )

@@ -23,7 +23,7 @@ from steelseg.evaluation.presence import COLUMNS
 from steelseg.models.build import build_network
 from steelseg.run_folder import RunFolder, create_run
 from steelseg.training.epochs import Epochs
-from steelseg.training.fold import FoldFiles, Origin, is_done, run_epochs
+from steelseg.training.fold import FoldFiles, Origin, is_done, monitored, run_epochs
 from steelseg.training.loader import BatchLoader
 from steelseg.training.pseudo_samples import (
     PseudoSamples,
@@ -246,6 +246,10 @@ def _train_fold(
         f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips{others}, "
         f"{len(val_ids)} held out; {learner.precision}"
     )
+    if train.later_loss:
+        run.say(
+            f"fold {fold}: from epoch {train.later_loss_epoch} on the loss is {train.later_loss}"
+        )
     on_gpu = learner.device.type == "cuda"
     loader = BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=on_gpu)
     epochs = Epochs(config, fold, learner, order, loader, loss, later_loss)
@@ -295,8 +299,8 @@ def _report(
     figures = f"Dice {row['val_dice']:.4f}, on defects {row['val_dice_positive']:.4f}, "
     if config.model.is_classifier:
         figures = ""
-    if "val_presence" in row:
-        figures += f"presence {row['val_presence']:.4f}, "
+    if config.train.monitor != "dice":
+        figures += f"{_kind(config)} {monitored(row):.4f}, "
     columns = {"columns": COLUMNS} if config.model.is_classifier else {}
     run.say(
         f"fold {fold} epoch {epoch}/{epochs}: train loss {row['train_loss']:.4f}, "
@@ -306,9 +310,9 @@ def _report(
     run.event("epoch", {"fold": fold, **row})
     if lost := never_found(scores):
         names = ", ".join(config.data.names[class_id - 1] for class_id in lost)
+        kind = "Presence" if config.train.monitor == "presence" else "Dice"
         run.warn(
-            f"fold {fold}: no strip with {names} was found. {_kind(config).capitalize()} hides "
-            "this; see image recall."
+            f"fold {fold}: no strip with {names} was found. {kind} hides this; see image recall."
         )
     if note.signum is None:
         # What it raises must not hide that someone asked to stop; a resumed fold tells again.
@@ -317,4 +321,4 @@ def _report(
 
 def _kind(config: Config) -> str:
     """What epochs are chosen by, in a word."""
-    return "presence" if config.train.monitor == "presence" else "Dice"
+    return config.train.monitor.replace("_", " ").replace("dice", "Dice")
