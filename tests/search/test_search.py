@@ -222,6 +222,16 @@ def test_a_network_that_is_too_slow_is_given_up_before_training(settings, tmp_pa
     assert trial.reason in (tmp_path / "slow" / "report.html").read_text()
 
 
+def test_an_encoder_that_does_not_exist_is_refused_at_once(settings, tmp_path):
+    """Not by a trial, hours later."""
+    config = settings(space={"model.encoder": ["resnet18", "resnet19"]})
+
+    with pytest.raises(ConfigError, match="resnet19: no such encoder; did you mean resnet18"):
+        search_run(config, tmp_path / "search")
+
+    assert not (tmp_path / "search").exists()
+
+
 def test_a_search_without_a_winner_is_no_success(settings, place, tmp_path, capsys):
     """What follows it has no best.yaml; the last reason is told."""
     (tmp_path / "mine.yaml").write_text(dump_config(settings(trials=1)))

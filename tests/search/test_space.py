@@ -40,10 +40,6 @@ def fault_of(space):
             {"model.presence_head": {"low": 0, "high": 1}},
             "model.presence_head takes no span of numbers; give a list of values.",
         ),
-        (
-            {"model.encoder": ["resnet18", "resnet19"]},
-            "model.encoder=resnet19: no such encoder; did you mean resnet18?",
-        ),
         ({"train.epochs": [3, 3.0]}, "train.epochs: 3 stands there twice."),
         ({"train.monitor": ["dice", "swept_dice"]}, "train.monitor says which score counts"),
         ({"tune.min_recall": [0.5, 0.9]}, "tune.min_recall changes no score of a training"),

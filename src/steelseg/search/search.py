@@ -19,10 +19,11 @@ from steelseg.config import Config
 from steelseg.config_file import dump_config
 from steelseg.data.check import load_labels
 from steelseg.errors import ConfigError
+from steelseg.models.model import refuse_unknown_encoder
 from steelseg.reporting.search_report import write_search_report
 from steelseg.run_folder import RunFolder
 from steelseg.search.record import Search
-from steelseg.search.space import apply, count, has_same_folds, read_space
+from steelseg.search.space import Choice, apply, count, has_same_folds, read_space
 from steelseg.search.study import Asked, next_trial, open_study, read_search
 from steelseg.search.trial import TimeIsUp, Unbuildable, run_trial
 from steelseg.training.train import choose_folds, deal_folds
@@ -54,6 +55,10 @@ def search_run(
     """
     begin, space = time.monotonic(), read_space(config)
     asked = Asked(config, space, tuple(choose_folds(folds, config.data.num_folds)))
+    for setting in space:
+        if isinstance(setting, Choice) and setting.name == "model.encoder":
+            for encoder in setting.values.values():
+                refuse_unknown_encoder(encoder)
     _refuse_strange(folder)
     if has_same_folds(space):
         deal_folds(config, RunFolder(folder))

@@ -121,18 +121,11 @@ def _try(config: Config, name: str, values: tuple[Any, ...]) -> list[Any]:
     for value in values:
         try:
             changed = Config.model_validate(_lay_over(config, {name: value}))
-            if name == "model.encoder":
-                # Here, because torch takes seconds to import.
-                from steelseg.models.model import refuse_unknown_encoder
-
-                refuse_unknown_encoder(changed.model.encoder)
             built.append(changed.model_dump(mode="json")[section][key])
         except ValidationError as error:
             own = [fault for fault in error.errors() if fault["loc"][:2] == (section, key)]
             faults += [explain(fault) for fault in own[:1]]
             built.append(value)
-        except ConfigError as error:
-            faults.append(str(error))
     if faults:
         raise ConfigError("\n".join(faults))
     return built
