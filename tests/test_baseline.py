@@ -318,7 +318,9 @@ def test_the_baselines_way_from_folds_to_a_submission(place, call):
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.endswith(f"done: {folder.name}\n")
     assert found[:2] == (0, f"wrote {folder.name}/submission.csv\n")
-    assert [line.split("; taking ")[0] for line in found[2].splitlines()] == [
+    *told, counted = found[2].splitlines()
+    assert counted == "2 of 2 images have a defect (class 1: 2, class 2: 2)"
+    assert [line.split("; taking ")[0] for line in told] == [
         f"there is no {name}" for name in names
     ]
     with (folder / "submission.csv").open(newline="") as file:

@@ -30,10 +30,10 @@ def run_stopped_at_save(epoch: int, command: Command) -> int:
     """
     record = fold._record
 
-    def stop_first(learner, progress, *args):
+    def stop_first(learner, progress, *args, **options):
         if progress.epoch == epoch - 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        record(learner, progress, *args)
+        record(learner, progress, *args, **options)
 
     with mock.patch.object(fold, "_record", stop_first):
         return run(command)

@@ -159,7 +159,7 @@ def test_a_run_folder_without_a_trained_fold_is_refused(trained_run, tmp_path):
 
 def test_a_missing_checkpoint_is_named(trained_run, tmp_path):
     """By file, by fold, or as a folder that is no run."""
-    with pytest.raises(CheckpointError, match=r"no_such.safetensors: there is no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"no_such.safetensors: there is no such run"):
         Predictor(tmp_path / "no_such.safetensors")
     with pytest.raises(CheckpointError, match=r"fold_7.*: there is no such checkpoint"):
         Predictor(trained_run, folds=[7])

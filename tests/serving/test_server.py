@@ -53,7 +53,8 @@ def test_what_cannot_be_served_is_one_line(trained_run, tmp_path, capsys, words,
     captured = capsys.readouterr()
 
     assert code == 1
-    assert re.fullmatch(rf"error: .*{re.escape(reason)}.*\n", captured.err)
+    untuned = r"(warning: .* is not tuned.*\n)?"
+    assert re.fullmatch(rf"{untuned}error: .*{re.escape(reason)}.*\n", captured.err)
 
 
 @pytest.mark.parametrize("words", [["--port", "70000"], ["--queue", "0"], ["--max-pixels", "x"]])
