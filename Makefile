@@ -59,7 +59,7 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup
-	$(BIN)/python -m steelseg.reference docs
+	$(BIN)/python -m steelseg.cli.reference docs
 
 # About an hour: two networks are trained for it. Rows alone: benchmarks/table.py bench --rows rle
 bench: setup

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from steelseg.data.images import decode_image, list_images
+from steelseg.data.formats.images import decode_image, list_images
 from steelseg.errors import DataError
 
 

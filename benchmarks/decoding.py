@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from steelseg.data.images import decode_image, list_images
+from steelseg.data.formats.images import decode_image, list_images
 
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
 

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from steelseg.config_file import build_config
+from steelseg.config.load import build_config
 from steelseg.inference.forward import ForwardPlan, predict_batch
+from steelseg.models.device import half_type, pick_device
 from steelseg.models.losses import build_loss
-from steelseg.models.precision import half_type, pick_device
 from steelseg.training.loop import Position, train_epoch
 from steelseg.training.setup import build_learner
 

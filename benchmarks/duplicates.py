@@ -19,11 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from steelseg.data import rle
-from steelseg.data.check import inspect
-from steelseg.data.duplicates import FLIPS, compare_grain, make_thumbnail
-from steelseg.data.images import read_image
-from steelseg.data.synthetic import make_dataset
+from steelseg.data.checks.check import inspect
+from steelseg.data.checks.duplicates import FLIPS, compare_grain, make_thumbnail
+from steelseg.data.formats import rle
+from steelseg.data.formats.images import read_image
+from steelseg.data.synthetic.dataset import make_dataset
 
 KINDS = ("jpeg", "light", "shift", "flip")
 RECIPES = [*((kind,) for kind in KINDS), *combinations(KINDS, 2)]

@@ -34,12 +34,12 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from baseline_reference import BATCH_SIZE, CROP_STRIDE, CROP_WIDTH, NUM_CLASSES, CropDataset
-from steelseg.data.annotations import read_labels
-from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
-from steelseg.data.images import list_images, read_image
-from steelseg.data.store import build_store, open_store
-from steelseg.data.transforms import find_augmentation
-from steelseg.models.allocator import keep_freed_memory
+from steelseg.data.augment.steps import find_augmentation
+from steelseg.data.formats.annotations import read_labels
+from steelseg.data.formats.images import list_images, read_image
+from steelseg.data.samples.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
+from steelseg.data.samples.precropped_store import build_store, open_store
+from steelseg.models.device import keep_freed_memory
 from steelseg.training.loader import BatchLoader
 
 SIDES = ("reference", "full", "crops", "precropped")

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.data.folds import read_folds
-from steelseg.data.images import read_image
-from steelseg.evaluation.metrics import count_pixels, score
+from steelseg.data.formats.images import read_image
 from steelseg.models.losses import build_loss
 from steelseg.models.model import build_model
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.metrics import count_pixels, score
 
 
 def main():

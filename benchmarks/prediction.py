@@ -159,9 +159,9 @@ def first_look(args):
 @cache
 def is_skipped(run_dir, path):
     """Whether the first look finds a strip clean."""
-    from steelseg.data.images import read_image
-    from steelseg.evaluation.first_look import suspicion_of
-    from steelseg.inference.settings import forward_plan
+    from steelseg.data.formats.images import read_image
+    from steelseg.inference.forward import forward_plan
+    from steelseg.scoring.screening import suspicion_of
 
     first, looks = looker(run_dir)
     image_hwc = read_image(path, channels=first.config.data.channels)
@@ -175,7 +175,7 @@ def is_skipped(run_dir, path):
 def looker(run_dir):
     """The first look of a run, loaded."""
     from steelseg.inference.ensemble import Ensemble
-    from steelseg.inference.sources import open_source
+    from steelseg.inference.model_source import open_source
 
     first = open_source(run_dir).first
     return first, Ensemble([first.member], sequential=False, device=torch.device("cpu"))
@@ -213,8 +213,8 @@ def copy_of(path, folder):
 
 def ours(bundle):
     """`steelseg predict` with a bundle."""
-    from steelseg.inference.predict import predict_folder
     from steelseg.inference.predictor import Predictor
+    from steelseg.prediction.predict import predict_folder
 
     predictor = Predictor(bundle)
     return lambda images, out: predict_folder(predictor, out, images=images)
@@ -225,7 +225,7 @@ def reference(run_dir):
     import segmentation_models_pytorch as smp
 
     from steelseg.models.checkpoint import load_checkpoint
-    from steelseg.run_folder import RunFolder
+    from steelseg.run.run_folder import RunFolder
 
     config = RunFolder(run_dir).load_config()
     weights = load_checkpoint(RunFolder(run_dir).best_model(FOLD)).model

@@ -59,8 +59,8 @@ def predict(args):
     import torch
 
     from steelseg import Predictor
-    from steelseg.data import rle
-    from steelseg.data.images import list_images, read_image
+    from steelseg.data.formats import rle
+    from steelseg.data.formats.images import list_images, read_image
 
     torch.set_num_threads(args.threads)
     with TemporaryDirectory() as work:
@@ -83,7 +83,7 @@ def predict(args):
 
 def new_network(args, folder):
     """A checkpoint that was never trained; at a high threshold it shows little."""
-    from steelseg.config_file import build_config
+    from steelseg.config.load import build_config
     from steelseg.models.build import build_network
     from steelseg.models.checkpoint import Checkpoint, save_checkpoint
 

@@ -271,7 +271,7 @@ def judge(args, name, seed):
 def train(args, settings, seed, *, after=""):
     """Train by these settings, or go on, unless that was done; give the run folder."""
     from steelseg import api
-    from steelseg.config_file import build_config, load_config
+    from steelseg.config.load import build_config, load_config
 
     words = {
         "run": run_of(args.work, ROWS[after].settings if after else (), seed),
@@ -317,9 +317,9 @@ def label(args, seed):
 
 def beside_first(args, name):
     """Figures of a row, mean over the seeds, and their paired differences from the first row."""
-    from steelseg.evaluation.intervals import draw_figures, interval
-    from steelseg.evaluation.metrics import flatten, score
-    from steelseg.evaluation.score_table import read_scores
+    from steelseg.run.scores_csv import read_scores
+    from steelseg.scoring.intervals import draw_figures, interval
+    from steelseg.scoring.metrics import flatten, score
 
     both = {}
     for side in (args.first, name):

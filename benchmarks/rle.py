@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steelseg.data import rle
+from steelseg.data.formats import rle
 
 HEIGHT, WIDTH = 256, 1600
 

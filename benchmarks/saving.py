@@ -19,8 +19,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-from steelseg.config_file import build_config
-from steelseg.data.synthetic import make_dataset
+from steelseg.config.load import build_config
+from steelseg.data.synthetic.dataset import make_dataset
 from steelseg.training import fold
 from steelseg.training.train import train_run
 

@@ -27,7 +27,7 @@ class Reply:
 @contextmanager
 def running(source, *words):
     """Start `steelseg serve` on a free port; gives its port and process."""
-    code = "import sys; from steelseg.cli import main; sys.exit(main())"
+    code = "import sys; from steelseg.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "serve", str(source), "--port", "0", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
@@ -43,7 +43,7 @@ def predicted(source, images, names):
     code = """
 import sys
 from pathlib import Path
-from steelseg.data.rle import encode
+from steelseg.data.formats.rle import encode
 from steelseg.inference.predictor import Predictor
 import json
 predictor = Predictor(sys.argv[1])

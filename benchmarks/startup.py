@@ -17,7 +17,7 @@ NOTHING = [sys.executable, "-c", "pass"]
 HELP = [
     sys.executable,
     "-c",
-    "import sys; from steelseg.cli import main; sys.exit(main())",
+    "import sys; from steelseg.cli.main import main; sys.exit(main())",
     "--help",
 ]
 

@@ -107,7 +107,7 @@ class Ours:
     """What `steelseg train` does with a batch."""
 
     def __init__(self, encoder, classes, *, seed=0, compiled=False):
-        from steelseg.config_file import build_config
+        from steelseg.config.load import build_config
         from steelseg.training.setup import build_learner
 
         settings = {
@@ -175,8 +175,8 @@ def quality(args):
 
 def read_pairs(root):
     """Images and masks of a data set whose images have one size."""
-    from steelseg.data.annotations import read_labels
-    from steelseg.data.images import list_images, read_image
+    from steelseg.data.formats.annotations import read_labels
+    from steelseg.data.formats.images import list_images, read_image
 
     folder = root / "train_images"
     names = list_images(folder)
@@ -213,7 +213,7 @@ def pad(tensor):
 
 def score_of(step, pairs):
     """Mean Dice at 0.5 over the (image, class) pairs that show a defect."""
-    from steelseg.evaluation.metrics import count_pixels, score
+    from steelseg.scoring.metrics import count_pixels, score
 
     counts = []
     with torch.inference_mode():

@@ -18,13 +18,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from steelseg.config import Config
-from steelseg.data.annotations import read_labels, read_rows
-from steelseg.evaluation.grid_tables import Tables, make_grid
-from steelseg.evaluation.metrics import count_pixels, dice
-from steelseg.evaluation.postprocess import binarize
+from steelseg.config.config import Config
+from steelseg.data.formats.annotations import read_labels, read_rows
 from steelseg.evaluation.tune import grids, rankings
-from steelseg.evaluation.tuning import best, cross_fit
+from steelseg.scoring.metrics import count_pixels, dice
+from steelseg.scoring.postprocess import binarize
+from steelseg.scoring.tuning.grid_search import best, cross_fit
+from steelseg.scoring.tuning.grid_tables import Tables, make_grid
 
 HEIGHT, WIDTH, CLASSES, PARTS = 256, 1600, 4, 5
 CLEAN = 0.47

@@ -19,9 +19,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from steelseg import Predictor
-from steelseg.data.images import list_images
-from steelseg.inference.predict import predict_folder
-from steelseg.line.watch import WatchPlan, watch_folder
+from steelseg.data.formats.images import list_images
+from steelseg.prediction.predict import predict_folder
+from steelseg.watch.watch import WatchPlan, watch_folder
 
 PLAN = WatchPlan()
 

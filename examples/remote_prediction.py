@@ -22,17 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steelseg.data import rle
-from steelseg.data.images import read_image
-from steelseg.evaluation.tuned import mask_maker
+from steelseg.data.formats import rle
+from steelseg.data.formats.images import read_image
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import Network
-from steelseg.inference.manifest import BundledModel, read_manifest
+from steelseg.inference.forward import Network, forward_plan
 from steelseg.inference.members import Member
-from steelseg.inference.settings import forward_plan
-from steelseg.inference.sources import open_source
+from steelseg.inference.model_source import open_source
 from steelseg.models.model import at_multiples
+from steelseg.run.bundle_manifest import BundledModel, read_manifest
+from steelseg.run.tuned_postprocess import mask_maker
 
 
 def main(words: Sequence[str]) -> None:

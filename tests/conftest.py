@@ -8,9 +8,9 @@ import hypothesis
 import numpy as np
 import pytest
 
-from steelseg.config_file import build_config
-from steelseg.data import rle
-from steelseg.data.mask_csv import SEPARATE
+from steelseg.config.load import build_config
+from steelseg.data.formats import rle
+from steelseg.data.formats.mask_csv import SEPARATE
 
 # Shared machines are slow now and then, and a test must not fail by chance.
 hypothesis.settings.register_profile("steelseg", deadline=None, derandomize=True, max_examples=50)

@@ -10,8 +10,8 @@ import pytest
 import steelseg
 from steelseg.api import check, evaluate, oof, precrop, run, train
 from steelseg.errors import ConfigError, DataError
-from steelseg.inference.journal import Journal
-from steelseg.inference.predict import predict_folder
+from steelseg.files.journal import Journal
+from steelseg.prediction.predict import predict_folder
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from unittest import mock
 
 import steelseg.evaluation.oof
-import steelseg.inference.predict
+import steelseg.prediction.predict
 import steelseg.training.train  # noqa: F401  imported before the server forks
-from steelseg import cli
+from steelseg.cli import main as cli
 from steelseg.training import fold
 
 Command = Sequence[str]

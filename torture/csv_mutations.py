@@ -2,7 +2,7 @@
 
 import random
 
-from steelseg.data.mask_csv import JOINED, SEPARATE
+from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 
 NUMBERS = ["0", "-1", "+1", "01", "1.0", "1e3", "999999999", "1000000000", "9" * 25, "\u0661"]
 NUMBERS += ["\u00b2", "\uff11", "0x1", "1_0", "", " ", "nan"]

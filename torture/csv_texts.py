@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from steelseg.data.check import inspect_rows
+from steelseg.data.checks.check import inspect_rows
 from torture.csv_mutations import make_text
 from torture.csv_oracle import judge
 from torture.outcome import Outcome

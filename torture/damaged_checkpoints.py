@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
 from steelseg.training.fold import FoldFiles
 from torture import commands, warm
 from torture.damage import spoil

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from steelseg.data.check import inspect
-from steelseg.data.images import read_image
-from steelseg.data.manifest import compare_manifest, write_manifest
+from steelseg.data.checks.check import inspect
+from steelseg.data.checks.file_hashes import compare_manifest, write_manifest
+from steelseg.data.formats.images import read_image
 from torture import hostile_kinds as kinds
 from torture.outcome import Outcome
 
@@ -32,7 +32,7 @@ KINDS = (*kinds.FILES, *kinds.ENTRIES, *kinds.GOOD_NAMES, *kinds.BAD_NAMES)
 PROBE = """
 import json, sys, time
 from pathlib import Path
-from steelseg.data.images import read_image
+from steelseg.data.formats.images import read_image
 from steelseg.errors import DataError
 
 def megabytes(field):

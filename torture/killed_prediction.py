@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from steelseg.inference.journal import JOURNAL
+from steelseg.files.journal import JOURNAL
 from torture import commands, warm
 from torture.commands import Command
 from torture.outcome import Outcome

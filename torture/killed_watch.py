@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 
-from steelseg.data import rle
+from steelseg.data.formats import rle
 from torture.outcome import Outcome
 
 NAME = "a watch killed at a random moment: no strip lost, none twice, every line delivered"
@@ -64,8 +64,8 @@ def run(count):
 
 def _train(root):
     """Make strips, and a run of a tiny network."""
-    from steelseg.config_file import build_config
-    from steelseg.data.synthetic import make_dataset
+    from steelseg.config.load import build_config
+    from steelseg.data.synthetic.dataset import make_dataset
     from steelseg.training.train import train_run
 
     make_dataset(root / "data", num_train=8, num_test=2, height=64, width=160, min_per_class=1)
@@ -94,7 +94,7 @@ def _fill(root, names):
 def _start(root, url):
     """Start a watch in a process that has imported torch already."""
     with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
-        _CONTEXT.set_forkserver_preload(["steelseg.line.watch"])
+        _CONTEXT.set_forkserver_preload(["steelseg.watch.watch"])
         process = _CONTEXT.Process(target=_watch, args=(root, url))
         process.start()
     return process
@@ -103,7 +103,7 @@ def _start(root, url):
 def _watch(root, url):
     """Watch until the end."""
     from steelseg import Predictor
-    from steelseg.line.watch import WatchPlan, watch_folder
+    from steelseg.watch.watch import WatchPlan, watch_folder
 
     with (root / "said.txt").open("a") as said:
         os.dup2(said.fileno(), sys.stderr.fileno())

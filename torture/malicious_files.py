@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from steelseg.config_file import load_config
-from steelseg.data.annotations import read_labels
-from steelseg.data.check import inspect, refuse_faults
-from steelseg.data.images import list_images, read_image
-from steelseg.data.manifest import compare_manifest
-from steelseg.data.store import open_store
+from steelseg.config.load import load_config
+from steelseg.data.checks.check import inspect, refuse_faults
+from steelseg.data.checks.file_hashes import compare_manifest
+from steelseg.data.formats.annotations import read_labels
+from steelseg.data.formats.images import list_images, read_image
+from steelseg.data.samples.precropped_store import open_store
 from steelseg.errors import SteelsegError
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
 from torture.outcome import Outcome
 
 SECRET = "the secret outside"

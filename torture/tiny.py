@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from steelseg import cli
-from steelseg.config_file import build_config, dump_config
-from steelseg.data.synthetic import make_dataset
-from steelseg.evaluation.oof_store import read_oof
+from steelseg.cli import main as cli
+from steelseg.config.load import build_config, dump_config
+from steelseg.data.synthetic.dataset import make_dataset
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
 from steelseg.training.fold import FoldFiles
 from torture import warm
 from torture.commands import Command, run

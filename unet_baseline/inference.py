@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from steelseg.baseline import inference_main
+from steelseg.cli.unet_baseline import inference_main
 
 if __name__ == "__main__":
     sys.exit(inference_main(Path(__file__).with_name("config.py")))

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from steelseg.baseline import train_main
+from steelseg.cli.unet_baseline import train_main
 
 if __name__ == "__main__":
     sys.exit(train_main(Path(__file__).with_name("config.py")))

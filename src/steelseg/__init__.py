@@ -8,20 +8,20 @@ Names are loaded when first used, so that importing the package costs nothing.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from steelseg.version import __version__
 
 # Checkers take it for that of `typing`, which takes longer to import than all of --help.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from steelseg.api import run, train
-    from steelseg.config import Config
-    from steelseg.config_file import load_config
+    from steelseg.config.config import Config
+    from steelseg.config.load import load_config
     from steelseg.inference.predictor import Predictor
 
 _HOMES = {
-    "Config": "steelseg.config",
+    "Config": "steelseg.config.config",
     "Predictor": "steelseg.inference.predictor",
-    "load_config": "steelseg.config_file",
+    "load_config": "steelseg.config.load",
     "run": "steelseg.api",
     "train": "steelseg.api",
 }

@@ -11,34 +11,34 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from steelseg.config import Config
-from steelseg.data.check import Inspection, inspect_data, load_labels, refuse_faults
-from steelseg.data.manifest import compare_manifest, write_manifest
-from steelseg.data.store import build_store, open_store
-from steelseg.deployment.bench import Bench, bench_run
-from steelseg.deployment.bundle import MadeFrom, bundle_run
-from steelseg.deployment.export import ExportPlan, export_run
-from steelseg.deployment.exported import Check, Export, Format
-from steelseg.deployment.repository import Server, write_repository
+from steelseg.config.config import Config
+from steelseg.data.checks.check import Inspection, inspect_data, load_labels, refuse_faults
+from steelseg.data.checks.file_hashes import compare_manifest, write_manifest
+from steelseg.data.samples.precropped_store import build_store, open_store
 from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
-from steelseg.evaluation.ensemble import ensemble_run
-from steelseg.evaluation.ensemble_file import Combination
-from steelseg.evaluation.ensemble_pool import EnsemblePlan
+from steelseg.evaluation.ensemble.ensemble import ensemble_run
+from steelseg.evaluation.ensemble.pool import EnsemblePlan
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.first_look import Looks
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
-from steelseg.evaluation.tuned import Tuned, is_open
-from steelseg.evaluation.weighing import Weighing
-from steelseg.inference.manifest import Backend
-from steelseg.inference.predict import predict_folder
+from steelseg.export.bench import Bench, bench_run
+from steelseg.export.bundle import MadeFrom, bundle_run
+from steelseg.export.export import ExportPlan, export_run
+from steelseg.export.exported import Check, Export, Format
+from steelseg.export.repository import Server, write_repository
 from steelseg.inference.predictor import Predictor
-from steelseg.inference.pseudo import pseudo_run
+from steelseg.prediction.predict import predict_folder
 from steelseg.progress import progress as show
+from steelseg.pseudo.label import pseudo_run
 from steelseg.reporting.report import report_run
-from steelseg.run_folder import RunFolder, default_run_path
-from steelseg.search.record import Search
+from steelseg.run.bundle_manifest import Backend
+from steelseg.run.ensemble_json import Combination
+from steelseg.run.run_folder import RunFolder, default_run_path
+from steelseg.run.tuned_postprocess import Tuned, is_open
+from steelseg.scoring.blending.weights import Weighing
+from steelseg.scoring.screening import Looks
+from steelseg.search.results import Search
 from steelseg.training.augment_preview import preview_augmentation as preview_augmentation
 from steelseg.training.train import choose_folds, train_run
 
@@ -154,7 +154,7 @@ def ensemble(
 ) -> Combination:
     """Combine trained runs to a new one.
 
-    See `steelseg.evaluation.ensemble_pool.EnsemblePlan` for the arguments, `ensemble_run` for the
+    See `steelseg.evaluation.ensemble.pool.EnsemblePlan` for the arguments, `ensemble_run` for the
     rest.
     """
     plan = EnsemblePlan(weights=weights, per_class=per_class, choose_tta=tuple(choose_tta))
@@ -194,7 +194,7 @@ def export(
 ) -> Export:
     """Write the networks of a run as files of another runtime, if they hold up to the originals.
 
-    See `steelseg.deployment.export.ExportPlan` for the arguments, `export_run` for the rest.
+    See `steelseg.export.export.ExportPlan` for the arguments, `export_run` for the rest.
     """
     run_folder = RunFolder(Path(run_dir))
     plan = ExportPlan(

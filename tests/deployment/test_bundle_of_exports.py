@@ -6,20 +6,20 @@ import torch
 
 from steelseg import Predictor
 from steelseg.api import bundle, ensemble, oof, repository
-from steelseg.data.images import read_image
-from steelseg.deployment.exported import (
+from steelseg.data.formats.images import read_image
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.export.exported import (
     EXPORT_JSON,
     export_folder,
     read_record,
     record_text,
 )
-from steelseg.errors import CheckpointError, ConfigError
-from steelseg.evaluation.cascade_file import Cascade, write_cascade
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, predict_batch
-from steelseg.inference.manifest import read_manifest
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.bundle_manifest import read_manifest
+from steelseg.run.cascade_json import Cascade, write_cascade
+from steelseg.run.run_folder import RunFolder
 
 FORMATS = ("onnx", "openvino")
 

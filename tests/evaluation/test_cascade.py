@@ -4,14 +4,15 @@ import shutil
 import numpy as np
 import pytest
 
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
-from steelseg.evaluation.cascade_file import Cascade, read_cascade
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import new_store, open_held_out
-from steelseg.run_folder import RunFolder
+from steelseg.run.cascade_json import Cascade, read_cascade
+from steelseg.run.held_out import open_held_out
+from steelseg.run.oof_store import new_store
+from steelseg.run.run_folder import RunFolder
 
 
 @pytest.fixture

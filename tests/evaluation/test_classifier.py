@@ -10,18 +10,18 @@ import torch
 
 from steelseg import Predictor
 from steelseg.api import bundle, cascade, report, run
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.data.crops import Box
 from steelseg.errors import ConfigError, DataError
-from steelseg.evaluation.cascade_file import read_cascade
 from steelseg.evaluation.compare import compare_runs
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import read_oof
 from steelseg.evaluation.tune import tune_run
 from steelseg.inference.members import checkpoint_member
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.cascade_json import read_cascade
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
 from steelseg.training.sampling import sample_chances
 
 CLASSIFIER = ("model.arch=classifier", "model.encoder=tu-test_resnet", "train.epochs=2")

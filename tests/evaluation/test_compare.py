@@ -3,8 +3,8 @@ import pytest
 
 from steelseg.errors import CheckpointError, DataError
 from steelseg.evaluation.compare import compare_runs, describe
-from steelseg.evaluation.score_table import ScoreTable, read_scores, write_scores
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import ScoreTable, read_scores, write_scores
 
 
 def write_run(path, dices, *, first=0, truth=50):

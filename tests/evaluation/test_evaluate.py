@@ -4,13 +4,13 @@ import shutil
 import numpy as np
 import pytest
 
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.metrics import all_empty, count_pixels, score
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import read_oof
-from steelseg.evaluation.score_table import read_scores
-from steelseg.run_folder import RunFolder
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import read_scores
+from steelseg.scoring.metrics import all_empty, count_pixels, score
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 import zarr
 
 from steelseg import Predictor
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.data.folds import read_folds
 from steelseg.errors import CheckpointError, DataError
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import read_oof
-from steelseg.evaluation.postprocess import to_uint8
-from steelseg.run_folder import RunFolder
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.postprocess import to_uint8
 from steelseg.training.train import train_run
 
 

@@ -1,8 +1,7 @@
 import numpy as np
 
-from steelseg.evaluation.metrics import count_pixels, score
-from steelseg.evaluation.swept_dice import LEVELS, smallest_masks
-from steelseg.evaluation.threshold_dice import ThresholdDice
+from steelseg.scoring.best_threshold_dice import LEVELS, ThresholdDice, smallest_masks
+from steelseg.scoring.metrics import count_pixels, score
 
 
 def draw_strips(count, seed=0):

@@ -6,12 +6,13 @@ import pytest
 
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.metrics import count_pixels, score
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import new_store, open_held_out
 from steelseg.evaluation.tune import default_sizes, tune_run
-from steelseg.evaluation.tuned import mask_maker, read_tuned
-from steelseg.run_folder import RunFolder
+from steelseg.run.held_out import open_held_out
+from steelseg.run.oof_store import new_store
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import mask_maker, read_tuned
+from steelseg.scoring.metrics import count_pixels, score
 
 
 @pytest.fixture

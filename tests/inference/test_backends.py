@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from steelseg.deployment.convert import to_onnx, to_openvino
 from steelseg.errors import CheckpointError, ConfigError
+from steelseg.export.convert import to_onnx, to_openvino
 from steelseg.inference.backends import load_exported
 from steelseg.inference.signal_stack import signal_stack
 from steelseg.models.model import build_model

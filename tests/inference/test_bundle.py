@@ -9,8 +9,8 @@ import pytest
 from steelseg import Predictor
 from steelseg.api import bundle
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.inference.manifest import MANIFEST, read_manifest, seal_of, sealed_text
-from steelseg.inference.sources import open_source
+from steelseg.inference.model_source import open_source
+from steelseg.run.bundle_manifest import MANIFEST, read_manifest, seal_of, sealed_text
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ import torch
 
 from steelseg.api import bundle
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.cascade_file import Cascade as Choice
-from steelseg.evaluation.cascade_file import write_cascade
-from steelseg.evaluation.first_look import suspicion
-from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.forward import ForwardPlan
 from steelseg.inference.members import FirstLook
-from steelseg.inference.predict import predict_folder
+from steelseg.inference.model_source import open_source
 from steelseg.inference.predictor import Predictor
-from steelseg.inference.sources import open_source
 from steelseg.models.checkpoint import read_header
-from steelseg.run_folder import RunFolder
+from steelseg.prediction.predict import predict_folder
+from steelseg.run.cascade_json import Cascade as Choice
+from steelseg.run.cascade_json import write_cascade
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.postprocess import to_uint8
+from steelseg.scoring.screening import suspicion
 
 
 class Levels:

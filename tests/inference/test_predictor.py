@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steelseg import Predictor
-from steelseg.data.images import list_images, read_image
+from steelseg.data.formats.images import list_images, read_image
 from steelseg.errors import CheckpointError, ConfigError, DataError
 
 

@@ -8,18 +8,19 @@ import zarr
 
 from steelseg import Predictor
 from steelseg.api import bundle, export, report
-from steelseg.data.images import read_image
+from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.gate import build_gate
 from steelseg.evaluation.oof import oof_run
-from steelseg.evaluation.oof_store import open_held_out, read_oof
 from steelseg.evaluation.tune import tune_run
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import ForwardPlan
 from steelseg.inference.members import checkpoint_member
-from steelseg.models.precision import pick_device
-from steelseg.run_folder import RunFolder
+from steelseg.models.device import pick_device
+from steelseg.run.held_out import open_held_out
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.gate import build_gate
 from steelseg.training.train import train_run
 
 

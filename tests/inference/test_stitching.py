@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from steelseg.inference.stitching import predict_crops
+from steelseg.inference.forward import predict_crops
 
 
 @pytest.mark.parametrize(

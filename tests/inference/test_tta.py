@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from steelseg.inference.tta import VIEWS, average_views
+from steelseg.inference.forward import VIEWS, average_views
 
 
 @pytest.mark.parametrize("tta", VIEWS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from steelseg.atomic import write_bytes
 from steelseg.errors import CheckpointError, TrainingError
+from steelseg.files.atomic import write_bytes
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, read_header, save_checkpoint
 
 

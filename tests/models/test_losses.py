@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steelseg.config.loss_terms import BASELINE, TERMS
 from steelseg.errors import ConfigError
-from steelseg.models.loss_terms import BASELINE, TERMS
 from steelseg.models.losses import (
     bce,
     build_loss,

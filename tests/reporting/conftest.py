@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from steelseg.data.folds import write_folds
-from steelseg.evaluation.oof_store import new_store
-from steelseg.run_folder import create_run
+from steelseg.run.oof_store import new_store
+from steelseg.run.run_folder import create_run
 
 
 @pytest.fixture

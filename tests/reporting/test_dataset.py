@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg.data import rle
+from steelseg.data.formats import rle
 from steelseg.errors import CheckpointError, DataError
 from steelseg.reporting.dataset import read_statistics
 

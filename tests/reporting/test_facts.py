@@ -5,7 +5,7 @@ import pytest
 from steelseg.errors import CheckpointError, DataError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.reporting.facts import read_environment, read_evaluation, read_histories
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
 
 NAMES = ("class 1", "class 2")
 

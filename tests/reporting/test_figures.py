@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from steelseg.reporting.facts import History
+from steelseg.reporting.facts import Chosen, History
 from steelseg.reporting.figures import (
     calibration_chart,
     dice_chart,
@@ -12,7 +12,6 @@ from steelseg.reporting.figures import (
     precision_recall_chart,
     thin,
 )
-from steelseg.reporting.tuning_facts import Chosen
 
 
 def history(fold, dices, *, positives=4.0):

@@ -6,10 +6,9 @@ import pytest
 
 from steelseg.errors import CheckpointError
 from steelseg.evaluation.evaluate import evaluate_run
-from steelseg.evaluation.held_out_masks import held_out_masks
-from steelseg.evaluation.oof_store import open_held_out
-from steelseg.evaluation.score_table import ScoreTable, read_scores
 from steelseg.reporting.gallery import choose, draw_cases
+from steelseg.run.held_out import held_out_masks, open_held_out
+from steelseg.run.scores_csv import ScoreTable, read_scores
 
 CLEAN = (0, 0, 0)
 

@@ -12,7 +12,7 @@ from steelseg.errors import CheckpointError
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.reporting.report import report_run
-from steelseg.run_folder import create_run
+from steelseg.run.run_folder import create_run
 
 NASTY = "<script>alert(1)</script>\"'&"
 VOID = {"meta", "br", "img", "link"}

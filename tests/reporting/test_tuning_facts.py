@@ -2,8 +2,8 @@ import pytest
 
 from steelseg.errors import CheckpointError, DataError
 from steelseg.evaluation.tune import tune_run
-from steelseg.reporting.tuning_facts import Chosen, read_tuning
-from steelseg.run_folder import RunFolder
+from steelseg.reporting.facts import Chosen, read_tuning
+from steelseg.run.run_folder import RunFolder
 
 NAMES = ("class 1", "class 2")
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from steelseg.api import train
-from steelseg.cli import main
-from steelseg.config_file import dump_config, load_config
+from steelseg.cli.main import main
+from steelseg.config.load import dump_config, load_config
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.run_folder import RunFolder
-from steelseg.search.record import table
+from steelseg.run.run_folder import RunFolder
+from steelseg.search.results import table
 from steelseg.search.search import search_run
 from steelseg.search.space import read_space
 from steelseg.search.study import Asked, next_trial, open_study, read_search
@@ -167,7 +167,7 @@ def test_a_killed_search_goes_on_to_the_same_result(found, place, settings, tmp_
     asked = {"PYTHONPATH": path, "SIGNAL_AFTER": "15", "SIGNAL": str(int(signal.SIGKILL))}
 
     ended = subprocess.run(
-        [sys.executable, "-c", "from steelseg.cli import main; main()", *words],
+        [sys.executable, "-c", "from steelseg.cli.main import main; main()", *words],
         env={**os.environ, **asked},
         capture_output=True,
         check=False,

@@ -1,7 +1,7 @@
 import pytest
 
-from steelseg.config import Config
-from steelseg.config_file import build_config
+from steelseg.config.config import Config
+from steelseg.config.load import build_config
 from steelseg.errors import ConfigError
 from steelseg.search.space import apply, count, has_same_folds, read_space
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg.data import rle
-from steelseg.inference.predict import predict_folder
+from steelseg.data.formats import rle
 from steelseg.inference.predictor import Predictor
+from steelseg.prediction.predict import predict_folder
 
 
 @pytest.fixture(scope="module")

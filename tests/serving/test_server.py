@@ -9,10 +9,10 @@ import urllib.request
 
 import pytest
 
-from steelseg.cli import main
+from steelseg.cli.main import main
 from steelseg.inference.predictor import Predictor
 
-COMMAND = [sys.executable, "-c", "import sys; from steelseg.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from steelseg.cli.main import main; sys.exit(main())"]
 
 
 @pytest.mark.slow

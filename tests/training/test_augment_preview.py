@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 
-from steelseg.cli import main
+from steelseg.cli.main import main
 from steelseg.training.augment_preview import preview_augmentation
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from steelseg.errors import TrainingError
-from steelseg.evaluation.metrics import score
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.losses import build_loss
+from steelseg.scoring.metrics import score
+from steelseg.signals import StopNote
 from steelseg.training import fold
 from steelseg.training.fold import (
     FoldFiles,
@@ -23,7 +24,6 @@ from steelseg.training.fold import (
 from steelseg.training.loop import Learner, make_scaler, train_epoch
 from steelseg.training.optimizers import Schedule, build_optimizer
 from steelseg.training.resume import resume
-from steelseg.training.stop import StopNote
 
 CPU = torch.device("cpu")
 ORIGIN = Origin(fold=3, config={}, data="")

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from steelseg.config import DataConfig
-from steelseg.data.check import load_labels
-from steelseg.data.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
-from steelseg.data.store import build_store, open_store
-from steelseg.data.transforms import find_augmentation
+from steelseg.config.config import DataConfig
+from steelseg.data.augment.steps import find_augmentation
+from steelseg.data.checks.check import load_labels
+from steelseg.data.samples.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
+from steelseg.data.samples.precropped_store import build_store, open_store
 from steelseg.errors import ConfigError, DataError
 from steelseg.training.loader import BatchLoader
 

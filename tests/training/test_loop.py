@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.data.annotations import Labels
-from steelseg.data.rle import parse
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.rle import parse
 from steelseg.errors import TrainingError
 from steelseg.inference.forward import ForwardPlan
 from steelseg.models.losses import build_loss

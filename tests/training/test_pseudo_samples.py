@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from steelseg.api import oof, pseudo, train
-from steelseg.data.check import load_labels
-from steelseg.data.dataset import FolderReader
+from steelseg.data.checks.check import load_labels
 from steelseg.data.folds import read_fold_numbers
 from steelseg.data.pseudo_labels import read_pseudo_labels
+from steelseg.data.samples.dataset import FolderReader
 from steelseg.errors import CheckpointError, ConfigError, DataError
-from steelseg.evaluation.oof_store import read_oof
-from steelseg.run_folder import RunFolder
+from steelseg.run.oof_store import read_oof
+from steelseg.run.run_folder import RunFolder
 from steelseg.training.pseudo_samples import load_pseudo_samples, with_pseudo_labels
 from steelseg.training.setup import training_samples, window_source
 

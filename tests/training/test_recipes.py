@@ -8,9 +8,9 @@ import torch
 
 from steelseg.errors import CheckpointError, ConfigError, TrainingError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
 from steelseg.training import fold
-from steelseg.training.epochs import Epochs
+from steelseg.training.epoch_runner import Epochs
 from steelseg.training.fold import FoldFiles
 from steelseg.training.train import train_run
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from steelseg.config import DataConfig
-from steelseg.data.check import load_labels
-from steelseg.data.dataset import list_samples
+from steelseg.config.config import DataConfig
+from steelseg.data.checks.check import load_labels
+from steelseg.data.samples.dataset import list_samples
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.oof_store import new_store
-from steelseg.run_folder import RunFolder, create_run
+from steelseg.run.oof_store import new_store
+from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.training.sampling import (
     balanced,
     positives,

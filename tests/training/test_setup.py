@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steelseg.models.checkpoint import Checkpoint
-from steelseg.models.precision import half_type
+from steelseg.models.device import half_type
 from steelseg.training.setup import build_learner
 
 

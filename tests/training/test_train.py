@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from steelseg.data.check import load_labels
+from steelseg.data.checks.check import load_labels
 from steelseg.data.folds import assign_folds, read_folds, read_groups
-from steelseg.data.store import build_store
+from steelseg.data.samples.precropped_store import build_store
 from steelseg.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from steelseg.models.checkpoint import load_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
+from steelseg.signals import noting_signals
 from steelseg.training.fold import FoldFiles
-from steelseg.training.stop import noting_signals
 from steelseg.training.train import choose_folds, deal_folds, train_run
 
 KILLER = '''

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from steelseg.atomic import replacing
-from steelseg.data.annotations import Labels
+from steelseg.data.formats.annotations import Labels
 from steelseg.errors import ConfigError, DataError
+from steelseg.files.atomic import replacing
 
 COLUMNS = ("image_id", "fold", "num_defects", "group")
 

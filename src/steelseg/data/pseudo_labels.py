@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.atomic import replacing, write_text
-from steelseg.data import rle
-from steelseg.data.annotations import Labels, read_labels
-from steelseg.data.images import digest_image
-from steelseg.data.manifest import hash_file
-from steelseg.data.mask_csv import SEPARATE
+from steelseg.data.checks.file_hashes import hash_file
+from steelseg.data.formats import rle
+from steelseg.data.formats.annotations import Labels, read_labels
+from steelseg.data.formats.images import digest_image
+from steelseg.data.formats.mask_csv import SEPARATE
 from steelseg.errors import DataError
+from steelseg.files.atomic import replacing, write_text
 
 FORMAT = 1
 KEPT = "kept"

@@ -16,20 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.evaluation.cascade_file import Cascade, write_cascade
-from steelseg.evaluation.ensemble_file import refuse_combined
-from steelseg.evaluation.first_look import Looks, choose_cut, count_looks, cross_fit, suspicion
-from steelseg.evaluation.gate import GateMode
-from steelseg.evaluation.held_out_masks import held_out_masks
-from steelseg.evaluation.metrics import count_pixels, score
-from steelseg.evaluation.oof_store import HeldOut, open_held_out
-from steelseg.evaluation.parts import deal_parts
-from steelseg.evaluation.presence import refuse_classifier
-from steelseg.evaluation.tuned import read_tuned
 from steelseg.progress import progress as show
-from steelseg.run_folder import RunFolder
+from steelseg.run.cascade_json import Cascade, write_cascade
+from steelseg.run.held_out import HeldOut, deal_parts, held_out_masks, open_held_out
+from steelseg.run.kinds import refuse_classifier, refuse_combined
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import read_tuned
+from steelseg.scoring.gate import GateMode
+from steelseg.scoring.metrics import count_pixels, score
+from steelseg.scoring.screening import Looks, choose_cut, count_looks, cross_fit, suspicion
 
 
 def cascade_run(

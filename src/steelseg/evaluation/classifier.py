@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.atomic import write_text
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import DataError
-from steelseg.evaluation.first_look import Looks, count_looks, cross_fit
-from steelseg.evaluation.intervals import draw_figures, interval
-from steelseg.evaluation.metrics import all_empty, count_pixels, flatten, for_json, score, table
-from steelseg.evaluation.oof_store import HeldOut
-from steelseg.evaluation.parts import deal_parts
-from steelseg.evaluation.postprocess import binarize
-from steelseg.evaluation.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
-from steelseg.evaluation.score_table import ScoreTable, write_scores
-from steelseg.evaluation.tuned import mask_settings
-from steelseg.run_folder import RunFolder
+from steelseg.files.atomic import write_text
+from steelseg.run.held_out import HeldOut, deal_parts
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import ScoreTable, write_scores
+from steelseg.run.tuned_postprocess import mask_settings
+from steelseg.scoring.intervals import draw_figures, interval
+from steelseg.scoring.metrics import all_empty, count_pixels, flatten, for_json, score, table
+from steelseg.scoring.postprocess import binarize
+from steelseg.scoring.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
+from steelseg.scoring.screening import Looks, count_looks, cross_fit
 
 _MISS_RATES = (0.005, 0.01, 0.02, 0.05)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from steelseg.errors import DataError
-from steelseg.evaluation.intervals import draw_figures, interval
-from steelseg.evaluation.metrics import flatten, score
-from steelseg.evaluation.score_table import ScoreTable, read_scores
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import ScoreTable, read_scores
+from steelseg.scoring.intervals import draw_figures, interval
+from steelseg.scoring.metrics import flatten, score
 
 _FIGURES = ("dice", "dice_positive", "image_recall", "false_alarm_rate")
 

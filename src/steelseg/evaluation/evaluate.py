@@ -16,15 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.atomic import write_text
-from steelseg.config import Config
-from steelseg.data.images import read_image
+from steelseg.config.config import Config
+from steelseg.data.formats.images import read_image
 from steelseg.evaluation.classifier import evaluate_classifier
-from steelseg.evaluation.component_recall import by_size, measure_components
-from steelseg.evaluation.curves import LevelCounts, calibration, precision_recall
-from steelseg.evaluation.held_out_masks import ToMask, held_out_masks
-from steelseg.evaluation.intervals import draw_figures, interval
-from steelseg.evaluation.metrics import (
+from steelseg.files.atomic import write_text
+from steelseg.progress import progress as show
+from steelseg.run.held_out import HeldOut, ToMask, held_out_masks, open_held_out
+from steelseg.run.kinds import refuse_classifier
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import ScoreTable, write_scores
+from steelseg.run.tuned_postprocess import is_open, read_tuned
+from steelseg.scoring.component_recall import by_size, measure_components
+from steelseg.scoring.curves import LevelCounts, calibration, precision_recall
+from steelseg.scoring.intervals import draw_figures, interval
+from steelseg.scoring.metrics import (
     Scores,
     all_empty,
     count_pixels,
@@ -34,13 +39,7 @@ from steelseg.evaluation.metrics import (
     score,
     table,
 )
-from steelseg.evaluation.oof_store import HeldOut, open_held_out
-from steelseg.evaluation.presence import refuse_classifier
-from steelseg.evaluation.score_table import ScoreTable, write_scores
-from steelseg.evaluation.tuned import is_open, read_tuned
-from steelseg.inference.overlays import OverlayWriter
-from steelseg.progress import progress as show
-from steelseg.run_folder import RunFolder
+from steelseg.writers.overlays import OverlayWriter
 
 _SHOWN = ("dice", "dice_positive", "image_recall", "false_alarm_rate")
 

@@ -7,22 +7,22 @@ Writes RUN/fold_K/oof_predictions.zarr
 from collections.abc import Sequence
 from contextlib import closing
 
-from steelseg.config import Config
-from steelseg.data.annotations import Labels
-from steelseg.data.check import load_labels
+from steelseg.config.config import Config
+from steelseg.data.checks.check import load_labels
 from steelseg.data.folds import read_folds
-from steelseg.data.images import read_image
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.ensemble_file import read_combination, refuse_combined
-from steelseg.evaluation.oof_store import new_store, views_in_words, write_npy
-from steelseg.evaluation.postprocess import to_uint8
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import batches, images_at_once
+from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.inference.members import checkpoint_member, refuse_unfit
-from steelseg.inference.settings import forward_plan
-from steelseg.models.precision import pick_device
+from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
-from steelseg.run_folder import RunFolder
+from steelseg.run.ensemble_json import read_combination
+from steelseg.run.kinds import refuse_combined
+from steelseg.run.oof_store import new_store, views_in_words, write_npy
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.postprocess import to_uint8
 
 
 def oof_run(

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import ConfigError
-from steelseg.evaluation.grid_tables import Choice, Grid, Outcome, Sums, Tables, add_up, make_grid
-from steelseg.evaluation.held_out_masks import ToMask, held_out_masks
-from steelseg.evaluation.metrics import count_pixels, dice
-from steelseg.evaluation.oof_store import HeldOut, open_held_out
-from steelseg.evaluation.parts import deal_parts
-from steelseg.evaluation.postprocess import MaskSettings, per_class
-from steelseg.evaluation.presence import refuse_classifier
-from steelseg.evaluation.tuned import Tuned, is_open, write_tuned
-from steelseg.evaluation.tuning import (
+from steelseg.progress import progress as show
+from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
+from steelseg.run.kinds import refuse_classifier
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import Tuned, is_open, write_tuned
+from steelseg.scoring.metrics import count_pixels, dice
+from steelseg.scoring.postprocess import MaskSettings, per_class
+from steelseg.scoring.tuning.grid_search import (
     Ranking,
     best,
     between_levels,
@@ -33,8 +32,15 @@ from steelseg.evaluation.tuning import (
     operating_points,
     ranking,
 )
-from steelseg.progress import progress as show
-from steelseg.run_folder import RunFolder
+from steelseg.scoring.tuning.grid_tables import (
+    Choice,
+    Grid,
+    Outcome,
+    Sums,
+    Tables,
+    add_up,
+    make_grid,
+)
 
 _THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 _GATES = (0.0, *_THRESHOLDS)

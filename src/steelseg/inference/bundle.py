@@ -1,6 +1,6 @@
 """A bundle as members of an ensemble: every file is checked before one is loaded.
 
-What a bundle is, `steelseg.inference.manifest` says. An exported network needs no torch
+What a bundle is, `steelseg.run.bundle_manifest` says. An exported network needs no torch
 network beside it.
 """
 
@@ -13,12 +13,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from steelseg.config import Config
-from steelseg.config_file import build_config
+from steelseg.config.config import Config
+from steelseg.config.load import build_config
 from steelseg.errors import CheckpointError
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, Network
-from steelseg.inference.manifest import (
+from steelseg.inference.members import FirstLook, Member, Share
+from steelseg.models.build import fill_network
+from steelseg.models.model import StripNet
+from steelseg.run.bundle_manifest import (
     MANIFEST,
     BundledModel,
     Manifest,
@@ -26,9 +29,6 @@ from steelseg.inference.manifest import (
     refuse_changed,
     seal_of,
 )
-from steelseg.inference.members import FirstLook, Member, Share
-from steelseg.models.build import fill_network
-from steelseg.models.model import StripNet
 
 
 def open_bundle(

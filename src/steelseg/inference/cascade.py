@@ -11,10 +11,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.evaluation.first_look import suspicion_of
-from steelseg.inference.ahead import one_ahead
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import Batch, ForwardPlan, stack
+from steelseg.inference.prefetch import one_ahead
+from steelseg.scoring.screening import suspicion_of
 
 Predicted = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 """image_id, image_hwc and probs_chw."""

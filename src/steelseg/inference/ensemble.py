@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.evaluation.gate import Gate, open_gate
-from steelseg.inference.ahead import several_ahead
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, refuse_strangers
-from steelseg.models.allocator import keep_freed_memory
+from steelseg.inference.prefetch import several_ahead
+from steelseg.models.device import keep_freed_memory
+from steelseg.scoring.gate import Gate, open_gate
 
 # Loading a network costs about as much as predicting a few strips; more would cost memory.
 _SEQUENTIAL_BATCHES = 4

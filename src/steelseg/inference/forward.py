@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steelseg.inference.stitching import predict_crops
-from steelseg.inference.tta import VIEWS, average_views
+from steelseg.config.config import Config
+from steelseg.data.crops import crop_boxes
 from steelseg.models.classifier import sigmoid
+from steelseg.models.device import autocast, half_type
 from steelseg.models.model import Output, split_output
-from steelseg.models.precision import autocast, half_type
 
 Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 """image_ids and images_nhwc, shape (N, H, W, channels)."""
@@ -155,3 +155,69 @@ def _read_ahead(
                 yield first, future.result()
         for image_id, future in futures:
             yield image_id, future.result()
+
+
+def forward_plan(config: Config) -> ForwardPlan:
+    """Flips, crops and precision of OOF and of prediction."""
+    inference = config.inference
+    crop = config.data.crop if inference.crops else None
+    return ForwardPlan(tta=inference.tta, crop=crop, amp=inference.amp)
+
+
+def predict_crops(
+    predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, crop: tuple[int, int, int]
+) -> Tensor:
+    """Predict overlapping crops and average where they overlap.
+
+    Args:
+        predict: From crops to probabilities, same height and width.
+        images_nchw: Pixels, shape (N, channels, H, W).
+        crop: Height, width and stride of the crops, in pixels.
+
+    Returns:
+        Probabilities, shape (N, C, H, W).
+    """
+    height, width = images_nchw.shape[-2:]
+    boxes = crop_boxes(height, width, crop_height=crop[0], crop_width=crop[1], crop_stride=crop[2])
+    total = hits = None
+    for top, left, high, wide in boxes:
+        window = (..., slice(top, top + high), slice(left, left + wide))
+        probs = predict(images_nchw[window])
+        if total is None or hits is None:
+            total = probs.new_zeros(*probs.shape[:2], height, width)
+            hits = probs.new_zeros(1, 1, height, width)
+        total[window] += probs
+        hits[window] += 1
+    assert total is not None
+    assert hits is not None
+    return total / hits
+
+
+# Axes to flip of an NCHW tensor, for each view.
+VIEWS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "hflip": ((), (3,)),
+    "vflip": ((), (2,)),
+    "both": ((), (3,), (2,), (2, 3)),
+}
+
+
+def average_views(predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, tta: str) -> Tensor:
+    """Predict every view, turn it back and take the mean.
+
+    Args:
+        predict: From images to probabilities, same height and width.
+        images_nchw: Pixels, shape (N, channels, H, W).
+        tta: A key of `VIEWS`.
+
+    Returns:
+        Probabilities, shape (N, C, H, W).
+    """
+    views = VIEWS[tta]
+    total = predict(images_nchw)
+    if len(views) == 1:
+        # As it is: what is spread from one cell would take memory from here on.
+        return total
+    for axes in views[1:]:
+        total = total + torch.flip(predict(torch.flip(images_nchw, axes)), axes)
+    return total / len(views)

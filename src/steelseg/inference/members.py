@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.inference.forward import Answer, ForwardPlan, Network
 from steelseg.models.build import restore_model

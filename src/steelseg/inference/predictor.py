@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.data.images import read_image
+from steelseg.data.formats.images import read_image
 from steelseg.errors import DataError
-from steelseg.evaluation.tuned import gate_of, mask_maker
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
-from steelseg.inference.forward import batches, images_at_once
-from steelseg.inference.settings import forward_plan
-from steelseg.inference.sources import Place, Source, identify, open_source
-from steelseg.models.precision import pick_device
+from steelseg.inference.forward import batches, forward_plan, images_at_once
+from steelseg.inference.model_source import Place, Source, identify, open_source
+from steelseg.models.device import pick_device
+from steelseg.run.tuned_postprocess import gate_of, mask_maker
 
 
 class Predictor:

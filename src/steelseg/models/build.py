@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import CheckpointError
 from steelseg.models.checkpoint import Checkpoint
 from steelseg.models.model import StripNet, build_model

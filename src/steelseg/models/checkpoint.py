@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from steelseg.atomic import write_bytes
-from steelseg.config import Config
-from steelseg.config_file import build_config
+from steelseg.config.config import Config
+from steelseg.config.load import build_config
 from steelseg.errors import CheckpointError, ConfigError, TrainingError
+from steelseg.files.atomic import write_bytes
 
 FORMAT = 1
 

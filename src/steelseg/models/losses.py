@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steelseg.config.loss_terms import parse_loss
 from steelseg.errors import ConfigError
-from steelseg.models.loss_terms import parse_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from steelseg.config import DataConfig
-from steelseg.data.annotations import Labels, read_labels
-from steelseg.data.images import list_images, measure_image
+from steelseg.config.config import DataConfig
+from steelseg.data.formats.annotations import Labels, read_labels
+from steelseg.data.formats.images import list_images, measure_image
 from steelseg.errors import CheckpointError, DataError
 from steelseg.progress import progress as show
 

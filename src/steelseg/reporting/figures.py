@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from steelseg.reporting.charts import Range, Series, heat_map, line_chart, range_chart
 from steelseg.reporting.dataset import ClassStatistics
-from steelseg.reporting.facts import History, ScoreRow
+from steelseg.reporting.facts import Chosen, History, ScoreRow
 from steelseg.reporting.scales import Axis, Value
-from steelseg.reporting.tuning_facts import Chosen
 
 _STYLES = 8
 _MOST_POINTS = 60

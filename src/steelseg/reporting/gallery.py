@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.images import read_image
+from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.held_out_masks import ToMask
-from steelseg.evaluation.metrics import count_pixels, dice
-from steelseg.evaluation.oof_store import HeldOut
-from steelseg.evaluation.score_table import ScoreTable
-from steelseg.inference.overlays import draw_overlay
+from steelseg.run.held_out import HeldOut, ToMask
+from steelseg.run.scores_csv import ScoreTable
+from steelseg.scoring.metrics import count_pixels, dice
+from steelseg.writers.overlays import draw_overlay
 
 _WIDEST = 1200
 _QUALITY = 80

@@ -13,9 +13,9 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from steelseg.inference.overlays import PALETTE
 from steelseg.reporting import figures
 from steelseg.reporting.scales import Axis, Value
+from steelseg.writers.overlays import PALETTE
 
 _DASH, _MINUS = "\u2013", "\u2212"
 

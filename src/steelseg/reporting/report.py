@@ -11,25 +11,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from steelseg.atomic import write_text
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.held_out_masks import held_out_masks
-from steelseg.evaluation.oof_store import open_held_out
-from steelseg.evaluation.presence import refuse_classifier
-from steelseg.evaluation.score_table import read_scores
-from steelseg.evaluation.tuned import read_tuned
+from steelseg.files.atomic import write_text
 from steelseg.reporting.dataset import must_be_there, read_statistics
 from steelseg.reporting.facts import (
     read_environment,
     read_evaluation,
     read_histories,
     read_members,
+    read_tuning,
 )
 from steelseg.reporting.gallery import Gallery, choose, draw_cases
 from steelseg.reporting.page import Gap, render
-from steelseg.reporting.tuning_facts import read_tuning
-from steelseg.run_folder import RunFolder
+from steelseg.run.held_out import held_out_masks, open_held_out
+from steelseg.run.kinds import refuse_classifier
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.scores_csv import read_scores
+from steelseg.run.tuned_postprocess import read_tuned
 
 T = TypeVar("T")
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import optuna
 
-from steelseg.atomic import write_text
-from steelseg.config import Config
-from steelseg.config_file import dump_config
-from steelseg.data.check import load_labels
+from steelseg.config.config import Config
+from steelseg.config.load import dump_config
+from steelseg.data.checks.check import load_labels
 from steelseg.errors import ConfigError
+from steelseg.files.atomic import write_text
 from steelseg.models.model import refuse_unknown_encoder
-from steelseg.reporting.search_report import write_search_report
-from steelseg.run_folder import RunFolder
-from steelseg.search.record import Search
+from steelseg.run.run_folder import RunFolder
+from steelseg.search.report import write_search_report
+from steelseg.search.results import Search
 from steelseg.search.space import Choice, apply, count, has_same_folds, read_space
 from steelseg.search.study import Asked, next_trial, open_study, read_search
 from steelseg.search.trial import TimeIsUp, Unbuildable, run_trial

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from steelseg.config import Config, setting_names
-from steelseg.config_file import build_config, explain, no_such_setting
-from steelseg.config_search import Span
+from steelseg.config.config import Config, setting_names
+from steelseg.config.load import build_config, explain, no_such_setting
+from steelseg.config.search import Span
 from steelseg.errors import ConfigError
 
 Drawn = Mapping[str, str | int | float]

@@ -12,12 +12,11 @@ from statistics import median
 import numpy as np
 import torch
 
-from steelseg.config import Config
-from steelseg.data.images import list_images, read_image
-from steelseg.inference.forward import images_at_once, predict_batch
-from steelseg.inference.settings import forward_plan
+from steelseg.config.config import Config
+from steelseg.data.formats.images import list_images, read_image
+from steelseg.inference.forward import forward_plan, images_at_once, predict_batch
 from steelseg.models.build import build_network
-from steelseg.models.precision import pick_device
+from steelseg.models.device import pick_device
 
 # What else the machine does slows single rounds; the median stands above it.
 _ROUNDS = 5

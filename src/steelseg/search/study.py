@@ -19,12 +19,12 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from steelseg.config import Config
-from steelseg.config_file import build_config
-from steelseg.config_search import Span
+from steelseg.config.config import Config
+from steelseg.config.load import build_config
+from steelseg.config.search import Span
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.leftovers import lock
-from steelseg.search.record import Search, State, Trial
+from steelseg.files.atomic import lock
+from steelseg.search.results import Search, State, Trial
 from steelseg.search.space import Choice, Drawn, Setting
 
 _STATES: dict[TrialState, State] = {

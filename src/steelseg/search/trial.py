@@ -16,11 +16,11 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from steelseg.atomic import write_bytes
-from steelseg.config import Config
+from steelseg.config.config import Config
 from steelseg.errors import CheckpointError, ConfigError, TrainingError, is_out_of_memory
-from steelseg.run_folder import RunFolder
-from steelseg.search.record import trial_name, write_value
+from steelseg.files.atomic import write_bytes
+from steelseg.run.run_folder import RunFolder
+from steelseg.search.results import trial_name, write_value
 from steelseg.search.space import apply, has_same_folds
 from steelseg.search.speed import images_per_second, speed_key
 from steelseg.search.study import Asked, draw

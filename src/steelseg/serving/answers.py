@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data import rle
-from steelseg.data.exchange import class_components, to_png
-from steelseg.evaluation.postprocess import MaskSettings, to_uint8
-from steelseg.evaluation.tuned import mask_maker
-from steelseg.inference.overlays import draw_overlay
+from steelseg.data.formats import rle
+from steelseg.run.tuned_postprocess import mask_maker
+from steelseg.scoring.postprocess import MaskSettings, to_uint8
 from steelseg.serving.messages import Answer, to_json
 from steelseg.serving.model import Model
 from steelseg.serving.options import Options
+from steelseg.writers.exchange import class_components, to_png
+from steelseg.writers.overlays import draw_overlay
 
 # Half the bytes of level 1 are noise that no level packs; higher ones take ten times as long.
 _GZIP_LEVEL = 1

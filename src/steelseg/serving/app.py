@@ -10,16 +10,17 @@ import hmac
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data import jpeg, png
-from steelseg.data.images import decode_image, measure
+from steelseg.data.formats import jpeg, png
+from steelseg.data.formats.images import decode_image, measure
 from steelseg.errors import DataError, SteelsegError
 from steelseg.serving.answers import make_answer
 from steelseg.serving.batching import Batcher
@@ -29,7 +30,36 @@ from steelseg.serving.model import Model
 from steelseg.serving.openapi import document
 from steelseg.serving.options import read_options
 from steelseg.serving.page_files import POLICY, read_page
-from steelseg.serving.slots import Slots
+
+
+class Slots:
+    """Places for strips; whoever reads a body holds none, so a slow sender keeps nobody out."""
+
+    def __init__(self, most: int) -> None:
+        """Take the number of places."""
+        self.most = most
+        self.taken = 0
+
+    def refuse_full(self) -> None:
+        """Raise Refusal if every place is taken."""
+        if self.taken >= self.most:
+            raise Refusal(
+                429,
+                f"{self.most} strips are predicted or wait for it already. Send this one again "
+                "in a second.",
+                headers=(("Retry-After", "1"),),
+            )
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Hold a place while the block runs; raises as `refuse_full`."""
+        self.refuse_full()
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
 
 # Decoding and answering leave the cores to the network most of the time.
 _THREADS = 2

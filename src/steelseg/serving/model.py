@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from steelseg.inference.manifest import is_bundle, read_manifest
 from steelseg.inference.predictor import Predictor
-from steelseg.models.precision import pick_device
+from steelseg.models.device import pick_device
+from steelseg.run.bundle_manifest import is_bundle, read_manifest
 
 # The first strips take longer, because libraries prepare what they need.
 _WARM_UP = 2

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from steelseg import __version__
 from steelseg.serving.messages import Limits
 from steelseg.serving.options import NUMBERS, WHOLE_NUMBERS
+from steelseg.version import __version__
 
 _TEXT = {"type": "string"}
 _WHOLE = {"type": "integer", "minimum": 0}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from steelseg.errors import ConfigError
-from steelseg.evaluation.postprocess import MaskSettings, per_class
+from steelseg.scoring.postprocess import MaskSettings, per_class
 from steelseg.serving.messages import Refusal
 
 Kind = Literal["json", "mask", "overlay", "probabilities"]

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.atomic import write_bytes
-from steelseg.config import Config
-from steelseg.data.annotations import Labels
-from steelseg.data.check import load_labels
+from steelseg.config.config import Config
+from steelseg.data.augment.geometric import Donors
+from steelseg.data.augment.steps import find_augmentation
+from steelseg.data.checks.check import load_labels
 from steelseg.data.crops import Box
-from steelseg.data.dataset import SampleDataset, list_samples
-from steelseg.data.exchange import to_png
-from steelseg.data.strip_changes import Donors
-from steelseg.data.transforms import find_augmentation
-from steelseg.inference.overlays import draw_overlay
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.samples.dataset import SampleDataset, list_samples
+from steelseg.files.atomic import write_bytes
 from steelseg.training.setup import window_source
+from steelseg.writers.exchange import to_png
+from steelseg.writers.overlays import draw_overlay
 
 # Of a sheet, in pixels; wider samples stand one below the other.
 _WIDTH = 2100

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from steelseg.models.precision import autocast
+from steelseg.models.device import autocast
 
 
 class Average:

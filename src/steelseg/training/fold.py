@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from steelseg.atomic import replacing
 from steelseg.errors import Stopped, TrainingError
-from steelseg.evaluation.metrics import Scores, flatten
+from steelseg.files.atomic import replacing
 from steelseg.models.checkpoint import Checkpoint, save_checkpoint
+from steelseg.scoring.metrics import Scores, flatten
+from steelseg.signals import StopNote
 from steelseg.training.loop import Learner, Position, optimizer_tensors
-from steelseg.training.stop import StopNote
 
 _GENERATIONS = 2
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from steelseg.data.dataset import Batch, Key, SampleDataset
+from steelseg.data.samples.dataset import Batch, Key, SampleDataset
 from steelseg.errors import SteelsegError
 
 

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from steelseg.data.annotations import Labels
+from steelseg.data.formats.annotations import Labels
 from steelseg.errors import TrainingError
-from steelseg.evaluation.gate import Gate, open_gate
-from steelseg.evaluation.metrics import Scores, count_pixels, score
-from steelseg.evaluation.postprocess import to_uint8
-from steelseg.evaluation.presence import PresenceTally, shown
-from steelseg.evaluation.swept_dice import SweptDice
 from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
+from steelseg.models.device import autocast
 from steelseg.models.losses import Loss, presence_loss
 from steelseg.models.model import split_output
-from steelseg.models.precision import autocast
+from steelseg.scoring.best_threshold_dice import SweptDice
+from steelseg.scoring.gate import Gate, open_gate
+from steelseg.scoring.metrics import Scores, count_pixels, score
+from steelseg.scoring.postprocess import to_uint8
+from steelseg.scoring.presence import PresenceTally, shown
 from steelseg.training.averaging import Average
 from steelseg.training.optimizers import Schedule
 

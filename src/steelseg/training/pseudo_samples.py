@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.config import Config
-from steelseg.data.annotations import Labels
-from steelseg.data.copies import find_copies
+from steelseg.config.config import Config
+from steelseg.data.checks.copies import find_copies
 from steelseg.data.crops import Box
-from steelseg.data.dataset import FolderReader, Windows
 from steelseg.data.folds import read_fold_numbers, seen_in_training
+from steelseg.data.formats.annotations import Labels
 from steelseg.data.pseudo_labels import PseudoLabels, read_pseudo_labels
+from steelseg.data.samples.dataset import FolderReader, Windows
 from steelseg.errors import ConfigError, DataError
 
 _MARK = "pseudo/"

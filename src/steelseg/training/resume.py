@@ -12,13 +12,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from steelseg.atomic import write_bytes
-from steelseg.config import Config, PostprocessConfig, TuneConfig
-from steelseg.config_pseudo import PseudoConfig
-from steelseg.config_search import SearchConfig
+from steelseg.config.config import Config, PostprocessConfig, TuneConfig
+from steelseg.config.pseudo import PseudoConfig
+from steelseg.config.search import SearchConfig
 from steelseg.errors import CheckpointError, ConfigError
+from steelseg.files.atomic import write_bytes
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from steelseg.run_folder import RunFolder
+from steelseg.run.run_folder import RunFolder
 from steelseg.training.fold import FoldFiles, Origin, Progress, save_resumable
 from steelseg.training.loop import Learner, Position, restore_optimizer
 

@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.annotations import Labels
 from steelseg.data.crops import Box
+from steelseg.data.formats.annotations import Labels
 from steelseg.errors import CheckpointError
-from steelseg.evaluation.first_look import suspicion
-from steelseg.evaluation.oof_store import oof_origin, read_oof
-from steelseg.run_folder import RunFolder
+from steelseg.run.oof_store import oof_origin, read_oof
+from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.screening import suspicion
 
 Sampling = Literal["all", "balanced", "rare", "positives"]
 

@@ -6,36 +6,34 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from steelseg.config import Config
-from steelseg.data.annotations import Labels
+from steelseg.config.config import Config
+from steelseg.data.augment.geometric import Donors
+from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.crops import Box
-from steelseg.data.dataset import (
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.images import read_image
+from steelseg.data.samples.batch_mix import Extra
+from steelseg.data.samples.dataset import (
     EpochBatches,
     FolderReader,
     SampleDataset,
     Windows,
     list_samples,
 )
-from steelseg.data.images import read_image
-from steelseg.data.mixture import Extra
-from steelseg.data.store import open_store
-from steelseg.data.strip_changes import Donors
-from steelseg.data.transforms import find_augmentation
-from steelseg.evaluation.metrics import Scores
-from steelseg.evaluation.presence import PresenceTally, without_sizes
-from steelseg.evaluation.swept_dice import SweptDice
-from steelseg.evaluation.tuned import gate_of, mask_maker, mask_settings
-from steelseg.inference.forward import batches, images_at_once
-from steelseg.inference.settings import forward_plan
-from steelseg.models.allocator import keep_freed_memory
+from steelseg.data.samples.precropped_store import open_store
+from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
+from steelseg.models.device import half_type, keep_freed_memory, pick_device
 from steelseg.models.losses import Loss, build_loss, classifier_loss
-from steelseg.models.precision import half_type, pick_device
 from steelseg.progress import progress as show
+from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings
+from steelseg.scoring.best_threshold_dice import SweptDice
+from steelseg.scoring.metrics import Scores
+from steelseg.scoring.presence import PresenceTally, without_sizes
 from steelseg.training.averaging import Average
 from steelseg.training.fold import Validate, seed_batch
-from steelseg.training.freezing import parameter_groups
+from steelseg.training.layer_rates import parameter_groups
 from steelseg.training.loop import Learner, make_scaler, validate
 from steelseg.training.optimizers import Schedule, build_optimizer
 from steelseg.training.pseudo_samples import MarkedWindows, PseudoSamples, join_labels

@@ -10,21 +10,23 @@ from pathlib import Path
 
 from torch import nn
 
-from steelseg.config import Config
-from steelseg.data.annotations import Labels
-from steelseg.data.check import inspect_data, load_labels, refuse_faults
-from steelseg.data.dataset import Windows
+from steelseg.config.config import Config
+from steelseg.data.augment.steps import find_augmentation
+from steelseg.data.checks.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
-from steelseg.data.transforms import find_augmentation
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.samples.dataset import Windows
 from steelseg.errors import ConfigError
-from steelseg.evaluation.ensemble_file import refuse_combined
-from steelseg.evaluation.metrics import Scores, never_found, table
-from steelseg.evaluation.presence import COLUMNS
 from steelseg.models.build import build_network
-from steelseg.run_folder import RunFolder, create_run
-from steelseg.training.epochs import Epochs
+from steelseg.run.kinds import refuse_combined
+from steelseg.run.run_folder import RunFolder, create_run
+from steelseg.scoring.metrics import Scores, never_found, table
+from steelseg.scoring.presence import COLUMNS
+from steelseg.signals import StopNote, noting_signals
+from steelseg.training.epoch_runner import Epochs
 from steelseg.training.fold import FoldFiles, Origin, is_done, monitored, run_epochs
 from steelseg.training.loader import BatchLoader
+from steelseg.training.model_soup import cook_soup
 from steelseg.training.pseudo_samples import (
     PseudoSamples,
     load_pseudo_samples,
@@ -39,9 +41,7 @@ from steelseg.training.setup import (
     validation_pass,
     window_source,
 )
-from steelseg.training.soup import cook_soup
-from steelseg.training.starting import start_from
-from steelseg.training.stop import StopNote, noting_signals
+from steelseg.training.warm_start import start_from
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg.data import rle
-from steelseg.data.exchange import components, to_png
-from steelseg.evaluation.postprocess import binarize, level_of
-from steelseg.inference.overlays import PALETTE
+from steelseg.data.formats import rle
+from steelseg.scoring.postprocess import binarize, level_of
+from steelseg.writers.exchange import components, to_png
+from steelseg.writers.overlays import PALETTE
 
 pytestmark = pytest.mark.slow
 

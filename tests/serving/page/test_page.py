@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from steelseg.data.synthetic import make_dataset
-from steelseg.inference.predict import predict_folder
+from steelseg.data.synthetic.dataset import make_dataset
 from steelseg.inference.predictor import Predictor
+from steelseg.prediction.predict import predict_folder
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,142 @@
+"""Commands on data sets: check, precrop, augment-preview, synth."""
+
+import argparse
+import sys
+
+from steelseg.cli.arguments import CONFIG_HELP, Commands, add_command, load, path
+
+
+def add_check(commands: Commands) -> None:
+    """Add `steelseg check`."""
+    parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--hash", type=path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
+    )
+
+
+def _run_check(args: argparse.Namespace) -> int | None:
+    """List everything that is wrong with a data set, as file:row: reason; exit 1 if anything is.
+
+    Strips that look alike are no fault: a good set is listed with them as remarks, those whose
+    masks differ first.
+
+    --hash FILE finds what no decoder can, a flipped bit in a JPEG: the first time, it writes the
+    SHA-256 of every file of a good set to FILE; from then on every file that has changed, is
+    missing or was added is a fault. Delete FILE to take the data set as it is now.
+
+    Reads  data.root, FILE
+    Writes FILE, if it is not there
+
+    Example: steelseg check configs/smoke.yaml data.root=input --hash input.sha256
+    """
+    from steelseg.api import check
+
+    is_new = args.hash is not None and not args.hash.exists()
+    inspection = check(load(args), manifest=args.hash)
+    for fault in inspection.faults:
+        print(fault)
+    if inspection.faults:
+        print(f"error: {len(inspection.faults)} faults", file=sys.stderr)
+        return 1
+    for remark in inspection.remarks:
+        print(f"remark: {remark}")
+    if is_new:
+        print(f"wrote {args.hash}")
+    elif args.hash is not None:
+        print(f"ok: every file is the one that {args.hash} names")
+    print(f"ok: {inspection.summary}")
+    return None
+
+
+def add_precrop(commands: Commands) -> None:
+    """Add `steelseg precrop`."""
+    parser = add_command(commands, _run_precrop, "decode every strip once, for mode precropped")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+
+
+def _run_precrop(args: argparse.Namespace) -> int | None:
+    """Decode every training strip once into a store.
+
+    Reads  data.root
+    Writes data.precropped_dir
+
+    Example: steelseg precrop configs/precropped.yaml data.root=input
+    """
+    from steelseg.api import precrop
+
+    print(f"{precrop(load(args))} holds every training strip")
+    return None
+
+
+def add_augment_preview(commands: Commands) -> None:
+    """Add `steelseg augment-preview`."""
+    parser = add_command(commands, _run_augment_preview, "draw what augmentation does to samples")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--out", type=path, metavar="PNG", required=True, help="the sheet of pictures to write"
+    )
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="samples to show")
+    parser.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each")
+
+
+def _run_augment_preview(args: argparse.Namespace) -> int | None:
+    """Draw a sheet of training samples, each as it is and as the first epochs augment it.
+
+    Labels are outlined, so that what moves, hides or adds a defect shows its mask too.
+
+    Reads  data.root, the precropped store in mode precropped
+    Writes PNG
+
+    Example: steelseg augment-preview configs/crops.yaml --out sheet.png
+             steelseg augment-preview outputs/first 'train.augmentation=[0.5 jpeg]' --out jpeg.png
+    """
+    from steelseg.api import preview_augmentation
+
+    preview_augmentation(load(args), args.out, samples=args.samples, versions=args.versions)
+    print(f"wrote {args.out}")
+    return None
+
+
+def add_synth(commands: Commands) -> None:
+    """Add `steelseg synth`."""
+    parser = add_command(
+        commands, _run_synth, "make a small synthetic data set", takes_settings=False
+    )
+    parser.add_argument("root", type=path, metavar="DIR", help="a new folder")
+    parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
+    parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
+    parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")
+    parser.add_argument("--width", type=int, default=1600, metavar="PX", help="width of a strip")
+    parser.add_argument(
+        "--min-per-class",
+        type=int,
+        default=4,
+        metavar="N",
+        help="training strips of each class at least, where its real share gives fewer",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same strips")
+
+
+def _run_synth(args: argparse.Namespace) -> int | None:
+    """Make a small synthetic data set in Kaggle's layout, to try everything on.
+
+    Writes DIR/train_images/, test_images/, train.csv, sample_submission.csv
+
+    Example: steelseg synth demo/data --num-train 160 --num-test 24
+    """
+    from steelseg.data.synthetic.dataset import make_dataset
+    from steelseg.progress import progress
+
+    make_dataset(
+        args.root,
+        num_train=args.num_train,
+        num_test=args.num_test,
+        height=args.height,
+        width=args.width,
+        min_per_class=args.min_per_class,
+        seed=args.seed,
+        progress=progress,
+    )
+    print(f"wrote {args.root}")
+    return None

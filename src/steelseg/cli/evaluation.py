@@ -1,0 +1,206 @@
+"""Commands that judge a run: tune, evaluate, cascade, ensemble, compare, report."""
+
+import argparse
+
+from steelseg.cli.arguments import Commands, add_command, add_fold, path
+
+
+def add_tune(commands: Commands) -> None:
+    """Add `steelseg tune`."""
+    parser = add_command(commands, _run_tune, "choose thresholds and sizes on held-out strips")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+
+
+def _run_tune(args: argparse.Namespace) -> int | None:
+    """Choose threshold, top_threshold, min_size and min_area of each class.
+
+    With inference.gate=hard it chooses the gate of each class in place of top_threshold. What the
+    settings give is kept. The score that is reported is cross-fitted: every strip is judged with
+    what was chosen on others. `steelseg predict RUN` uses what was chosen on all.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
+    Writes RUN/postprocess.json
+
+    Example: steelseg tune outputs/first
+             steelseg tune outputs/first tune.objective=recall tune.min_recall=0.98
+    """
+    from steelseg.api import tune
+
+    tune(args.run_dir, args.settings)
+    print(f"wrote {args.run_dir / 'postprocess.json'}")
+    return None
+
+
+def add_evaluate(commands: Commands) -> None:
+    """Add `steelseg evaluate`."""
+    parser = add_command(commands, _run_evaluate, "score the held-out strips")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument("--overlays", action="store_true", help="also draw truth and prediction")
+
+
+def _run_evaluate(args: argparse.Namespace) -> int | None:
+    """Score the held-out strips: tables, confidence intervals, what is missed by size.
+
+    Of a tuned run every strip is judged with what was chosen on others.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, RUN/postprocess.json, data.root
+    Writes RUN/metrics.json, RUN/scores.csv; on request RUN/overlays_oof/
+
+    Example: steelseg evaluate outputs/first
+    """
+    from steelseg.api import evaluate
+
+    evaluate(args.run_dir, args.settings, folds=args.fold, overlays=args.overlays)
+    print(f"wrote {args.run_dir / 'metrics.json'}")
+    print(f"wrote {args.run_dir / 'scores.csv'}")
+    return None
+
+
+def add_cascade(commands: Commands) -> None:
+    """Add `steelseg cascade`."""
+    parser = add_command(commands, _run_cascade, "let a cheap run skip what is surely clean")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--first", type=path, metavar="FIRST", required=True, help="the cheap run that looks first"
+    )
+    parser.add_argument(
+        "--miss-rate",
+        type=float,
+        metavar="SHARE",
+        default=0.01,
+        help="largest share of the defective strips that may be skipped (default 0.01)",
+    )
+    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST that looks")
+
+
+def _run_cascade(args: argparse.Namespace) -> int | None:
+    """Choose the suspicion below which strips need no second look.
+
+    The miss rate is set on held-out strips of both runs, and reported cross-fitted.
+    `steelseg predict RUN` then skips what the first look finds clean;
+    inference.cascade=false looks at every strip.
+
+    Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
+    Writes RUN/cascade.json
+
+    Example: steelseg cascade outputs/best --first outputs/small --miss-rate 0.005
+    """
+    from steelseg.api import cascade
+
+    cascade(args.run_dir, args.first, args.settings, miss_rate=args.miss_rate, fold=args.first_fold)
+    print(f"wrote {args.run_dir / 'cascade.json'}")
+    return None
+
+
+def add_ensemble(commands: Commands) -> None:
+    """Add `steelseg ensemble`."""
+    parser = add_command(commands, _run_ensemble, "combine trained runs to one")
+    parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument(
+        "--out", type=path, metavar="DIR", required=True, help="the combined run folder"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("equal", "learnt", "greedy"),
+        default="equal",
+        help="equal, the default: the plain mean. learnt: the weights of least error. greedy: runs "
+        "added one after the other while the error falls",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="choose the weights of each class by itself"
+    )
+    parser.add_argument(
+        "--choose-tta",
+        choices=_VIEW_SETS,
+        nargs="*",
+        metavar="SET",
+        help=f"choose the flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
+    )
+    parser.add_argument(
+        "--presence",
+        type=path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="take presence, for inference.gate, from these runs, such as classifiers",
+    )
+
+
+_VIEW_SETS = ("none", "hflip", "vflip", "both")
+
+
+def _run_ensemble(args: argparse.Namespace) -> int | None:
+    """Combine trained runs of the same folds to one that every other command takes.
+
+    Their networks may differ in everything but classes and channels. What is chosen, weights and
+    flips, is chosen on held-out strips, and every strip is judged by what was chosen on others.
+
+    Reads  RUN/fold_K/oof_predictions.zarr and best_model.safetensors, RUN/folds.csv,
+           data.root/train.csv; with --choose-tta data.root/train_images
+    Writes DIR/config.yaml, DIR/folds.csv, DIR/ensemble.json, DIR/fold_K/oof_predictions.zarr
+
+    Example: steelseg ensemble outputs/a outputs/b --out outputs/both
+             steelseg ensemble outputs/a outputs/b --weights learnt --out outputs/both
+             steelseg ensemble outputs/a --choose-tta --out outputs/flipped
+             steelseg ensemble outputs/a --presence outputs/classifier --out outputs/gated
+    """
+    from steelseg.api import ensemble
+
+    ensemble(
+        args.runs,
+        args.out,
+        args.settings,
+        weights=args.weights,
+        per_class=args.per_class,
+        choose_tta=_VIEW_SETS if args.choose_tta == [] else args.choose_tta or (),
+        presence=args.presence,
+    )
+    print(f"wrote {args.out}")
+    return None
+
+
+def add_compare(commands: Commands) -> None:
+    """Add `steelseg compare`."""
+    parser = add_command(
+        commands, _run_compare, "say whether one run is better than another", takes_settings=False
+    )
+    parser.add_argument("run_a", type=path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another")
+
+
+def _run_compare(args: argparse.Namespace) -> int | None:
+    """Compare two runs on the strips that both predicted, paired by strip.
+
+    Reads  RUN_A/scores.csv, RUN_B/scores.csv
+    Writes nothing
+
+    Example: steelseg compare outputs/first outputs/second
+    """
+    from steelseg.evaluation.compare import compare_runs, describe
+    from steelseg.run.run_folder import RunFolder
+
+    run_a, run_b = RunFolder(args.run_a), RunFolder(args.run_b)
+    names = run_a.load_config().data.names
+    print(describe(compare_runs(run_a, run_b), names))
+    return None
+
+
+def add_report(commands: Commands) -> None:
+    """Add `steelseg report`."""
+    parser = add_command(commands, _run_report, "write everything about a run to one page")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+
+
+def _run_report(args: argparse.Namespace) -> int | None:
+    """Write one page that opens offline: curves, tables, landscapes, the worst strips.
+
+    Reads  RUN, data.root
+    Writes RUN/report.html
+
+    Example: steelseg report outputs/first
+    """
+    from steelseg.api import report
+
+    print(f"wrote {report(args.run_dir, args.settings)}")
+    return None

@@ -1,0 +1,207 @@
+"""Commands that bring a run elsewhere: export, bundle, repository; and bench."""
+
+import argparse
+
+from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+
+
+def add_export(commands: Commands) -> None:
+    """Add `steelseg export`."""
+    parser = add_command(commands, _run_export, "write networks as ONNX or OpenVINO, checked")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
+    add_fold(parser)
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="take images of data.img_height x data.img_width alone; default any size",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=whole(1),
+        default=128,
+        metavar="N",
+        help="training strips that int8 is calibrated on; default 128",
+    )
+    parser.add_argument(
+        "--strips",
+        type=whole(1),
+        default=100,
+        metavar="N",
+        help="held-out strips that original and export are compared on; default 100",
+    )
+    parser.add_argument(
+        "--allow",
+        choices=("difference", "dice", "speed"),
+        nargs="+",
+        default=[],
+        help="keep the export though it fails this check",
+    )
+
+
+def _run_export(args: argparse.Namespace) -> int | None:
+    """Write the networks of a run as ONNX or OpenVINO files, if they hold up to the originals.
+
+    Each is run beside its original on held-out strips. fp32 is kept if no probability differs by
+    more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower ("dice") and it is
+    faster than fp32 in the same format ("speed"). Else nothing of the export is kept.
+
+    Reads  RUN/fold_K/best_model.safetensors, RUN/postprocess.json, data.root
+    Writes RUN/export/FORMAT-PRECISION/
+
+    Example: steelseg export outputs/first --format openvino --int8
+    """
+    from steelseg.api import export
+
+    export(
+        args.run_dir,
+        args.settings,
+        format=args.format,
+        int8=args.int8,
+        folds=args.fold,
+        fixed_size=args.fixed_size,
+        calibration=args.calibration,
+        strips=args.strips,
+        allow=args.allow,
+    )
+    return None
+
+
+def add_bundle(commands: Commands) -> None:
+    """Add `steelseg bundle`."""
+    parser = add_command(commands, _run_bundle, "put all that prediction needs into one folder")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument(
+        "--out", type=path, metavar="FOLDER", help="where it goes; default RUN/bundle"
+    )
+    parser.add_argument(
+        "--from",
+        dest="made_from",
+        choices=("torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"),
+        default="torch",
+        help="the checkpoints themselves (torch, the default), or an export of the run",
+    )
+
+
+def _run_bundle(args: argparse.Namespace) -> int | None:
+    """Put all that prediction needs into one folder: networks, settings, thresholds, origin.
+
+    The folder can be copied anywhere and named wherever a run is; every file is checked by its
+    SHA-256 before it is used. A bundle that is there already is replaced once the new one is
+    whole. Settings on the command line become the bundle's own.
+
+    Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json;
+           RUN/export/FORMAT-PRECISION/ of an export
+    Writes FOLDER/manifest.json, FOLDER/models/
+
+    Example: steelseg bundle outputs/first
+             steelseg bundle outputs/first --fold 0 --out strips_v1 inference.tta=hflip
+             steelseg bundle outputs/first --from openvino-int8
+    """
+    from steelseg.api import bundle
+
+    path = bundle(
+        args.run_dir, args.settings, out=args.out, folds=args.fold, made_from=args.made_from
+    )
+    print(f"wrote {path}")
+    return None
+
+
+def add_bench(commands: Commands) -> None:
+    """Add `steelseg bench`."""
+    parser = add_command(commands, _run_bench, "time every way to predict on this machine")
+    parser.add_argument("place", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_fold(parser)
+    parser.add_argument(
+        "--images", type=path, metavar="DIR", help="the strips; default data.root/test_images"
+    )
+    parser.add_argument(
+        "--strips",
+        type=whole(1),
+        default=32,
+        metavar="N",
+        help="how many of them, taken evenly; default 32",
+    )
+    parser.add_argument(
+        "--rounds", type=whole(1), default=3, metavar="N", help="turns of each; default 3"
+    )
+    parser.add_argument(
+        "--backends",
+        choices=("torch", "onnx", "openvino"),
+        nargs="+",
+        default=("torch", "onnx", "openvino"),
+        help="which to try, of a run; default all that are installed",
+    )
+    parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")
+
+
+def _run_bench(args: argparse.Namespace) -> int | None:
+    """Time every way to predict on this machine, with your model and your strips.
+
+    Backends and precisions take turns on the same strips, from image file to rows of run lengths.
+    strips/s: many in a stream. times: the first line's. ms: one strip by itself, the median, and
+    what 95 % stay below. difference: the largest of any probability from the first line's. Exports
+    that RUN lacks are made in a temporary folder, unchecked: `steelseg export` checks them.
+
+    Reads  RUN or a bundle, DIR
+    Writes FILE on request
+
+    Example: steelseg bench outputs/first --images new_strips --out bench.json
+    """
+    import json
+    from dataclasses import asdict
+
+    from steelseg.api import bench
+    from steelseg.export.bench import describe
+    from steelseg.files.atomic import write_text
+
+    found = bench(
+        args.place,
+        args.settings,
+        folds=args.fold,
+        images=args.images,
+        strips=args.strips,
+        rounds=args.rounds,
+        backends=args.backends,
+    )
+    print(describe(found))
+    if args.out:
+        write_text(args.out, json.dumps(asdict(found), indent=1) + "\n")
+        print(f"wrote {args.out}")
+    return None
+
+
+def add_repository(commands: Commands) -> None:
+    """Add `steelseg repository`."""
+    parser = add_command(
+        commands,
+        _run_repository,
+        "write a bundle for Triton or OpenVINO Model Server",
+        takes_settings=False,
+    )
+    parser.add_argument("bundle", type=path, metavar="BUNDLE", help="a bundle of an export")
+    parser.add_argument(
+        "--for", dest="server", choices=("triton", "ovms"), required=True, help="which server"
+    )
+    parser.add_argument(
+        "--out", type=path, metavar="FOLDER", required=True, help="a new or empty folder"
+    )
+
+
+def _run_repository(args: argparse.Namespace) -> int | None:
+    """Write the networks of a bundle as the model repository of an inference server.
+
+    Images go in as pixels 0 to 255, logits come out; what a client does before and after is in
+    docs/guides/beyond_one_machine.md.
+
+    Reads  BUNDLE, made with --from onnx-fp32, onnx-int8, openvino-fp32 or openvino-int8
+    Writes FOLDER/fold_K/1/ and config.pbtxt (Triton) or FOLDER/config.json (OpenVINO Model Server)
+
+    Example: steelseg repository outputs/first/bundle --for triton --out repository
+    """
+    from steelseg.api import repository
+
+    print(f"wrote {repository(args.bundle, args.out, server=args.server)}")
+    return None

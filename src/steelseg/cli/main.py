@@ -1,0 +1,160 @@
+"""The command line: parse, call one function, print what was written.
+
+Results go to stdout, progress and warnings to stderr. Exit 0: done. 1: the input is at
+fault, said in a line each. 2: wrong usage. Anything else is a bug of ours with its traceback.
+Commands import what they need when they run, so that --help is quick.
+"""
+
+import argparse
+import errno
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from steelseg.cli.data import add_augment_preview, add_check, add_precrop, add_synth
+from steelseg.cli.evaluation import (
+    add_cascade,
+    add_compare,
+    add_ensemble,
+    add_evaluate,
+    add_report,
+    add_tune,
+)
+from steelseg.cli.export import add_bench, add_bundle, add_export, add_repository
+from steelseg.cli.prediction import add_predict
+from steelseg.cli.serving import add_serve
+from steelseg.cli.training import add_oof, add_pseudo, add_run, add_search, add_train
+from steelseg.cli.watch import add_watch
+from steelseg.errors import SteelsegError, Stopped, is_out_of_memory
+from steelseg.version import __version__
+
+# What a disk or its rights refuse is no bug of ours.
+_FOR_THE_USER = frozenset(
+    (
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EEXIST,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ESTALE,
+    )
+)
+
+_LESS_MEMORY = (
+    "There is not enough memory. Lower train.batch_size_train or the crop size to train, "
+    "train.batch_size_val to validate, train.num_workers where samples are loaded; "
+    "inference.ensemble=sequential predicts with one network at a time."
+)
+
+# A setting is recognised wherever it stands, so options may come before or after it.
+_SETTING = re.compile(r"[A-Za-z_]\w*\.\w+=.*", re.DOTALL)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Words of the command line; None takes the process's.
+
+    Returns:
+        Exit code.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    settings = [word for word in words if _SETTING.fullmatch(word)]
+    args = build_parser().parse_args([word for word in words if word not in settings])
+    if settings and not args.takes_settings:
+        print(f"error: steelseg {args.command} takes no settings: {settings[0]}", file=sys.stderr)
+        return 2
+    args.settings = settings
+    return guard(lambda: args.run(args), reword=args.reword)
+
+
+def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) -> int:
+    """Run a command, and make a line on stderr and an exit code of what its user caused.
+
+    Args:
+        run: The command; None counts as 0.
+        reword: Turns a message into the words of the command line that it is shown on.
+
+    Returns:
+        Exit code.
+    """
+    # SIGTERM unwinds as Ctrl-C does, so that no half-written file stays behind.
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return int(run() or 0)
+    except SteelsegError as error:
+        print(f"error: {reword(str(error))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does.
+        return 1
+    except (MemoryError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            print(f"error: {reword(_LESS_MEMORY)}", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or error.errno not in _FOR_THE_USER:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}.{reword(_way_out(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(reword("interrupted; a run that was begun goes on with --resume"), file=sys.stderr)
+        return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _way_out(error: OSError) -> str:
+    """What to do about a full disk; other errors speak for themselves."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    return " Make room and give the command again; training goes on with --resume."
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    """Raise what a signal asks for."""
+    raise Stopped(signum)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Describe every command; the reference in docs/ is made from this."""
+    parser = argparse.ArgumentParser(
+        prog="steelseg",
+        description="Find and outline defects on photographs of steel strip.",
+        epilog="Any setting can be given as section.name=value, such as train.epochs=3.",
+    )
+    parser.add_argument("--version", action="version", version=f"steelseg {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    add_run(commands)
+    add_check(commands)
+    add_precrop(commands)
+    add_augment_preview(commands)
+    add_train(commands)
+    add_search(commands)
+    add_oof(commands)
+    add_tune(commands)
+    add_evaluate(commands)
+    add_cascade(commands)
+    add_ensemble(commands)
+    add_compare(commands)
+    add_report(commands)
+    add_predict(commands)
+    add_pseudo(commands)
+    add_watch(commands)
+    add_export(commands)
+    add_bundle(commands)
+    add_repository(commands)
+    add_bench(commands)
+    add_serve(commands)
+    add_synth(commands)
+    return parser

@@ -1,0 +1,78 @@
+"""Commands that predict: predict."""
+
+import argparse
+
+from steelseg.cli.arguments import Commands, add_command, add_fold, path
+
+
+def add_predict(commands: Commands) -> None:
+    """Add `steelseg predict`."""
+    parser = add_command(commands, _run_predict, "predict images and write submission.csv")
+    parser.add_argument(
+        "run_dir", type=path, nargs="?", metavar="RUN", help="a run folder or a bundle"
+    )
+    parser.add_argument(
+        "--checkpoints", type=path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
+    )
+    add_fold(parser)
+    parser.add_argument(
+        "--images",
+        type=path,
+        metavar="DIR",
+        help="images to predict; default data.root/test_images",
+    )
+    parser.add_argument(
+        "--output-dir", type=path, metavar="DIR", help="where results go; default the run folder"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("coco", "png", "jsonl"),
+        action="append",
+        default=[],
+        help="write this beside submission.csv; can be given several times",
+    )
+    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+
+
+def _run_predict(args: argparse.Namespace) -> int | None:
+    """Predict images with the mean of a run's folds, of a bundle's, or of any checkpoints.
+
+    Reads  RUN/fold_K/best_model.safetensors, the bundle or the checkpoints, and the images
+    Writes DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
+
+    The same command goes on with a prediction that was killed, from DIR/prediction.journal. What
+    was found with other networks, settings or images is not used.
+
+    Example: steelseg predict outputs/first --images new_strips --output-dir found --overlays
+             steelseg predict bundle --images new_strips --output-dir found
+             steelseg predict --checkpoints a.safetensors b.safetensors --output-dir found
+    """
+    from steelseg.errors import ConfigError
+    from steelseg.inference.predictor import Predictor
+    from steelseg.prediction.predict import predict_folder
+    from steelseg.run.bundle_manifest import is_bundle
+
+    if (args.run_dir is None) == (args.checkpoints is None):
+        raise ConfigError("Give either a run folder or --checkpoints.")
+    if args.checkpoints and args.fold:
+        raise ConfigError("--fold chooses among the folds of a run; leave it out here.")
+    if args.checkpoints and args.output_dir is None:
+        raise ConfigError("--checkpoints needs --output-dir DIR.")
+    if args.run_dir and is_bundle(args.run_dir):
+        bundle, place = args.run_dir.resolve(), (args.output_dir or args.run_dir).resolve()
+        if place == bundle or bundle in place.parents:
+            raise ConfigError(
+                f"{args.run_dir} is a bundle, which stays as it is: results go elsewhere, to "
+                "--output-dir DIR."
+            )
+    source = args.checkpoints or args.run_dir
+    written = predict_folder(
+        Predictor(source, args.settings, folds=args.fold),
+        args.output_dir or args.run_dir,
+        images=args.images,
+        formats=args.format,
+        overlays=args.overlays,
+    )
+    for file in written:
+        print(f"wrote {file}")
+    return None

@@ -1,0 +1,102 @@
+"""Commands that keep running: serve."""
+
+import argparse
+
+from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def add_serve(commands: Commands) -> None:
+    """Add `steelseg serve`."""
+    parser = add_command(commands, _run_serve, "answer strips over HTTP, and show them on a page")
+    parser.add_argument("source", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_fold(parser)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; default %(default)s"
+    )
+    parser.add_argument(
+        "--port", type=whole(0, 65535), default=8000, help="default %(default)s; 0 takes a free one"
+    )
+    parser.add_argument(
+        "--queue",
+        type=whole(1),
+        metavar="N",
+        help="strips that are predicted or wait at one time, more are turned away; default 3, or "
+        "more where more are computed at once",
+    )
+    parser.add_argument(
+        "--max-pixels", type=whole(1), metavar="N", help="of a strip; default 8,000,000"
+    )
+    parser.add_argument(
+        "--max-bytes", type=whole(1), metavar="N", help="of a file; default 33,554,432"
+    )
+    parser.add_argument(
+        "--admin-token-file",
+        type=path,
+        metavar="FILE",
+        help="a file with a secret; who sends it may change the model",
+    )
+    parser.add_argument(
+        "--models",
+        type=path,
+        metavar="DIR",
+        help="a folder of runs and bundles that may take over; default RUN alone, read again",
+    )
+
+
+def _run_serve(args: argparse.Namespace) -> int | None:
+    """Answer strips over HTTP until SIGTERM or Ctrl-C, and show a page at /.
+
+    POST /v1/predict takes the bytes of a JPEG or PNG and gives its defects. The other paths are in
+    /openapi.json. Told to stop, it answers what it has accepted and exits with 0.
+
+    Reads  RUN/fold_K/best_model.safetensors, or the bundle
+
+    Example: steelseg serve outputs/first
+             steelseg serve bundle --host 0.0.0.0 --port 8080 data.pixel_mm=0.4
+             curl --data-binary @strip.jpg http://127.0.0.1:8000/v1/predict
+    """
+    from importlib.util import find_spec
+
+    from steelseg.errors import ConfigError
+
+    if find_spec("h11") is None:
+        raise ConfigError(
+            "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
+        )
+    if args.models is not None and not args.models.is_dir():
+        raise ConfigError(f"--models {args.models} is not a folder.")
+    from steelseg.serving.messages import Limits
+    from steelseg.serving.server import run_server
+
+    chosen = {"max_pixels": args.max_pixels, "max_bytes": args.max_bytes}
+    run_server(
+        args.source,
+        args.settings,
+        folds=args.fold,
+        host=args.host,
+        port=args.port,
+        queue=args.queue,
+        limits=Limits(**{name: value for name, value in chosen.items() if value is not None}),
+        admin_token=_read_token(args.admin_token_file),
+        models=args.models,
+    )
+    return None
+
+
+def _read_token(file: "Path | None") -> str | None:
+    """The secret of a file; None without one."""
+    from steelseg.errors import ConfigError
+
+    if file is None:
+        return None
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        token = ""
+    if len(token) < 16 or not token.isprintable():
+        raise ConfigError(f"{file} holds no secret of 16 printable ASCII characters or more.")
+    return token

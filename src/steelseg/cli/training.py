@@ -1,0 +1,212 @@
+"""Commands that train: run, train, oof, pseudo, search."""
+
+import argparse
+
+from steelseg.cli.arguments import (
+    CONFIG_HELP,
+    OUT_HELP,
+    Commands,
+    add_command,
+    add_fold,
+    load,
+    out,
+    path,
+)
+
+
+def add_run(commands: Commands) -> None:
+    """Add `steelseg run`."""
+    parser = add_command(commands, _run_run, "the whole job, from train.csv to submission.csv")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_fold(parser)
+    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was begun")
+    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+
+
+def _run_run(args: argparse.Namespace) -> int | None:
+    """Do the whole job: check, precrop, train, oof, tune, evaluate, predict, report.
+
+    Reads  data.root
+    Writes DIR: checkpoints, OOF predictions, postprocess.json, metrics.json, submission.csv,
+           report.html
+
+    Example: steelseg run configs/smoke.yaml data.root=input --out outputs/first
+    """
+    from steelseg.api import run
+
+    run_dir = run(
+        load(args),
+        out(args),
+        folds=args.fold,
+        resume=args.resume,
+        overlays=args.overlays,
+    )
+    print(f"\ndone: {run_dir}")
+    return None
+
+
+def add_train(commands: Commands) -> None:
+    """Add `steelseg train`."""
+    parser = add_command(commands, _run_train, "train folds, or go on with them")
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_fold(parser)
+    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
+    parser.add_argument("--resume", action="store_true", help="go on with folds that were begun")
+    parser.add_argument(
+        "--checkpoint", type=path, metavar="FILE", help="go on with one fold from this checkpoint"
+    )
+
+
+def _run_train(args: argparse.Namespace) -> int | None:
+    """Train folds, or go on with them.
+
+    Reads  data.root, and data.precropped_dir in mode precropped
+    Writes DIR/folds.csv, DIR/fold_K/best_model.safetensors, last/, history.csv
+
+    Example: steelseg train configs/full.yaml --fold 0 --out outputs/first
+             steelseg train outputs/first --fold 0 --resume
+    """
+    from steelseg.api import train
+    from steelseg.errors import ConfigError
+
+    if args.checkpoint and len(args.fold or ()) != 1:
+        raise ConfigError("--checkpoint goes on with one fold: name it with --fold K.")
+    run_dir = train(
+        load(args), out(args), folds=args.fold, resume=args.resume, checkpoint=args.checkpoint
+    )
+    print(f"done: {run_dir}")
+    return None
+
+
+def add_oof(commands: Commands) -> None:
+    """Add `steelseg oof`."""
+    parser = add_command(commands, _run_oof, "predict the held-out strips")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_fold(parser)
+    parser.add_argument("--npy", action="store_true", help="also write oof_predictions.npy")
+
+
+def _run_oof(args: argparse.Namespace) -> int | None:
+    """Predict every held-out strip with the best model of its fold.
+
+    Reads  RUN/fold_K/best_model.safetensors, data.root
+    Writes RUN/fold_K/oof_predictions.zarr
+
+    Example: steelseg oof outputs/first
+    """
+    from steelseg.api import oof
+
+    oof(args.run_dir, args.settings, folds=args.fold, npy=args.npy)
+    return None
+
+
+def add_search(commands: Commands) -> None:
+    """Add `steelseg search`."""
+    parser = add_command(commands, _run_search, "try settings, and find the best")
+    # Interrupted, it goes on by itself.
+    parser.set_defaults(reword=_with_the_same_command)
+    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    parser.add_argument(
+        "--out",
+        type=path,
+        default="outputs/search",
+        metavar="DIR",
+        help="the folder of the search; default %(default)s",
+    )
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="trials in all; default search.trials"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="stop after the epoch in which so many have passed; the same command goes on",
+    )
+    parser.add_argument(
+        "--fold",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="K",
+        help="folds that each trial trains; default 0",
+    )
+
+
+def _with_the_same_command(text: str) -> str:
+    """Say how a search goes on."""
+    return text.replace("with --resume", "with the same command")
+
+
+def _run_search(args: argparse.Namespace) -> int | None:
+    """Try settings from a space, each in a training of its own, and find the best.
+
+    Section search of the settings names what is tried. Trials that fall behind, or whose network
+    is slower than search.min_images_per_second, are given up. Killed at any time, the same command
+    goes on.
+
+    Reads  data.root, and data.precropped_dir in mode precropped
+    Writes DIR/study.db, trial_NNNN/ (a run folder each), best.yaml, report.html
+
+    Example: steelseg search configs/mine.yaml --trials 40
+             steelseg run outputs/search/best.yaml --out outputs/best
+    """
+    from steelseg.api import search
+    from steelseg.errors import ConfigError
+    from steelseg.search.results import table
+
+    if args.trials is not None:
+        args.settings.append(f"search.trials={args.trials}")
+    if args.minutes is not None and not args.minutes > 0:
+        raise ConfigError(f"--minutes {args.minutes:g}: give a number above 0.")
+    found = search(load(args), args.out, folds=args.fold, minutes=args.minutes)
+    print(table(found))
+    if found.best is not None:
+        print(f"wrote {args.out / 'best.yaml'}, the settings of trial {found.best.number}")
+    print(f"wrote {args.out / 'report.html'}")
+    if found.best is None and found.ended >= found.wanted:
+        reason = next((t.reason for t in reversed(found.trials) if t.reason), "")
+        raise ConfigError(f"No trial has a score, so there is no best.yaml. The last: {reason}.")
+    return None
+
+
+def add_pseudo(commands: Commands) -> None:
+    """Add `steelseg pseudo`."""
+    parser = add_command(commands, _run_pseudo, "label strips that nobody has labelled")
+    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--images", type=path, metavar="DIR", required=True, help="folder of unlabelled strips"
+    )
+    parser.add_argument("--out", type=path, metavar="OUT", help="default RUN/pseudo")
+    parser.add_argument(
+        "--teachers",
+        type=path,
+        nargs="+",
+        metavar="RUN",
+        default=[],
+        help="more runs with the same folds, which must agree",
+    )
+
+
+def _run_pseudo(args: argparse.Namespace) -> int | None:
+    """Label strips by the networks of a run, to train on with train.pseudo_labels=OUT.
+
+    Every fold gets labels of its own, by networks that never saw its held-out strips. A strip is
+    kept only if its flips, and all runs, agree on every class (pseudo.agreement) and are sure of it
+    (pseudo.confidence, or pseudo.precision on held-out strips). Copies of labelled strips are left
+    out. Given again after a kill, it goes on where it was.
+
+    Reads  RUN/fold_K/best_model.safetensors, RUN/folds.csv, RUN/postprocess.json, DIR, data.root;
+           RUN/fold_K/oof_predictions.zarr with pseudo.precision
+    Writes OUT: index.json, folds.csv, fold_K/train.csv, fold_K/strips.csv
+
+    Example: steelseg pseudo outputs/first --images input/test_images
+             steelseg train configs/full.yaml train.pseudo_labels=outputs/first/pseudo
+    """
+    from steelseg.api import pseudo
+
+    written = pseudo(
+        args.run_dir, args.settings, images=args.images, out=args.out, teachers=args.teachers
+    )
+    print(f"wrote {written}")
+    return None

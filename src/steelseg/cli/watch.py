@@ -1,0 +1,104 @@
+"""Commands beside a production line: watch."""
+
+import argparse
+
+from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+
+
+def add_watch(commands: Commands) -> None:
+    """Add `steelseg watch`."""
+    parser = add_command(commands, _run_watch, "predict strips as a camera writes them")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="where the camera's files come")
+    parser.add_argument(
+        "--model", type=path, required=True, metavar="RUN", help="a run folder or a bundle"
+    )
+    parser.add_argument(
+        "--out", type=path, required=True, metavar="DIR", help="where results go; outside FOLDER"
+    )
+    add_fold(parser)
+    parser.add_argument(
+        "--settle",
+        type=_seconds,
+        default=0.5,
+        metavar="S",
+        help="seconds that a file must stand still before it is read; default 0.5",
+    )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds after which a file that cannot be read is refused; default 30",
+    )
+    parser.add_argument(
+        "--pieces",
+        metavar="REGEX",
+        help=r"files are pieces of strips, named so: (?P<strip>.+)_(?P<piece>\d+)",
+    )
+    parser.add_argument(
+        "--piece-count",
+        type=whole(1, 9999),
+        metavar="N",
+        help="pieces of every strip; default by time",
+    )
+    parser.add_argument("--overlays", action="store_true", help="draw strips with outlines")
+    parser.add_argument("--masks", action="store_true", help="write a PNG for each class found")
+    parser.add_argument("--webhook", metavar="URL", help="post each line to this URL")
+    parser.add_argument("--mqtt", metavar="URL", help="publish each line to mqtt://HOST/TOPIC")
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds, 0 at least."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
+
+
+def _run_watch(args: argparse.Namespace) -> int | None:
+    """Predict strips as a camera writes them into FOLDER, until it is stopped.
+
+    Ctrl-C and SIGTERM end it after the strip at hand; the same command goes on where it was, after
+    a kill too: no strip is lost, none has two lines.
+
+    Reads  FOLDER, RUN, DIR/results.jsonl
+    Writes DIR/results.jsonl, a line a strip; on request overlays/, masks/; posts and publishes
+
+    Example: steelseg watch camera --model outputs/first --out found --overlays
+             steelseg watch camera --model bundle --out found --webhook https://mes.example/strips
+    """
+    import sys
+
+    from steelseg.errors import Stopped
+    from steelseg.inference.predictor import Predictor
+    from steelseg.signals import noting_signals
+    from steelseg.watch.watch import WatchPlan, watch_folder
+
+    plan = WatchPlan(
+        settle=args.settle,
+        patience=args.patience,
+        pieces=args.pieces,
+        piece_count=args.piece_count,
+        overlays=args.overlays,
+        masks=args.masks,
+        webhook=args.webhook,
+        mqtt=args.mqtt,
+    )
+    try:
+        with noting_signals() as note:
+            predictor = Predictor(args.model, args.settings, folds=args.fold)
+            print(f"watching {args.folder}, writing {args.out / 'results.jsonl'}", flush=True)
+            watch_folder(
+                predictor,
+                args.folder,
+                args.out,
+                plan,
+                is_stopped=lambda: note.signum is not None,
+            )
+    except Stopped as stopped:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 128 + stopped.signum
+    return None

@@ -1,0 +1,1 @@
+"""Augmentation steps for training samples."""

@@ -1,0 +1,1 @@
+"""Checks of a data set: faults, duplicates, copies and file hashes."""

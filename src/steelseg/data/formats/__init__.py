@@ -1,0 +1,1 @@
+"""File formats: RLE masks, their CSV forms, JPEG and PNG images."""

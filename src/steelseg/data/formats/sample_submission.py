@@ -1,0 +1,56 @@
+"""`sample_submission.csv`: the form of the submission and the images to predict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from steelseg.data.formats.mask_csv import name_cells, read_table
+from steelseg.errors import DataError, Fault
+
+
+@dataclass(frozen=True)
+class SampleSubmission:
+    """What `sample_submission.csv` asks for."""
+
+    form: tuple[str, ...]
+    """Column names, in the order of the file."""
+
+    lines: dict[str, int]
+    """Line of the first row of each image to predict, by image_id, in the order of the file."""
+
+
+def inspect_sample(path: Path) -> tuple[SampleSubmission, list[Fault]]:
+    """Read the form and the images of a sample submission.
+
+    Masks are placeholders there, and so are the classes in a column of their own: a row
+    "0000f269f.jpg,1 409600,0" asks for every class of its image.
+
+    Returns:
+        What could be read, and a Fault for everything else.
+    """
+    try:
+        table = read_table(path)
+    except DataError as error:
+        return SampleSubmission((), {}), [Fault(str(path), 0, str(error))]
+    lines: dict[str, int] = {}
+    faults: list[Fault] = []
+    for line, cells in table.rows:
+        try:
+            lines.setdefault(name_cells(table.form, cells).image_id, line)
+        except DataError as error:
+            faults.append(Fault(str(path), line, str(error)))
+    if not table.rows:
+        faults.append(Fault(str(path), 0, "there is no row. A sample names the images to predict."))
+    return SampleSubmission(table.form, lines), faults
+
+
+def read_sample(path: Path) -> SampleSubmission:
+    """Read a sample submission, or refuse it; as `inspect_sample`.
+
+    Raises:
+        DataError: if the file cannot be read, has another header, a row names no image, or
+            there is no row; with a line `file:row: reason` for every fault.
+    """
+    sample, faults = inspect_sample(path)
+    if faults:
+        raise DataError("\n".join(map(str, faults)))
+    return sample

@@ -1,0 +1,283 @@
+"""Training samples, made a batch at a time.
+
+A sample is one crop (or one whole strip) of one image. A batch is images_nchw uint8, masks_nchw
+uint8 0/1 of shape (N, C, H, W) and, where sizes differ, valid_nchw bool of shape (N, 1, H, W), True
+on pixels of an image; edges are repeated behind them. Pixels are written once, to their place in
+the batch. Normalisation belongs to the network. Samples are asked for by (pass, index), and all
+randomness follows from those two.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from steelseg.data.augment.steps import Augmentation, needs_processes
+from steelseg.data.crops import Box, around_defect, crop_boxes
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.images import read_image
+from steelseg.data.samples.batch_buffers import BatchMemory
+from steelseg.data.samples.batch_mix import Extra, lay_out
+
+Key = tuple[int, int]
+"""Number of the pass over all samples, and index of one."""
+
+Batch = tuple[Tensor, Tensor, Tensor | None]
+"""images_nchw, masks_nchw and valid_nchw; None where all of the batch is image."""
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""image_chw and mask_chw."""
+
+
+class Windows(Protocol):
+    """Where windows come from: a `Store` or a `FolderReader`."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of every window, 1 or 3."""
+
+    def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
+        """Read one window, shape (h, w, channels)."""
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """Reads windows out of image files, decoding the whole file each time."""
+
+    folder: Path
+    channels: int
+
+    def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
+        """Read one window, shape (h, w, channels)."""
+        image_hwc = read_image(self.folder / image_id, channels=self.channels)
+        return image_hwc[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def list_samples(
+    labels: Labels, image_ids: Sequence[str], *, crop: tuple[int, int, int] | None
+) -> list[tuple[str, Box]]:
+    """List the windows that an epoch visits.
+
+    Args:
+        labels: Holds the sizes.
+        image_ids: The images to take.
+        crop: Height, width and stride of the crops; None takes whole images.
+    """
+    samples = []
+    for image_id in image_ids:
+        height, width = labels.sizes[image_id]
+        high, wide, stride = crop or (height, width, 1)
+        boxes = crop_boxes(height, width, crop_height=high, crop_width=wide, crop_stride=stride)
+        samples += [(image_id, box) for box in boxes]
+    return samples
+
+
+class SampleDataset(Dataset[Batch]):
+    """Windows of strips with their masks, augmented."""
+
+    def __init__(
+        self,
+        labels: Labels,
+        samples: Sequence[tuple[str, Box]],
+        windows: Windows,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        centre_defects: float = 0.0,
+    ) -> None:
+        """Hold what is needed to make any sample; nothing is read yet.
+
+        Args:
+            labels: The masks.
+            samples: Windows, as `list_samples` gives them.
+            windows: Where their pixels come from.
+            augmentation: Changes what was drawn.
+            seed: Of every draw, beside the key of the sample.
+            centre_defects: Share of the windows with a defect that are moved around it.
+        """
+        self._labels = labels
+        self._samples = samples
+        self._windows = windows
+        self._augmentation = augmentation
+        self._seed = seed
+        self._centre_defects = centre_defects
+        self._memory = BatchMemory()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def needs_processes(self) -> bool:
+        """Whether threads would disturb each other: a user's augmentation has global state."""
+        return needs_processes(self._augmentation)
+
+    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+        """Make the samples of these keys."""
+        return self.make(keys)
+
+    def make(self, keys: Sequence[Key], *, pin_memory: bool = False) -> Batch:
+        """Make the samples of these keys, in memory that a GPU can read from if it is pinned."""
+        sizes = [self._samples[index][1][2:] for _, index in keys]
+        if self.needs_processes:
+            made = [self._draw(key, self._new(size)) for key, size in zip(keys, sizes, strict=True)]
+            batch, places = self._new_batch([mask.shape[1:] for _, mask in made], pin_memory)
+            for place, sample in zip(places, made, strict=True):
+                for target_chw, source_chw in zip(place, sample, strict=True):
+                    np.copyto(target_chw, source_chw)
+        else:
+            batch, places = self._new_batch(sizes, pin_memory)
+            for key, place in zip(keys, places, strict=True):
+                self._draw(key, place)
+        if batch[2] is not None:
+            _repeat_edges(batch, places)
+        return batch
+
+    def _new(self, size: tuple[int, int]) -> Sample:
+        """Arrays for one sample."""
+        image_chw = np.empty((self._windows.channels, *size), np.uint8)
+        return image_chw, np.empty((self._labels.num_classes, *size), np.uint8)
+
+    def _new_batch(
+        self, sizes: Sequence[tuple[int, ...]], pin_memory: bool
+    ) -> tuple[Batch, list[Sample]]:
+        """A batch for samples of these sizes, and the place of each sample in it."""
+        height, width = map(max, zip(*sizes, strict=True))
+        planes = [self._windows.channels, self._labels.num_classes]
+        if len(set(sizes)) > 1:
+            planes.append(1)
+        images, masks, *valid = self._memory.new(
+            *[(len(sizes), count, height, width) for count in planes], pin_memory=pin_memory
+        )
+        places = [
+            (image_chw[:, :high, :wide], mask_chw[:, :high, :wide])
+            for image_chw, mask_chw, (high, wide) in zip(
+                images.numpy(), masks.numpy(), sizes, strict=True
+            )
+        ]
+        return (images, masks, valid[0].view(torch.bool) if valid else None), places
+
+    def _draw(self, key: Key, place: Sample) -> Sample:
+        """Draw a sample over `place`; give it augmented, in place if the augmentation does so."""
+        image_chw, mask_chw = place
+        image_id, box = self._samples[key[1]]
+        if self._centre_defects:
+            box = self._moved(key, image_id, box)
+        _write(image_chw, self._windows.read(image_id, box))
+        self._labels.draw_into(mask_chw, image_id, box)
+        return self._augmentation(image_chw, mask_chw, np.random.default_rng([self._seed, *key]))
+
+    def _moved(self, key: Key, image_id: str, box: Box) -> Box:
+        """A window that shows a defect, moved around one of its pixels now and then."""
+        # A generator of its own, so that the augmentation draws what it always draws.
+        rng = np.random.default_rng([self._seed, *key, 1])
+        if rng.random() >= self._centre_defects:
+            return box
+        return around_defect(
+            box, self._labels.draw(image_id, box), self._labels.sizes[image_id], rng
+        )
+
+
+def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:
+    """Copy pixels, row-major or column-major; OpenCV does either ten times as fast as numpy."""
+    by_column = image_hwc.strides[0] < image_hwc.strides[1]
+    image_whc = image_hwc.transpose(1, 0, 2)
+    if len(image_chw) > 1:
+        cv2.split(cv2.transpose(image_whc) if by_column else image_hwc, list(image_chw))
+    elif by_column:
+        cv2.transpose(image_whc[..., 0], image_chw[0])
+    else:
+        np.copyto(image_chw[0], image_hwc[..., 0])
+
+
+def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
+    """Fill what lies behind each sample with its last row and column, and mark what is image."""
+    images, masks, valid = (np.asarray(tensor) for tensor in batch)
+    valid.fill(False)
+    for number, (_, place) in enumerate(places):
+        high, wide = place.shape[1:]
+        valid[number, 0, :high, :wide] = True
+        for array_chw in (images[number], masks[number]):
+            array_chw[:, :high, wide:] = array_chw[:, :high, wide - 1 : wide]
+            array_chw[:, high:] = array_chw[:, high - 1 : high]
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """Batches of one epoch after the other; the order follows from seed and epoch alone."""
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        *,
+        seed: int,
+        chances: NDArray[np.float64] | None = None,
+        extra: Extra | None = None,
+        passes: int = 1,
+    ) -> None:
+        """Start at epoch 1 and its first batch; set `epoch` and `begin` for others.
+
+        Args:
+            num_samples: Samples a pass.
+            batch_size: Samples a batch.
+            seed: Of the order.
+            chances: Chance of each sample to be drawn, some more than once; None takes each once.
+            extra: Samples that come on top, with indices from `num_samples` on.
+            passes: Times that an epoch goes over the samples, each in another order.
+        """
+        self._num_samples = num_samples
+        self._chances = chances
+        self._extra = extra
+        self._batches = lay_out(num_samples, extra, batch_size=batch_size)
+        self._passes = passes
+        self._seed = seed
+        self.epoch = 1
+        self.begin = 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        skipped, begin = divmod(self.begin, len(self._batches))
+        for number in range(skipped, self._passes):
+            # Numbered through, so that epochs of two passes see what twice as many of one do.
+            yield from self._one_pass((self.epoch - 1) * self._passes + number + 1, begin)
+            begin = 0
+
+    def _one_pass(self, number: int, begin: int) -> Iterator[list[Key]]:
+        """Batches of one pass over the samples, from batch `begin` on."""
+        order = _draw(np.random.default_rng([self._seed, number]), self._num_samples, self._chances)
+        others = order[:0]
+        if self._extra is not None:
+            # A generator of its own, so that the first kind comes as it does without the others.
+            rng = np.random.default_rng([self._seed, number, 1])
+            others = _draw(rng, self._extra.num_samples, self._extra.chances) + self._num_samples
+        ends = np.cumsum(self._batches, axis=0)
+        for batch in range(begin, len(self._batches)):
+            parts = zip((order, others), ends[batch], self._batches[batch], strict=True)
+            indices = np.concatenate([kind[end - count : end] for kind, end, count in parts])
+            yield [(number, int(index)) for index in indices]
+
+    def __len__(self) -> int:
+        return self._passes * len(self._batches)
+
+
+def _draw(
+    rng: np.random.Generator, count: int, chances: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """All samples in any order, or as many by their chances.
+
+    Systematic resampling (Kitagawa, 1996): a sample of chance p comes count x p times, rounded up
+    or down at random. Drawn independently, a third of samples of equal chances would be missing.
+    """
+    order = rng.permutation(count)
+    if chances is None:
+        return order
+    sums = np.cumsum(chances[order])
+    marks = (rng.random() + np.arange(count)) * (sums[-1] / count)
+    # Rounding may carry the last mark beyond the last sample of any chance.
+    places = np.minimum(np.searchsorted(sums, marks, side="right"), np.argmax(sums))
+    return rng.permutation(order[places])

@@ -1,0 +1,238 @@
+"""The precropped store: every strip decoded once.
+
+    precropped_data/
+      strips.bin    the pixels of all strips, one after the other, column by column
+      index.json    where each strip begins, and the fingerprint of what the store was made from
+
+A column-major strip keeps the columns of a crop side by side, so a crop is one read and
+overlapping crops share their pixels: the store holds each pixel once, 1.9 times less than
+the crops themselves, and serves any crop size and stride. Masks are not stored: they are
+drawn from the runs of train.csv, whose hash is part of the fingerprint.
+"""
+
+import json
+import os
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.checks.file_hashes import hash_file
+from steelseg.data.crops import Box
+from steelseg.data.formats.images import read_image
+from steelseg.errors import DataError
+from steelseg.files.atomic import replacing, write_text
+from steelseg.progress import Progress
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One strip of the store."""
+
+    image_id: str
+    height: int
+    width: int
+    offset: int
+    """First byte in strips.bin."""
+    file_size: int
+    """Bytes of the image file."""
+    modified_ns: int
+    """When the image file was last written; a cheap first look before its hash."""
+    sha256: str
+    """Hash of the image file."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What index.json holds."""
+
+    channels: int
+    """Channels of every strip, 1 or 3."""
+    train_csv: str
+    """Hash of train.csv."""
+    bytes: int
+    """Length of strips.bin."""
+    strips: tuple[Entry, ...]
+    """The strips, in the order of strips.bin."""
+
+
+class Store:
+    """Windows of stored strips; `open_store` makes one. Threads may share it."""
+
+    def __init__(self, folder: Path, entries: Sequence[Entry], channels: int) -> None:
+        """Open strips.bin; `entries` and `channels` as index.json has them."""
+        self._folder = folder
+        self._entries = {entry.image_id: entry for entry in entries}
+        self.channels = channels
+        # Read, not mapped: what is read stays in the page cache and never counts as ours.
+        self._file = os.open(folder / "strips.bin", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to a worker process as a path, not as an open file."""
+        return Store, (self._folder, tuple(self._entries.values()), self.channels)
+
+    def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
+        """Read one window of a strip.
+
+        Args:
+            image_id: A strip of the store.
+            box: The window, in pixels.
+
+        Returns:
+            Pixels, shape (h, w, channels), uint8, read-only; column-major in memory.
+
+        Raises:
+            DataError: if the file ends before the window does.
+        """
+        entry = self._entries[image_id]
+        column = entry.height * self.channels
+        begin = entry.offset + box.left * column
+        content = os.pread(self._file, box.width * column, begin)
+        if len(content) < box.width * column:
+            raise DataError(
+                f"{self._folder / 'strips.bin'} ends within {image_id}; it was cut after it was "
+                "opened. Make it again: steelseg precrop CONFIG."
+            )
+        window_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
+        return window_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
+
+
+def build_store(
+    folder: Path,
+    *,
+    root: Path,
+    image_ids: Sequence[str],
+    channels: int,
+    progress: Progress = lambda loop, _length, _title: loop,
+) -> None:
+    """Decode every strip once and write the store.
+
+    Args:
+        folder: Where the store goes; an older store there is replaced.
+        root: Folder with train.csv and train_images/.
+        image_ids: The strips to store, all of train_images/.
+        channels: 1 stores grey, 3 stores RGB.
+        progress: Shows how far the decoding is.
+
+    Raises:
+        DataError: if there is no image, or train.csv or an image cannot be read. An older store
+            is whole or gone then, never half new.
+    """
+    if not image_ids:
+        raise DataError(f"{root / 'train_images'} holds no images to store.")
+    train_csv = hash_file(root / "train.csv")
+    folder.mkdir(parents=True, exist_ok=True)
+    # The index is what makes a store: without it, a killed build leaves no store at all.
+    (folder / "index.json").unlink(missing_ok=True)
+    entries: list[Entry] = []
+    offset = 0
+    with replacing(folder / "strips.bin", "wb") as file:
+        for number in progress(range(len(image_ids)), len(image_ids), "precrop"):
+            path = root / "train_images" / image_ids[number]
+            image_hwc = read_image(path, channels=channels)
+            file.write(np.ascontiguousarray(image_hwc.transpose(1, 0, 2)).data)
+            height, width, _ = image_hwc.shape
+            stat = path.stat()
+            entries.append(
+                Entry(
+                    image_id=image_ids[number],
+                    height=height,
+                    width=width,
+                    offset=offset,
+                    file_size=stat.st_size,
+                    modified_ns=stat.st_mtime_ns,
+                    sha256=hash_file(path),
+                )
+            )
+            offset += image_hwc.size
+    index = Index(channels=channels, train_csv=train_csv, bytes=offset, strips=tuple(entries))
+    text = json.dumps({"format": FORMAT, **asdict(index)}, indent=1)
+    write_text(folder / "index.json", text)
+
+
+def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: int) -> Store:
+    """Open a store, or refuse it when it was made from something else.
+
+    An image file whose size and time are unchanged is taken as unchanged; any other is hashed.
+
+    Args:
+        folder: The store.
+        root: Folder with train.csv and train_images/, as they are now.
+        image_ids: All images of train_images/.
+        channels: As in the settings.
+
+    Raises:
+        DataError: in one line, if there is no store, it is damaged, or data or settings differ.
+    """
+    index = _read_index(folder)
+    again = "Make it again: steelseg precrop CONFIG."
+    if index.channels != channels:
+        raise DataError(
+            f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
+        )
+    if index.train_csv != hash_file(root / "train.csv"):
+        raise DataError(f"{folder} was made from another {root / 'train.csv'}. {again}")
+    if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
+        raise DataError(
+            f"{folder} was made from other images: {min(odd)} is only in one of store and "
+            f"{root / 'train_images'} ({len(odd)} such). {again}"
+        )
+    for changed in _changed(index.strips, root / "train_images"):
+        raise DataError(f"{folder} was made before {changed} was changed. {again}")
+    store_bytes = folder / "strips.bin"
+    if not store_bytes.exists() or store_bytes.stat().st_size != index.bytes:
+        raise DataError(f"{store_bytes} is not as long as its index says. {again}")
+    return Store(folder, index.strips, channels)
+
+
+def _read_index(folder: Path) -> Index:
+    """Read index.json, or raise DataError."""
+    path = folder / "index.json"
+    if not path.exists():
+        raise DataError(
+            f"There is no precropped store in {folder}. Make it: steelseg precrop CONFIG."
+        )
+    again = "Make the store again: steelseg precrop CONFIG."
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        index = _parse_index(content) if content["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{path} is damaged. {again}") from None
+    if index is None:
+        raise DataError(f"{path} is of another version. {again}")
+    return index
+
+
+def _parse_index(content: dict[str, Any]) -> Index:
+    """Understand index.json; any error means that the file is damaged."""
+    index = Index(
+        channels=content["channels"],
+        train_csv=content["train_csv"],
+        bytes=content["bytes"],
+        strips=tuple(Entry(**entry) for entry in content["strips"]),
+    )
+    end = 0
+    for entry in index.strips:
+        if entry.offset != end:
+            raise ValueError(f"{entry.image_id} does not begin where the strip before it ends")
+        end += entry.height * entry.width * index.channels
+    if end != index.bytes:
+        raise ValueError(f"the strips end at byte {end}, not {index.bytes}")
+    return index
+
+
+def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
+    """Yield the image files that are not what the store was made from."""
+    for entry in entries:
+        path = folder / entry.image_id
+        stat = path.stat()
+        known = stat.st_size == entry.file_size and stat.st_mtime_ns == entry.modified_ns
+        if not known and hash_file(path) != entry.sha256:
+            yield path

@@ -1,0 +1,1 @@
+"""Synthetic strips with drawn defects."""

@@ -1,0 +1,1 @@
+"""The stage that combines several runs into one."""

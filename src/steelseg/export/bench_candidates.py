@@ -1,0 +1,220 @@
+"""What a run or a bundle can be predicted with on this machine, for `steelseg bench`.
+
+Of a run: torch, and every runtime that is installed, with the exports that are there; those that
+are missing, or of an older checkpoint, are made in a folder of the caller's. Of a bundle: what it
+holds. Half precision is tried where the machine has it. Every strip is looked at, whatever a
+cascade says: what that spares hangs on how many strips are clean.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.export.convert import as_input, convert
+from steelseg.export.exported import Format, Precision, export_folder, read_export
+from steelseg.inference.backends import load_exported, openvino_has_half
+from steelseg.inference.forward import Network
+from steelseg.inference.members import Member
+from steelseg.inference.model_source import Source, open_source
+from steelseg.models.build import restore_model
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.models.device import half_type, pick_device
+from steelseg.run.bundle_manifest import Backend, read_manifest
+from steelseg.run.run_folder import RunFolder
+
+_PACKAGES: dict[Backend, tuple[str, ...]] = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+
+Files = dict[int, tuple[Path, int]]
+"""The file of each fold, and what the sizes that it takes are multiples of."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to predict."""
+
+    backend: Backend
+
+    precision: str
+    """fp32, bf16, fp16 or int8."""
+
+    source: Source
+
+    command: str
+    """What the user types to have it."""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return f"{self.backend} {self.precision}"
+
+
+def of_bundle(
+    folder: Path, overrides: Sequence[str], *, folds: Sequence[int] | None
+) -> list[Contestant]:
+    """The bundle as it is, and in half precision where the machine has it."""
+    manifest = read_manifest(folder)
+    command = f"steelseg predict {shlex.quote(str(folder))} --images DIR --output-dir DIR"
+    plain, half = _both(folder, overrides, folds)
+    found = [Contestant(manifest.backend, manifest.precision, plain, command)]
+    if name := _half(manifest.backend, manifest.precision):
+        found.append(Contestant(manifest.backend, name, half, f"{command} inference.amp=true"))
+    return found
+
+
+def of_run(
+    run: RunFolder,
+    overrides: Sequence[str],
+    *,
+    folds: Sequence[int] | None,
+    backends: Sequence[Backend],
+    strips: Callable[[], list[NDArray[np.uint8]]],
+    work: Path,
+    tell: Callable[[str], None],
+) -> list[Contestant]:
+    """Torch and the runtimes that are installed, each in every precision that the machine has.
+
+    Args:
+        run: A run with trained folds.
+        overrides: Settings to change.
+        folds: Which folds; None takes every trained one.
+        backends: Which to try.
+        strips: Gives images_hwc that int8 is calibrated on.
+        work: An empty folder for exports that are missing.
+        tell: Is told what is left out, and why.
+    """
+    place = shlex.quote(str(run.path))
+    flags = f" --fold {' '.join(map(str, folds))}" if folds else ""
+    plain, half = _both(run.path, overrides, folds)
+    chosen = list(dict.fromkeys(folds or run.trained_folds(run.load_config().data.num_folds)))
+    found = []
+    if "torch" in backends:
+        command = f"steelseg bundle {place}{flags}"
+        found.append(Contestant("torch", "fp32", plain, command))
+        if name := _half("torch", "fp32"):
+            found.append(Contestant("torch", name, half, f"{command} inference.amp=true"))
+    for format in (f for f in ("onnx", "openvino") if f in backends):
+        if absent := [name for name in _PACKAGES[format] if find_spec(name) is None]:
+            tell(f"{format} is left out: {absent[0]} is not installed.")
+            continue
+        try:
+            exports = list(_exports(run, chosen, format, strips=strips, work=work, tell=tell))
+        except ConfigError as error:
+            tell(f"{format} is left out: {error}")
+            continue
+        for precision, files, is_there in exports:
+            ask = f"--format {format}" + (" --int8" if precision == "int8" else "")
+            make = "" if is_there else f"steelseg export {place} {ask}{flags} && "
+            command = f"{make}steelseg bundle {place}{flags} --from {format}-{precision}"
+            swapped = replace(plain, members=_members(plain, chosen, files, amp=False))
+            found.append(Contestant(format, precision, swapped, command))
+            if name := _half(format, precision):
+                swapped = replace(half, members=_members(half, chosen, files, amp=True))
+                found.append(Contestant(format, name, swapped, f"{command} inference.amp=true"))
+    return found
+
+
+def _both(
+    place: Path, overrides: Sequence[str], folds: Sequence[int] | None
+) -> tuple[Source, Source]:
+    """What is named in full precision, and in half."""
+    settings = [*overrides, "inference.cascade=false"]
+    plain = open_source(place, [*settings, "inference.amp=false"], folds=folds)
+    return plain, open_source(place, [*settings, "inference.amp=true"], folds=folds)
+
+
+def _half(backend: Backend, precision: str) -> str | None:
+    """Half precision as a backend has it here; None if it has none, or computes in int8."""
+    if backend == "torch":
+        half = half_type(pick_device())
+        return None if half is None else {"torch.bfloat16": "bf16"}.get(str(half), "fp16")
+    has_half = backend == "openvino" and precision == "fp32" and openvino_has_half()
+    return "bf16" if has_half else None
+
+
+def _exports(
+    run: RunFolder,
+    folds: Sequence[int],
+    format: Format,
+    *,
+    strips: Callable[[], list[NDArray[np.uint8]]],
+    work: Path,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Precision, Files, bool]]:
+    """Yield each precision with its files, and whether they are exports that were there."""
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    there = {precision: _there(run, folds, format, precision) for precision in precisions}
+    made: dict[Precision, Files] = {}
+    if not all(there.values()):
+        can_quantize = find_spec("nncf") is not None
+        if not there["int8"] and not can_quantize:
+            tell(f"{format} int8 is left out: nncf is not installed.")
+        wants_int8 = not there["int8"] and can_quantize
+        made = _make(run, folds, format, strips() if wants_int8 else [], work)
+    for precision in precisions:
+        if files := there[precision] or made.get(precision):
+            yield precision, files, there[precision] is not None
+
+
+def _there(
+    run: RunFolder, folds: Sequence[int], format: Format, precision: Precision
+) -> Files | None:
+    """The export of a run, if it is whole and has every fold."""
+    try:
+        export = read_export(export_folder(run, format, precision))
+    except CheckpointError:
+        return None
+    files = {fold.fold: (export.path(fold), fold.multiple) for fold in export.record.folds}
+    return files if files.keys() >= set(folds) else None
+
+
+def _make(
+    run: RunFolder,
+    folds: Sequence[int],
+    format: Format,
+    strips: Sequence[NDArray[np.uint8]],
+    work: Path,
+) -> dict[Precision, Files]:
+    """Export folds without the checks of `steelseg export`: they are only timed here."""
+    made: dict[Precision, Files] = {}
+    for fold in folds:
+        model = restore_model(load_checkpoint(run.best_model(fold)))
+        folder = work / f"{format}_{fold}"
+        folder.mkdir()
+        paths = convert(
+            model,
+            folder,
+            format=format,
+            channels=run.load_config().data.channels,
+            calibration=[as_input(image_hwc, model) for image_hwc in strips],
+        )
+        for precision, path in paths.items():
+            made.setdefault(precision, {})[fold] = path, model.multiple
+    return made
+
+
+def _members(
+    source: Source, folds: Sequence[int], files: Files, *, amp: bool
+) -> tuple[Member, ...]:
+    """The networks of a source, run from exported files."""
+    chosen = zip(source.members, (files[fold] for fold in folds), strict=True)
+    return tuple(
+        replace(member, name=str(path), load=partial(_load, path, multiple, amp), side_by_side=True)
+        for member, (path, multiple) in chosen
+    )
+
+
+def _load(path: Path, multiple: int, amp: bool, _: torch.device) -> Network:
+    """Load an exported network, which runs on the processor."""
+    return load_exported(path, multiple=multiple, amp=amp)

@@ -1,0 +1,145 @@
+"""A trained network as a file of another runtime: ONNX, or OpenVINO's .xml and .bin.
+
+What is written is the `core` of a `StripNet`: pixels in, logits out (and those of presence where it
+has a head for it), with normalisation inside; `inference.backends` adds the padding. Whether the
+file computes the same is for `parity` to see.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steelseg.errors import ConfigError
+from steelseg.export.exported import SUFFIXES, Format, Precision
+from steelseg.export.fold_upsampling import fold_upsampling
+from steelseg.export.quantize import quantize
+from steelseg.export.serialize import write_onnx, write_openvino
+from steelseg.export.widen_head import widen_head
+from steelseg.inference.backends import need
+from steelseg.models.model import Output, StripNet, pad_to_multiple
+
+Size = tuple[int, int] | None
+"""Height and width of the images that a file takes, in pixels; None takes any."""
+
+# What runtimes of the last two years read.
+_OPSET = 20
+
+
+def convert(
+    model: StripNet,
+    folder: Path,
+    *,
+    format: Format,
+    channels: int,
+    size: Size = None,
+    calibration: Sequence[NDArray[np.uint8]] = (),
+) -> dict[Precision, Path]:
+    """Write a network in full precision and, given strips to calibrate on, in int8 too.
+
+    Args:
+        model: The network, in eval mode, on the CPU.
+        folder: Where the files go; the caller's own, because other files are made on the way.
+        format: onnx or openvino.
+        channels: Image channels.
+        size: Height and width to fix, multiples of `model.multiple`; None leaves both open.
+        calibration: Strips for int8, shape (1, channels, H, W), of sizes that the file takes.
+
+    Returns:
+        The file to load of each precision; beside int8, fp32 is what int8 was made of.
+
+    Raises:
+        ConfigError: if the network cannot be exported so, or an exporter is not installed.
+    """
+    end = SUFFIXES[format][0]
+    full, int8 = folder / f"fp32{end}", folder / f"int8{end}"
+    if format == "openvino":
+        model = widen_head(fold_upsampling(model, signed=not calibration))
+    to_onnx(model, folder / "fp32.onnx", channels=channels, size=size)
+    if format == "openvino":
+        to_openvino(folder / "fp32.onnx", full)
+    if not calibration:
+        return {"fp32": full}
+    quantize(full, int8, calibration, format=format)
+    return {"fp32": full, "int8": int8}
+
+
+def as_input(image_hwc: NDArray[np.uint8], model: StripNet) -> NDArray[np.uint8]:
+    """A strip as an exported network takes it: a batch of one, padded."""
+    image_nchw = torch.from_numpy(np.ascontiguousarray(image_hwc.transpose(2, 0, 1)))[None]
+    return pad_to_multiple(image_nchw, model.multiple).contiguous().numpy()
+
+
+def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) -> None:
+    """Write a network as an ONNX file, for batches of any length.
+
+    Args:
+        model: The network, in eval mode, on the CPU.
+        path: The file to write.
+        channels: Image channels.
+        size: Height and width to fix, multiples of `model.multiple`; None leaves both open.
+
+    Raises:
+        ConfigError: if the network cannot be written as ONNX, or an exporter is not installed.
+    """
+    need("onnx")
+    need("onnxscript")
+    if size is None:
+        _refuse_pooled(model)
+    # Sizes that differ from each other and from 1, so that none is taken for another.
+    height, width = size or (2 * model.multiple, 3 * model.multiple)
+    images = torch.zeros(2, channels, height, width, dtype=torch.uint8)
+    free: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
+    if size is None:
+        # Said as multiples, because halved and doubled again they must be the same sizes.
+        free |= {a: model.multiple * torch.export.Dim(n, min=1) for a, n in ((2, "h"), (3, "w"))}
+    try:
+        program = torch.onnx.export(
+            _Core(model).eval(),
+            (images,),
+            input_names=["images"],
+            output_names=["logits", "presence"] if model.has_presence else ["logits"],
+            dynamic_shapes=(free,),
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ConfigError(f"The network cannot be written as ONNX: {error}") from error
+    assert program is not None
+    write_onnx(path, program.model_proto)
+
+
+def _refuse_pooled(model: StripNet) -> None:
+    """Raise ConfigError if a network pools to a grid, which is cut for one image size."""
+    for module in model.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
+            raise ConfigError(
+                "The network pools its features to a grid of fixed size, as pspnet does, and can "
+                "be exported for one image size alone: add --fixed-size."
+            )
+
+
+class _Core(nn.Module):
+    """The exported part of a `StripNet` as a module of its own."""
+
+    def __init__(self, model: StripNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images_nchw: Tensor) -> Output:
+        return self.model.core(images_nchw)
+
+
+def to_openvino(onnx: Path, path: Path) -> None:
+    """Write an ONNX file as OpenVINO's .xml and .bin, in full precision.
+
+    Args:
+        onnx: A file that `to_onnx` wrote.
+        path: The .xml to write; its weights go into the .bin beside it.
+    """
+    model = need("openvino").convert_model(str(onnx))
+    write_openvino(path, model)

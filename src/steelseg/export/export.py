@@ -1,0 +1,313 @@
+"""The export stage: the trained folds as files of another runtime, checked before they are kept.
+
+Reads  RUN/config.yaml, RUN/folds.csv, RUN/fold_K/best_model.safetensors, RUN/postprocess.json,
+       data.root
+Writes RUN/export/FORMAT-PRECISION/
+
+Each network is run beside its original on strips that its fold held out, masks made as the run
+makes them. If a check fails, the folder stays as it was. int8 is calibrated on strips that the
+fold was trained on, never on held-out ones.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.config.config import Config
+from steelseg.data.checks.check import load_labels
+from steelseg.data.folds import read_folds
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.images import read_image
+from steelseg.errors import CheckpointError, ConfigError, ExportError
+from steelseg.export.acceptance import describe, failures
+from steelseg.export.convert import Size, as_input, convert
+from steelseg.export.exported import (
+    EXPORT_JSON,
+    SUFFIXES,
+    Check,
+    Export,
+    ExportedFold,
+    ExportRecord,
+    Figures,
+    Format,
+    Precision,
+    export_folder,
+    read_export,
+    read_record,
+    record_text,
+    refuse_changed,
+    sha256_of,
+)
+from steelseg.export.parity import Compared, compare
+from steelseg.export.quantize import choose_strips
+from steelseg.files.atomic import replacing_folder, write_text
+from steelseg.inference.backends import load_exported
+from steelseg.inference.forward import Network, batches, forward_plan
+from steelseg.inference.members import checkpoint_member, refuse_unfit
+from steelseg.models.build import restore_model
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.progress import progress as show
+from steelseg.run.kinds import refuse_combined
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings, read_tuned
+from steelseg.scoring.gate import Gate
+from steelseg.scoring.postprocess import MaskSettings
+from steelseg.scoring.presence import one_pixel, shown, without_sizes
+
+_PACKAGES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "torch")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What is asked for."""
+
+    format: Format
+
+    int8: bool = False
+    """int8 instead of fp32."""
+
+    fixed_size: bool = False
+    """Take images of data.img_height x data.img_width alone; False takes any size."""
+
+    calibration: int = 128
+    """Training strips that int8 is calibrated on."""
+
+    strips: int = 100
+    """Held-out strips that original and export are compared on."""
+
+    allow: tuple[Check, ...] = ()
+    """Checks that may fail."""
+
+    @property
+    def precision(self) -> Precision:
+        """fp32 or int8."""
+        return "int8" if self.int8 else "fp32"
+
+
+def export_run(
+    config: Config, run: RunFolder, plan: ExportPlan, *, folds: Sequence[int] | None = None
+) -> Export:
+    """Export folds of a run; those that were exported before and are not named are kept.
+
+    Args:
+        config: The settings.
+        run: A run with trained folds.
+        plan: What is asked for.
+        folds: Which folds; None takes every trained one.
+
+    Returns:
+        The export, read back.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be used, or tuning is older than it.
+        ConfigError: if the network cannot be exported so, or a package is not installed.
+        DataError: if the data set has changed.
+        ExportError: if a check fails that is not allowed to.
+    """
+    refuse_combined(
+        run,
+        "Export its members, each by itself, and bundle the run from those: steelseg bundle "
+        f"{run.path} --from {plan.format}-{plan.precision}; or bundle the checkpoints: steelseg "
+        f"bundle {run.path}.",
+    )
+    chosen = sorted(folds or run.trained_folds(config.data.num_folds))
+    if not chosen:
+        raise CheckpointError(
+            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
+        )
+    labels = load_labels(config.data)
+    fold_of = read_folds(
+        run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds
+    )
+    target = export_folder(run, plan.format, plan.precision)
+    target.parent.mkdir(exist_ok=True)
+    with replacing_folder(target) as folder:
+        made = []
+        for fold in chosen:
+            strips = _Strips(
+                config, labels, held_out=tuple(i for i in labels.sizes if fold_of[i] == fold)
+            )
+            made.append(_export_fold(config, run, plan, fold, strips, folder))
+        record = ExportRecord(
+            format=plan.format,
+            precision=plan.precision,
+            class_names=config.data.names,
+            channels=config.data.channels,
+            folds=tuple(sorted([*made, *_keep(target, folder, chosen)], key=lambda f: f.fold)),
+        )
+        write_text(folder / EXPORT_JSON, record_text(record))
+    run.say(f"wrote {target}")
+    return read_export(target)
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """The strips of one fold."""
+
+    config: Config
+    labels: Labels
+    held_out: tuple[str, ...]
+
+    def read(self, image_id: str) -> NDArray[np.uint8]:
+        """Pixels of a strip, image_hwc."""
+        data = self.config.data
+        return read_image(data.root / "train_images" / image_id, channels=data.channels)
+
+    def truth(self, image_id: str) -> NDArray[np.bool_]:
+        """What masks are held against, mask_chw; of a classifier, as one pixel."""
+        mask_chw = self.labels.draw(image_id)
+        return shown(mask_chw) if self.config.model.is_classifier else mask_chw
+
+    def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
+        """Draw strips that show every class and none, held out by the fold or trained on."""
+        present = {
+            image_id: self.labels.present(image_id)
+            for image_id in self.labels.sizes
+            if (image_id in self.held_out) is held_out
+        }
+        return choose_strips(present, count, seed=self.config.train.seed + fold)
+
+
+def _export_fold(
+    config: Config, run: RunFolder, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
+) -> ExportedFold:
+    """Export and check one fold; its files go into `folder`."""
+    path = run.best_model(fold)
+    refuse_unfit(checkpoint_member(path), config)
+    checkpoint = load_checkpoint(path)
+    model = restore_model(checkpoint)
+    size = _fixed_size(config, model.multiple) if plan.fixed_size else None
+    calibration = strips.draw(plan.calibration, fold, held_out=False) if plan.int8 else []
+    compared_on = strips.draw(plan.strips, fold, held_out=True)
+    settings = _mask_settings(config, run, fold, checkpoint.sha256)
+    with TemporaryDirectory(dir=folder) as work:
+        paths = convert(
+            model,
+            Path(work),
+            format=plan.format,
+            channels=config.data.channels,
+            size=size,
+            calibration=[
+                as_input(strips.read(image_id), model)
+                for image_id in show(calibration, len(calibration), f"fold {fold}: read")
+            ],
+        )
+        networks: dict[str, Network] = {"original": model}
+        for precision, exported in paths.items():
+            networks[precision] = load_exported(exported, multiple=model.multiple, amp=False)
+        figures = compare(
+            networks,
+            batches(
+                show(compared_on, len(compared_on), f"fold {fold}: compare"),
+                strips.read,
+                batch_size=config.train.batch_size_val,
+            ),
+            truth=strips.truth,
+            gate=_gate(config, settings),
+            to_mask=mask_maker(settings),
+            plan=forward_plan(config),
+        )
+        run.say(f"fold {fold}, {len(compared_on)} held-out strips:\n{describe(figures)}")
+        waived = _judge(run, plan, fold, figures)
+        files = {}
+        for end in SUFFIXES[plan.format]:
+            name = f"fold_{fold}{end}"
+            paths[plan.precision].with_suffix(end).rename(folder / name)
+            files[name] = sha256_of(folder / name)
+    height, width = size or (None, None)
+    return ExportedFold(
+        fold=fold,
+        checkpoint_sha256=checkpoint.sha256,
+        files=files,
+        multiple=model.multiple,
+        height=height,
+        width=width,
+        calibration=tuple(calibration),
+        strips=len(compared_on),
+        figures={name: Figures(**asdict(compared)) for name, compared in figures.items()},
+        waived=waived,
+        packages={name: version(name) for name in _PACKAGES},
+    )
+
+
+def _judge(
+    run: RunFolder, plan: ExportPlan, fold: int, figures: dict[str, Compared]
+) -> tuple[Check, ...]:
+    """Name the checks that failed and were allowed to, or raise ExportError for the others."""
+    failed = failures(figures, precision=plan.precision)
+    refused = [check for check in failed if check not in plan.allow]
+    if refused:
+        raise ExportError(
+            f"fold {fold}, {plan.format} {plan.precision}: "
+            + "; ".join(failed[check] for check in refused)
+            + f". Nothing was kept; --allow {' '.join(refused)} waives "
+            + ("it." if len(refused) == 1 else "them.")
+        )
+    for check, reason in failed.items():
+        run.warn(f"fold {fold}: {reason}; allowed by --allow {check}")
+    return tuple(failed)
+
+
+def _fixed_size(config: Config, multiple: int) -> Size:
+    """Height and width that a file of one size takes.
+
+    Raises:
+        ConfigError: if the images, or what is sent through the network, have many sizes.
+    """
+    height, width = config.data.img_height, config.data.img_width
+    if height is None or width is None:
+        raise ConfigError(
+            "--fixed-size needs data.img_height and data.img_width, and one of them is null. "
+            "Leave --fixed-size out: the files then take any size."
+        )
+    if config.inference.crops:
+        raise ConfigError(
+            "--fixed-size is the size of whole strips, but inference.crops=true sends crops. "
+            "Leave --fixed-size out: the files then take any size."
+        )
+    return height + -height % multiple, width + -width % multiple
+
+
+def _mask_settings(config: Config, run: RunFolder, fold: int, digest: str) -> MaskSettings:
+    """The post-processing of the run, as prediction settles it."""
+    tuned = read_tuned(run.postprocess_json)
+    if tuned and tuned.models.get(fold, digest) != digest:
+        raise CheckpointError(
+            f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
+            f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
+        )
+    settings = mask_settings(config, tuned.settings if tuned else None)
+    return without_sizes(settings) if config.model.is_classifier else settings
+
+
+def _gate(config: Config, settings: MaskSettings) -> Gate:
+    """The gate of the run; of a classifier presence as one pixel, which is all it says."""
+    if config.model.is_classifier:
+        return lambda _, presence_c: one_pixel(presence_c)
+    return gate_of(config, settings)
+
+
+def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFold]:
+    """Take over the other folds of the export that is there, if they are still the run's."""
+    kept = []
+    try:
+        export = Export(folder=target, record=read_record(target))
+    except CheckpointError:
+        return []
+    for fold in export.record.folds:
+        if fold.fold in chosen:
+            continue
+        try:
+            refuse_changed(export, fold)
+        except CheckpointError:
+            continue
+        for name in fold.files:
+            shutil.copyfile(target / name, folder / name)
+        kept.append(fold)
+    return kept

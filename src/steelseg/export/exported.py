@@ -1,0 +1,191 @@
+"""An export of a run: its networks in the format of another runtime, and how they were checked.
+
+    RUN/export/openvino-int8/
+      export.json              what follows, and the SHA-256 of every file
+      fold_0.xml  fold_0.bin   the network of fold 0
+
+`read_export` gives it only if every file is as it was written and every network is still that of
+its fold: a fold that was trained on since needs a new export.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steelseg.errors import CheckpointError
+from steelseg.models.checkpoint import read_header
+from steelseg.run.run_folder import RunFolder
+
+EXPORT_JSON = "export.json"
+
+Format = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "int8"]
+Check = Literal["difference", "dice", "speed"]
+
+SUFFIXES: dict[Format, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
+"""Endings of the files of each format; the first is the one to load."""
+
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_FileName = Annotated[str, Field(pattern=r"^fold_[0-9]+\.(onnx|xml|bin)$")]
+
+
+class _Record(BaseModel):
+    """Read-only once built, unknown names refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figures(_Record):
+    """How one network did on the held-out strips; see `parity.Compared`."""
+
+    difference: float
+    pairs_that_differ: int
+    pairs: int
+    dice: float
+    dice_per_class: tuple[float, ...]
+    strips_per_second: float
+
+
+class ExportedFold(_Record):
+    """The network of one fold."""
+
+    fold: int = Field(ge=0)
+
+    checkpoint_sha256: _Digest
+    """Of the checkpoint that it was made from."""
+
+    files: dict[_FileName, _Digest]
+    """SHA-256 of each of its files."""
+
+    multiple: int = Field(ge=1)
+    """What the sizes that it takes are multiples of."""
+
+    height: int | None
+    """Of the images that it takes, in pixels; null takes any."""
+
+    width: int | None
+    """Of the images that it takes, in pixels; null takes any."""
+
+    calibration: tuple[str, ...]
+    """image_ids that int8 was calibrated on."""
+
+    strips: int
+    """Held-out strips that it was compared on."""
+
+    figures: dict[str, Figures]
+    """Of the original, of fp32 in this format, and of int8."""
+
+    waived: tuple[Check, ...]
+    """Checks that it failed, and that were allowed to fail."""
+
+    packages: dict[str, str]
+    """Versions of what made it."""
+
+
+class ExportRecord(_Record):
+    """All of export.json."""
+
+    format: Format
+    precision: Precision
+    class_names: tuple[str, ...]
+    channels: int
+    folds: tuple[ExportedFold, ...] = Field(min_length=1)
+
+
+class Export(_Record):
+    """An export whose files were found whole."""
+
+    folder: Path
+    record: ExportRecord
+
+    def path(self, fold: ExportedFold) -> Path:
+        """The file that `inference.backends.load_exported` takes."""
+        return self.folder / network_name(fold.fold, self.record.format)
+
+
+def network_name(fold: int, format: Format) -> str:
+    """Name of the file of a fold that is loaded."""
+    return f"fold_{fold}{SUFFIXES[format][0]}"
+
+
+def export_folder(run: RunFolder, format: Format, precision: Precision) -> Path:
+    """Where an export of a run lies."""
+    return run.path / "export" / f"{format}-{precision}"
+
+
+def read_export(folder: Path) -> Export:
+    """Read an export of a run, and check that its files are whole and its networks the run's.
+
+    Args:
+        folder: RUN/export/FORMAT-PRECISION.
+
+    Raises:
+        CheckpointError: if it is missing, damaged, or a fold has another best model by now.
+    """
+    export = Export(folder=folder, record=read_record(folder))
+    for fold in export.record.folds:
+        refuse_changed(export, fold)
+    return export
+
+
+def read_record(folder: Path) -> ExportRecord:
+    """Read export.json, or raise CheckpointError."""
+    path = folder / EXPORT_JSON
+    try:
+        return ExportRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path}. Make it: {_command(folder)}.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part)[:60] for part in fault["loc"]) or "content"
+        raise CheckpointError(
+            f"{path} is damaged: {place}: {fault['msg'][:160]}. Make it again: {_command(folder)}."
+        ) from None
+
+
+def refuse_changed(export: Export, fold: ExportedFold) -> None:
+    """Raise CheckpointError unless a fold's files are whole and its checkpoint is the run's."""
+    expected = {f"fold_{fold.fold}{end}" for end in SUFFIXES[export.record.format]}
+    if fold.files.keys() != expected:
+        raise CheckpointError(
+            f"{export.folder / EXPORT_JSON} is damaged: fold {fold.fold} has other files than "
+            f"{', '.join(sorted(expected))}. Make it again: {_command(export.folder)}."
+        )
+    for name, digest in fold.files.items():
+        path = export.folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing. Make it again: {_command(export.folder)}.")
+        if sha256_of(path) != digest:
+            raise CheckpointError(
+                f"{path} is damaged: its SHA-256 is not that of {EXPORT_JSON}. "
+                f"Make it again: {_command(export.folder)}."
+            )
+    checkpoint = RunFolder(export.folder.parent.parent).best_model(fold.fold)
+    if read_header(checkpoint)[1] != fold.checkpoint_sha256:
+        raise CheckpointError(
+            f"{export.folder} was made from another {checkpoint}. "
+            f"Export again: {_command(export.folder)}."
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_text(record: ExportRecord) -> str:
+    """Content of export.json."""
+    return json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
+
+
+def _command(folder: Path) -> str:
+    """The command that makes an export."""
+    format, _, precision = folder.name.partition("-")
+    flags = f"--format {format}" + (" --int8" if precision == "int8" else "")
+    return f"steelseg export {folder.parent.parent} {flags}"

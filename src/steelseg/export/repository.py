@@ -1,0 +1,180 @@
+"""A bundle of exported networks as the model repository of an inference server.
+
+    FOLDER/fold_0/1/model.onnx, or model.xml and model.bin
+    FOLDER/fold_0/config.pbtxt       for Triton
+    FOLDER/config.json               for OpenVINO Model Server
+
+Names, types and sizes are read from the files. Each network of the bundle is a model of its own,
+`first` among them if there is one: flips, crops, the mean over folds and the masks are the
+client's, as docs/guides/beyond_one_machine.md says. The folder is written whole or not at all.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from steelseg.config.load import build_config
+from steelseg.errors import ConfigError
+from steelseg.files.atomic import replacing_folder, write_text
+from steelseg.inference.backends import need
+from steelseg.run.bundle_manifest import (
+    FORMAT_WITH_SHARES,
+    MANIFEST,
+    BundledModel,
+    Manifest,
+    is_bundle,
+    read_manifest,
+    refuse_changed,
+)
+
+Server = Literal["triton", "ovms"]
+
+# How long Triton waits for more strips to compute together, in microseconds.
+_QUEUE_DELAY_US = 2000
+
+# By the names of ONNX, whose type numbers these are, and of OpenVINO.
+_TRITON_TYPES = {
+    "UINT8": "TYPE_UINT8",
+    "u8": "TYPE_UINT8",
+    "FLOAT": "TYPE_FP32",
+    "f32": "TYPE_FP32",
+}
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What goes into a network, or comes out."""
+
+    name: str
+    type: str
+    """As Triton names it."""
+
+    shape: tuple[int, ...]
+    """Batch, channels or classes, height, width; -1 is any."""
+
+
+def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
+    """Write the networks of a bundle as a model repository.
+
+    Args:
+        bundle: A bundle of an export.
+        out: The folder to write, new or empty.
+        server: triton or ovms (OpenVINO Model Server).
+
+    Returns:
+        `out`.
+
+    Raises:
+        CheckpointError: if the bundle is damaged.
+        ConfigError: if it holds no exported networks, or `out` holds files.
+    """
+    if not is_bundle(bundle):
+        raise ConfigError(
+            f"{bundle} is no bundle: it has no {MANIFEST}. Make one of an export: "
+            "steelseg bundle RUN --from onnx-fp32."
+        )
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise ConfigError(f"{out} is no empty folder. Choose another --out.")
+    manifest = read_manifest(bundle)
+    refuse_changed(bundle, manifest.files)
+    if manifest.backend == "torch":
+        raise ConfigError(
+            f"{bundle} holds checkpoints, which no inference server reads. Bundle an export: "
+            "steelseg bundle RUN --from onnx-fp32."
+        )
+    if manifest.format == FORMAT_WITH_SHARES:
+        raise ConfigError(
+            f"{bundle} is of a combined run, whose weights and flips no inference server knows. "
+            "Write a repository of each member: steelseg bundle MEMBER --from "
+            f"{manifest.backend}-{manifest.precision}."
+        )
+    models = [*manifest.models, *([manifest.first.model] if manifest.first else [])]
+    with replacing_folder(out) as folder:
+        for model in models:
+            version = folder / model_name(model) / "1"
+            version.mkdir(parents=True)
+            _copy(bundle / model.file, version)
+            if server == "triton":
+                text = _triton_text(bundle / model.file, manifest)
+                write_text(version.parent / "config.pbtxt", text)
+        if server == "ovms":
+            write_text(folder / "config.json", _ovms_text(models, manifest))
+    return out
+
+
+def model_name(model: BundledModel) -> str:
+    """What a network of a bundle is called on a server."""
+    return Path(model.file).stem
+
+
+def _copy(path: Path, version: Path) -> None:
+    """Copy a network, with its weights where they are a file of their own."""
+    shutil.copyfile(path, version / f"model{path.suffix}")
+    if path.suffix == ".xml":
+        shutil.copyfile(path.with_suffix(".bin"), version / "model.bin")
+
+
+def _triton_text(path: Path, manifest: Manifest) -> str:
+    """config.pbtxt of one network."""
+    source, target = _tensors(path)
+    if path.suffix == ".onnx":
+        batch_size = build_config(manifest.config).train.batch_size_val
+        return (
+            f'backend: "onnxruntime"\nmax_batch_size: {batch_size}\n'
+            + _tensor_text("input", source, skip=1)
+            + _tensor_text("output", target, skip=1)
+            + f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}\n"
+        )
+    # The OpenVINO backend batches to one fixed size alone, so the client's batch is kept.
+    return (
+        'backend: "openvino"\nmax_batch_size: 0\n'
+        + _tensor_text("input", source, skip=0)
+        + _tensor_text("output", target, skip=0)
+        + 'parameters { key: "PERFORMANCE_HINT" value { string_value: "THROUGHPUT" } }\n'
+    )
+
+
+def _tensor_text(kind: str, tensor: _Tensor, *, skip: int) -> str:
+    """An input or output in config.pbtxt; `skip` leaves the batch out, which Triton adds."""
+    dims = ", ".join(map(str, tensor.shape[skip:]))
+    return f'{kind} [ {{ name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ] }} ]\n'
+
+
+def _ovms_text(models: Sequence[BundledModel], manifest: Manifest) -> str:
+    """config.json of OpenVINO Model Server; its paths begin where it lies."""
+    plugin = {"PERFORMANCE_HINT": "THROUGHPUT"}
+    if not build_config(manifest.config).inference.amp:
+        # Unasked, it computes in half precision where the processor can.
+        plugin["INFERENCE_PRECISION_HINT"] = "f32"
+    names = [model_name(model) for model in models]
+    configs = [{"name": n, "base_path": n, "plugin_config": plugin} for n in names]
+    content = {"model_config_list": [{"config": config} for config in configs]}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _tensors(path: Path) -> tuple[_Tensor, _Tensor]:
+    """What goes into a network and what comes out, as its file says."""
+    if path.suffix == ".onnx":
+        onnx = need("onnx")
+        graph = onnx.load(path, load_external_data=False).graph
+        return _onnx_tensor(onnx, graph.input[0]), _onnx_tensor(onnx, graph.output[0])
+    model = need("openvino").Core().read_model(path, path.with_suffix(".bin"))
+    return _openvino_tensor(model.input(0)), _openvino_tensor(model.output(0))
+
+
+def _onnx_tensor(onnx: Any, value: Any) -> _Tensor:
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    return _Tensor(
+        value.name, _TRITON_TYPES[onnx.TensorProto.DataType.Name(tensor.elem_type)], shape
+    )
+
+
+def _openvino_tensor(port: Any) -> _Tensor:
+    shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
+    return _Tensor(
+        port.get_any_name(), _TRITON_TYPES[port.get_element_type().get_type_name()], shape
+    )

@@ -1,0 +1,126 @@
+"""Predictors timed on the same strips in turns, from image file to rows of run lengths.
+
+In each round every predictor has its turn, is loaded anew and warmed up, so that memory holds one
+at a time and what else the machine does slows each alike. The median of the rounds counts.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.formats import rle
+from steelseg.data.formats.images import read_image
+from steelseg.inference.model_source import Source
+from steelseg.inference.predictor import Predictor
+from steelseg.progress import progress as show
+
+# Strips whose probabilities are kept to be compared; 6.6 MB each at 4 classes of 256x1600.
+_COMPARED = 8
+
+Answer = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""probs_chw and mask_chw of a strip."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How one predictor did."""
+
+    strips_per_second: float
+    """Many strips one after the other, of the median round."""
+
+    latency_ms: float
+    """One strip by itself, median."""
+
+    latency_95_ms: float
+    """The same, 95 % of the strips are faster."""
+
+    difference: float
+    """Largest difference of its probabilities from the first predictor's."""
+
+    masks_that_differ: int
+    """Masks that are not the first predictor's."""
+
+    masks: int
+    """Masks that were compared."""
+
+
+@dataclass
+class _Tally:
+    """What the turns of one predictor add up to."""
+
+    rates: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+
+def measure(
+    sources: Mapping[str, Source], paths: Sequence[Path], *, rounds: int
+) -> dict[str, Measured]:
+    """Time several predictors.
+
+    Args:
+        sources: What to predict with, by name; the others' masks are held against the first's.
+        paths: Image files.
+        rounds: Turns of each.
+
+    Returns:
+        How each did, by name.
+    """
+    tallies = {name: _Tally() for name in sources}
+    turns = [(turn, name) for turn in range(rounds) for name in sources]
+    for _, name in show(turns, len(turns), "bench"):
+        _take_turn(tallies[name], sources[name], paths)
+    first = next(iter(tallies.values())).answers
+    return {name: _measured(tally, first) for name, tally in tallies.items()}
+
+
+def _take_turn(tally: _Tally, source: Source, paths: Sequence[Path]) -> None:
+    """Load a predictor, warm it up, and time it."""
+    predictor = Predictor(source)
+    tally.answers = _stream(predictor, paths[:_COMPARED])
+    begin = time.perf_counter()
+    _stream(predictor, paths, keep=False)
+    tally.rates.append(len(paths) / (time.perf_counter() - begin))
+    for path in paths:
+        begin = time.perf_counter()
+        _encode(predictor(path))
+        tally.latencies_ms.append(1000 * (time.perf_counter() - begin))
+
+
+def _stream(predictor: Predictor, paths: Sequence[Path], *, keep: bool = True) -> list[Answer]:
+    """Predict files as `steelseg predict` does, to rows that are thrown away."""
+    channels = predictor.config.data.channels
+    strips = predictor.stream(
+        map(str, paths), lambda path: read_image(Path(path), channels=channels)
+    )
+    kept = []
+    for _, _, mask_chw, probs_chw in strips:
+        _encode(mask_chw)
+        if keep:
+            kept.append((probs_chw, mask_chw))
+    return kept
+
+
+def _encode(mask_chw: NDArray[np.bool_]) -> list[str]:
+    """The rows of a strip."""
+    return [rle.encode(mask) for mask in mask_chw]
+
+
+def _measured(tally: _Tally, first: Sequence[Answer]) -> Measured:
+    """Median, percentile, and the distance from the first predictor."""
+    pairs = list(zip(tally.answers, first, strict=True))
+    return Measured(
+        strips_per_second=median(tally.rates),
+        latency_ms=median(tally.latencies_ms),
+        latency_95_ms=float(np.percentile(tally.latencies_ms, 95)),
+        difference=max(float(np.abs(own[0] - other[0]).max()) for own, other in pairs),
+        masks_that_differ=sum(
+            int((own[1] != other[1]).any(axis=(1, 2)).sum()) for own, other in pairs
+        ),
+        masks=sum(len(own[1]) for own, _ in pairs),
+    )

@@ -1,0 +1,1 @@
+"""The stage that predicts a folder of images."""

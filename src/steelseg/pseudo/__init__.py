@@ -1,0 +1,1 @@
+"""The stage that labels unlabelled strips with trained models."""

@@ -1,0 +1,113 @@
+"""How far the networks of a run can be trusted, from their out-of-fold predictions.
+
+For fold K it is chosen on the strips of the other folds: the truth of the strips that fold K holds
+out has no say in what fold K learns from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.config.config import Config
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.progress import progress as show
+from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import read_tuned
+from steelseg.scoring.confidence import Trust, Trusted, choose_trust, judge_trust, sureness
+from steelseg.scoring.metrics import count_pixels
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of held-out strips."""
+
+    fold_n: NDArray[np.int64]
+    """Fold of each strip."""
+
+    sureness_nc: NDArray[np.float64]
+    """How sure the networks are of each class."""
+
+    counts_nc3: NDArray[np.int64]
+    """Pixels of intersection, prediction and truth."""
+
+
+def gather_evidence(
+    config: Config, runs: Sequence[RunFolder], digests: Sequence[Mapping[int, str]]
+) -> Evidence:
+    """Judge the held-out strips by the mean of the runs, masked as the first run masks.
+
+    Args:
+        config: The settings of the first run.
+        runs: The runs; all have the same folds.
+        digests: SHA-256 of the best model of each fold, for each run.
+
+    Raises:
+        CheckpointError: if predictions are missing, or of other models or strips.
+    """
+    held: list[HeldOut] = []
+    for run, models in zip(runs, digests, strict=True):
+        one = open_held_out(
+            run,
+            train_csv=config.data.root / "train.csv",
+            num_classes=config.data.num_classes,
+            num_folds=config.data.num_folds,
+            folds=list(held[0].models) if held else None,
+            gate=config.inference.gate,
+        )
+        if any(models.get(fold, digest) != digest for fold, digest in one.models.items()):
+            raise CheckpointError(
+                f"The out-of-fold predictions of {run.path} are of other models than its folds "
+                f"hold now. Make them again: steelseg oof {run.path}."
+            )
+        held.append(one)
+    if odd := [
+        run.path for run, one in zip(runs, held, strict=True) if one.fold_of != held[0].fold_of
+    ]:
+        raise CheckpointError(f"{odd[0]} has predicted other strips than {runs[0].path}.")
+    first = held[0]
+    presence = {
+        i: np.sum([one.presence[i] for one in held], axis=0) / np.float32(len(held))
+        for i in first.fold_of
+    }
+    joint = replace(first, presence=presence)
+    to_mask = held_out_masks(config, runs[0], joint, read_tuned(runs[0].postprocess_json))
+    sure, counts = [], []
+    for strips in show(zip(*held, strict=True), len(first), "held-out strips"):
+        image_id, _, truth_chw = strips[0]
+        total_chw = sum(probs_chw.astype(np.float32) for _, probs_chw, _ in strips)
+        probs_chw = (total_chw / len(strips) + np.float32(0.5)).astype(np.uint8)
+        mask_chw = to_mask(image_id, probs_chw)
+        sure.append(sureness(probs_chw, mask_chw))
+        counts.append(count_pixels(mask_chw, truth_chw))
+    return Evidence(np.array(list(first.fold_of.values())), np.stack(sure), np.stack(counts))
+
+
+@dataclass(frozen=True)
+class FoldTrust:
+    """How far the networks of a fold are trusted."""
+
+    trust: Trust
+    """From what sureness on."""
+
+    held_out: tuple[Trusted, ...] = ()
+    """What it keeps of the held-out strips of other folds, by class; empty where it was given."""
+
+
+def trust_for_fold(evidence: Evidence, fold: int, *, precision: float) -> FoldTrust:
+    """Choose the trust of one fold on the strips of the others, and say what it keeps of them.
+
+    Raises:
+        ConfigError: if no other fold was predicted.
+    """
+    others = evidence.fold_n != fold
+    if not others.any():
+        raise ConfigError(
+            f"pseudo.precision={precision} is reached for fold {fold} by what other folds have "
+            "predicted, and none has. Train and predict another fold, or set pseudo.confidence."
+        )
+    known = evidence.sureness_nc[others], evidence.counts_nc3[others]
+    trust = choose_trust(*known, precision=precision)
+    return FoldTrust(trust, tuple(judge_trust(*known, trust)))

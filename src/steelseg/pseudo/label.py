@@ -1,0 +1,314 @@
+"""The pseudo-label stage: strips that nobody has labelled, labelled by the networks of a run.
+
+Reads  RUN/folds.csv, RUN/fold_K/best_model.safetensors, RUN/postprocess.json, a folder of images;
+       data.root, to find copies; RUN/fold_K/oof_predictions.zarr with pseudo.precision
+Writes OUT: index.json, folds.csv, fold_K/train.csv, fold_K/strips.csv
+
+A network that will be judged on the held-out strips of fold K must not learn from labels by a
+network that has seen them. So every fold has labels of its own: fold_K/train.csv is what the fold-K
+networks say, of this run and of other runs with the same folds. The word of another fold's network,
+which was trained on the held-out strips of fold K, never enters it. Images that are copies of
+labelled strips, or look like them, are left out of every fold. What remains of the held-out strips
+are the settings of post-processing, a few numbers that were tuned on strips of all folds.
+
+A strip is kept only if every vote agrees and every class is sure; see `evaluation.trust`. What was
+found goes to a journal beside OUT, so that a stage that was killed goes on where it was; OUT
+appears once all folds are through.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from steelseg.config.config import Config
+from steelseg.data.checks.check import load_labels
+from steelseg.data.checks.copies import Candidate, find_copies
+from steelseg.data.folds import read_fold_numbers, read_folds
+from steelseg.data.formats.annotations import Labels
+from steelseg.data.formats.images import list_images
+from steelseg.data.pseudo_labels import KEPT, is_pseudo_folder, write_fold, write_index
+from steelseg.errors import CheckpointError, ConfigError, DataError
+from steelseg.files.atomic import replacing_folder, write_bytes
+from steelseg.files.journal import open_journal
+from steelseg.inference.forward import ForwardPlan, forward_plan
+from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
+from steelseg.inference.model_source import tuned_settings
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.models.device import pick_device
+from steelseg.progress import progress as show
+from steelseg.pseudo.held_out_confidence import FoldTrust, gather_evidence, trust_for_fold
+from steelseg.pseudo.report import (
+    describe_fold,
+    lacking_classes,
+    never_trusted,
+    plain,
+    report_fold,
+)
+from steelseg.pseudo.teachers import Teachers
+from steelseg.pseudo.verdicts import Finding, label_strips, make_judge, verdicts
+from steelseg.run.kinds import refuse_classifier, refuse_combined
+from steelseg.run.run_folder import RunFolder
+from steelseg.run.tuned_postprocess import given, mask_settings
+from steelseg.scoring.confidence import Trust
+from steelseg.scoring.postprocess import MaskSettings, per_class
+from steelseg.version import __version__
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose networks label."""
+
+    folder: RunFolder
+    plan: ForwardPlan
+    members: Mapping[int, Member]
+    """Of each fold."""
+
+
+def pseudo_run(
+    run: RunFolder,
+    overrides: Sequence[str] = (),
+    *,
+    images: Path,
+    out: Path | None = None,
+    teachers: Sequence[RunFolder] = (),
+) -> Path:
+    """Label the images of a folder by the networks of a run.
+
+    Args:
+        run: A run with trained folds; its settings make the masks.
+        overrides: Settings to change, such as "pseudo.agreement=0.9".
+        images: The folder.
+        out: Where the labels go; None makes RUN/pseudo. Pseudo-labels that are there are replaced.
+        teachers: Other runs with the same folds, whose networks have a vote too.
+
+    Returns:
+        The folder of the labels.
+
+    Raises:
+        CheckpointError: if a checkpoint or its predictions cannot be used.
+        ConfigError: if the runs have other folds, or `out` holds something else.
+        DataError: if an image cannot be read or has another size, or every one is labelled already.
+    """
+    out = out or run.path / "pseudo"
+    config = run.load_config(tuple(overrides))
+    _refuse_other_folder(out)
+    runs = _open_runs(config, [run, *teachers], tuple(overrides))
+    digests = [{fold: member.sha256 for fold, member in one.members.items()} for one in runs]
+    settings = mask_settings(config, tuned_settings(run, digests[0]))
+    labels = load_labels(config.data)
+    candidates = _find_candidates(config, run, labels, images)
+    trusts = _settle_trust(config, runs, digests)
+    identity = {
+        "networks": digests,
+        "settings": [config.model_dump(mode="json"), asdict(settings)],
+        "plans": [asdict(one.plan) for one in runs],
+        "trust": {fold: plain(asdict(one.trust)) for fold, one in trusts.items()},
+        "version": __version__,
+    }
+    with open_journal(out.with_name(f"{out.name}.journal"), identity) as journal:
+        found = {
+            fold: label_strips(
+                fold,
+                images,
+                candidates,
+                journal,
+                channels=config.data.channels,
+                load=partial(_load_teachers, config, runs, fold),
+                judge=make_judge(config, settings, trust.trust),
+            )
+            for fold, trust in trusts.items()
+        }
+        with replacing_folder(out) as folder:
+            for fold, strips in found.items():
+                masks = {i: one.masks for i, one in strips.items() if one.verdict == KEPT}
+                write_fold(folder, fold, verdicts(candidates, strips), masks)
+            write_bytes(folder / "folds.csv", run.folds_csv.read_bytes())
+            content = _index(config, runs, settings, images, trusts, found)
+            write_index(folder, content)
+    _tell(config, run, labels, trusts, found)
+    return out
+
+
+def _refuse_other_folder(path: Path) -> None:
+    """Raise ConfigError unless `path` is free, an empty folder, or holds pseudo-labels."""
+    is_free = not path.exists() and not path.is_symlink()
+    if not is_free and (path.is_symlink() or not path.is_dir()):
+        raise ConfigError(f"{path} is no folder. Choose another --out.")
+    if not is_free and any(path.iterdir()) and not is_pseudo_folder(path):
+        raise ConfigError(f"{path} holds files that are no pseudo-labels. Choose another --out.")
+
+
+def _open_runs(
+    config: Config, folders: Sequence[RunFolder], overrides: tuple[str, ...]
+) -> list[_Run]:
+    """Find the networks of every run, fold by fold."""
+    first = folders[0]
+    for folder in folders:
+        refuse_combined(folder, "Name its members: one as RUN, the others as --teachers.")
+    folds = first.trained_folds(config.data.num_folds)
+    if not folds:
+        raise CheckpointError(
+            f"{first.path} has no trained fold. Train first: steelseg train CONFIG."
+        )
+    fold_of = read_fold_numbers(first.folds_csv)
+    runs = []
+    for folder in folders:
+        own = folder.load_config(overrides)
+        refuse_classifier(own, folder.path, what="to label strips with")
+        if read_fold_numbers(folder.folds_csv) != fold_of:
+            raise ConfigError(
+                f"{folder.path} has other folds than {first.path}, so its networks may have seen "
+                "what is held out there. Name runs with the same folds.csv: same train.csv, "
+                "data.num_folds and data.fold_seed (null: train.seed)."
+            )
+        members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
+        refuse_unfit(members[folds[0]], own)
+        for fold in folds:
+            _refuse_other_fold(folder.best_model(fold), fold)
+        runs.append(_Run(folder, replace(forward_plan(own), tta="none"), members))
+    paths = [one.folder.path.resolve() for one in runs]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("A run is named twice. Name each of RUN and --teachers once.")
+    return runs
+
+
+def _refuse_other_fold(path: Path, fold: int) -> None:
+    """Raise CheckpointError if a checkpoint was not trained as the fold in whose folder it lies."""
+    trained = load_checkpoint(path).state.get("fold")
+    if trained != fold:
+        raise CheckpointError(
+            f"{path} was trained as fold {trained}, so it has seen strips that fold {fold} holds "
+            "out. Put the model of that fold there."
+        )
+
+
+def _find_candidates(
+    config: Config, run: RunFolder, labels: Labels, images: Path
+) -> dict[str, Candidate]:
+    """Look at every image, and find those that are labelled strips."""
+    if not (image_ids := list_images(images)):
+        raise DataError(f"{images} holds no .jpg, .jpeg or .png file.")
+    data, known = config.data, list(labels.sizes)
+    read_folds(run.folds_csv, image_ids=known, num_folds=data.num_folds)
+    candidates = find_copies(
+        images,
+        image_ids,
+        known_folder=data.root / "train_images",
+        known_ids=known,
+        channels=data.channels,
+        progress=show,
+    )
+    _refuse_other_sizes(config, images, candidates)
+    copies = {image_id: one for image_id, one in candidates.items() if one.copy_of}
+    if len(copies) == len(candidates):
+        raise DataError(
+            f"Every image of {images} is a copy of a labelled strip, so there is nothing to label. "
+            "Name a folder of strips that are not in train_images."
+        )
+    if copies:
+        same = sum(one.is_same_file for one in copies.values())
+        run.warn(
+            f"{len(copies)} of {len(candidates)} images are copies of labelled strips, such as "
+            f"{min(copies)} ({same} the same file, {len(copies) - same} look alike). They are left "
+            "out."
+        )
+    return candidates
+
+
+def _refuse_other_sizes(config: Config, images: Path, candidates: Mapping[str, Candidate]) -> None:
+    """Raise DataError if an image has another size than strips must have."""
+    wanted = config.data.img_height, config.data.img_width
+    for image_id, one in candidates.items():
+        if any(side not in (None, own) for side, own in zip(wanted, one.size, strict=True)):
+            expected = "x".join("any" if side is None else str(side) for side in wanted)
+            raise DataError(
+                f"{images / image_id}: the image is {one.size[0]}x{one.size[1]}, but strips are "
+                f"{expected} (data.img_height x data.img_width; null for any)."
+            )
+
+
+def _settle_trust(
+    config: Config, runs: Sequence[_Run], digests: Sequence[Mapping[int, str]]
+) -> dict[int, FoldTrust]:
+    """From what sureness on each fold's networks are trusted: as given, or by precision."""
+    precision, folds = config.pseudo.precision, list(runs[0].members)
+    if precision is None:
+        least = per_class(
+            config.pseudo.least_confidence, config.data.num_classes, name="pseudo.confidence"
+        )
+        return {fold: FoldTrust(Trust(least, least)) for fold in folds}
+    evidence = gather_evidence(config, [one.folder for one in runs], digests)
+    return {fold: trust_for_fold(evidence, fold, precision=precision) for fold in folds}
+
+
+def _load_teachers(config: Config, runs: Sequence[_Run], fold: int) -> Teachers:
+    """The networks of one fold."""
+    return Teachers(
+        [one.members[fold] for one in runs],
+        [one.plan for one in runs],
+        views=config.pseudo.views,
+        device=pick_device(),
+    )
+
+
+def _index(
+    config: Config,
+    runs: Sequence[_Run],
+    settings: MaskSettings,
+    images: Path,
+    trusts: Mapping[int, FoldTrust],
+    found: Mapping[int, Mapping[str, Finding]],
+) -> dict[str, object]:
+    """What index.json holds."""
+    content: dict[str, object] = plain(
+        {
+            "steelseg": __version__,
+            "images": str(images.resolve()),
+            "class_names": config.data.names,
+            "teachers": [
+                {
+                    "run": str(one.folder.path),
+                    "models": {fold: member.sha256 for fold, member in one.members.items()},
+                }
+                for one in runs
+            ],
+            "pseudo": config.pseudo.model_dump(mode="json"),
+            "postprocess": given(settings),
+            "folds": {
+                fold: report_fold(strips, trusts[fold], num_classes=config.data.num_classes)
+                for fold, strips in found.items()
+            },
+        }
+    )
+    return content
+
+
+def _tell(
+    config: Config,
+    run: RunFolder,
+    labels: Labels,
+    trusts: Mapping[int, FoldTrust],
+    found: Mapping[int, Mapping[str, Finding]],
+) -> None:
+    """Say what became of the strips; loudly where nothing can be learnt from them."""
+    for fold, strips in found.items():
+        told = describe_fold(strips, trusts[fold], class_names=config.data.names)
+        run.say(f"fold {fold}: {told}")
+        if untrusted := never_trusted(trusts[fold], config.data.names):
+            run.warn(
+                f"fold {fold}: no mask of {', '.join(untrusted)} is trusted, because none reaches "
+                f"pseudo.precision={config.pseudo.precision}."
+            )
+        if not any(one.verdict == KEPT for one in strips.values()):
+            run.warn(
+                f"fold {fold}: no strip was kept, so it cannot be trained with these labels. "
+                "Lower pseudo.agreement and pseudo.confidence, or use a better run."
+            )
+        elif lacking := lacking_classes(strips, labels):
+            names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
+            run.warn(
+                f"fold {fold}: no strip that was kept shows {names}. A network that never finds a "
+                "class calls its strips clean, and teaches that; pseudo.precision=0.9 holds its "
+                "word against the truth."
+            )

@@ -1,0 +1,145 @@
+"""Strips that are asked about and judged: each becomes a label, or a reason why not.
+
+What is found of a strip goes to a journal at once, so that labelling goes on where it was.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.config.config import Config
+from steelseg.data.checks.copies import Candidate
+from steelseg.data.formats.images import digest_image, read_image
+from steelseg.data.pseudo_labels import KEPT, Verdict, encode_masks
+from steelseg.errors import DataError
+from steelseg.files.journal import Entry, Journal
+from steelseg.inference.forward import batches
+from steelseg.progress import progress as show
+from steelseg.pseudo.teachers import Teachers, Vote, mean_vote
+from steelseg.run.tuned_postprocess import gate_of, mask_maker
+from steelseg.scoring.confidence import Trust, agreement, sureness
+from steelseg.scoring.postprocess import MaskSettings, to_uint8
+
+COPY, DISAGREE, UNSURE = "copy", "disagree", "unsure"
+"""Verdicts on strips that are not kept."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of a strip."""
+
+    verdict: str
+    """kept, copy, disagree or unsure."""
+
+    reason: str = ""
+    """The class and the figure that decided, or the strip that it is a copy of."""
+
+    masks: tuple[str, ...] = ()
+    """RLE of each class, "" of an empty one; nothing of a strip that is not kept."""
+
+
+Judge = Callable[[Sequence[Vote]], Finding]
+"""From the votes on a strip to what becomes of it."""
+
+
+def make_judge(config: Config, settings: MaskSettings, trust: Trust) -> Judge:
+    """A function that keeps a strip if every vote agrees and every class is sure.
+
+    Args:
+        config: Names the classes, the gate and the least agreement.
+        settings: From probabilities to masks.
+        trust: From what sureness on a class is taken as it is seen.
+    """
+    gate, to_mask = gate_of(config, settings), mask_maker(settings)
+    names = config.data.names
+
+    def judge(votes: Sequence[Vote]) -> Finding:
+        mean = mean_vote(votes)
+        probs_chw = gate(mean.probs_chw, mean.presence_c)
+        mask_chw = to_mask(probs_chw)
+        agreed_c = agreement([to_mask(gate(v.probs_chw, v.presence_c)) for v in votes], mask_chw)
+        if (agreed_c < config.pseudo.agreement).any():
+            worst = int(agreed_c.argmin())
+            return Finding(DISAGREE, f"{names[worst]}: Dice {agreed_c[worst]:.3f}")
+        sure_c = sureness(to_uint8(probs_chw), mask_chw)
+        is_found_c = np.array([mask_hw.any() for mask_hw in mask_chw])
+        short_c = trust.least(is_found_c) - sure_c
+        if (short_c > 0).any():
+            worst = int(short_c.argmax())
+            what = "found" if is_found_c[worst] else "absent"
+            return Finding(UNSURE, f"{names[worst]} {what}: {sure_c[worst]:.3f}")
+        return Finding(KEPT, masks=encode_masks(mask_chw))
+
+    return judge
+
+
+def label_strips(
+    fold: int,
+    folder: Path,
+    candidates: Mapping[str, Candidate],
+    journal: Journal,
+    *,
+    channels: int,
+    load: Callable[[], Teachers],
+    judge: Judge,
+) -> dict[str, Finding]:
+    """Label the strips of a folder, but for copies of labelled ones.
+
+    Args:
+        fold: Whose networks are asked.
+        folder: Where the images are.
+        candidates: What is known of every image, by image_id.
+        journal: What was found before; it gets what is found now.
+        channels: Channels that the networks take.
+        load: Loads the networks; called if there is anything to ask.
+        judge: Makes a label of their votes.
+
+    Returns:
+        What became of each image, in the order of `candidates`.
+
+    Raises:
+        DataError: if an image has changed since it was looked at.
+    """
+    found: dict[str, Finding] = {}
+    for image_id, candidate in candidates.items():
+        key = f"{fold}/{image_id}"
+        if candidate.copy_of:
+            alike = "same file as" if candidate.is_same_file else "looks like"
+            found[image_id] = Finding(COPY, f"{alike} {candidate.copy_of}")
+        elif journal.holds(key) and journal[key].sha256 == candidate.sha256:
+            verdict, reason, masks = journal[key].found["pseudo"]
+            found[image_id] = Finding(verdict, reason, tuple(masks))
+    if waiting := [image_id for image_id in candidates if image_id not in found]:
+        teachers = load()
+        shown = show(waiting, len(waiting), f"fold {fold} pseudo-labels")
+        read = partial(_read_same, folder, candidates, channels=channels)
+        for (image_id,), (image_hwc,) in batches(shown, read, batch_size=1):
+            found[image_id] = one = judge(teachers.ask(image_hwc))
+            content = {"pseudo": [one.verdict, one.reason, one.masks]}
+            sha256 = candidates[image_id].sha256
+            journal.add(Entry(f"{fold}/{image_id}", sha256, content, []))
+    return {image_id: found[image_id] for image_id in candidates}
+
+
+def _read_same(
+    folder: Path, candidates: Mapping[str, Candidate], image_id: str, *, channels: int
+) -> NDArray[np.uint8]:
+    """Read an image that is what it was when copies were looked for."""
+    image_hwc = read_image(folder / image_id, channels=channels)
+    if digest_image(folder / image_id) != candidates[image_id].sha256:
+        raise DataError(f"{folder / image_id} was changed while it was labelled. Start again.")
+    return image_hwc
+
+
+def verdicts(candidates: Mapping[str, Candidate], found: Mapping[str, Finding]) -> list[Verdict]:
+    """What became of each strip, as strips.csv has it."""
+    return [
+        Verdict(
+            image_id, candidates[image_id].size, candidates[image_id].sha256, f.verdict, f.reason
+        )
+        for image_id, f in found.items()
+    ]

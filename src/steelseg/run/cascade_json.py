@@ -1,0 +1,57 @@
+"""cascade.json: which cheap network looks at a strip first, and when it spares the second look."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from steelseg.errors import DataError
+from steelseg.files.atomic import write_text
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """What cascade.json tells prediction."""
+
+    first: str
+    """The run that looks first, as a path from the folder of cascade.json."""
+
+    fold: int
+    """Its fold that looks."""
+
+    sha256: str
+    """Of the checkpoint of that fold."""
+
+    cut: float
+    """Strips of a lower suspicion are skipped."""
+
+
+def write_cascade(path: Path, cascade: Cascade, report: Mapping[str, Any]) -> None:
+    """Write cascade.json, with what else is worth knowing."""
+    write_text(path, json.dumps({**asdict(cascade), **report}, indent=1) + "\n")
+
+
+def read_cascade(path: Path) -> Cascade | None:
+    """Read cascade.json.
+
+    Returns:
+        What it holds; None without the file.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Cascade(
+            first=str(content["first"]),
+            fold=int(content["fold"]),
+            sha256=str(content["sha256"]),
+            cut=float(content["cut"]),
+        )
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path} is damaged. Make it again: steelseg cascade RUN.") from None

@@ -1,0 +1,1 @@
+"""Metrics and post-processing: arithmetic on arrays, no files and no torch."""

@@ -1,0 +1,1 @@
+"""Grid search over post-processing settings."""

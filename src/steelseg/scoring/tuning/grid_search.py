@@ -1,0 +1,179 @@
+"""Choosing post-processing settings: exact, by an objective, and without fooling oneself.
+
+The objective of a class does not depend on the other classes, so each is searched alone, over its
+whole grid. The highest of a hundred thousand combinations is a lucky one on a few hundred strips,
+so each is judged with those near it (`nearby`). `cross_fit` chooses for the strips of each part on
+all the others; only its outcome says what to expect of new strips, because settings chosen and
+scored on the same strips flatter themselves.
+
+No files, no torch, no masks: `grid_tables` counts them.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steelseg.scoring.tuning.grid_tables import Choice, Grid, Outcome, Place, Sums, Tables, add_up
+
+Objective = Literal["dice", "dice_positive", "recall", "cost"]
+
+# Sums of a few thousand Dice values differ by this much when added in another order.
+_SAME = 1e-9
+
+# One step of the default grid.
+_THRESHOLD_STEP = 0.05
+_SIZES_A_DOUBLING = 2
+
+Ranking: TypeAlias = Callable[[Sums], tuple[NDArray[Any], NDArray[Any]]]
+"""Ranks combinations: the highest value of the first array, then of the second."""
+
+
+def ranking(
+    objective: Objective, *, min_recall: float, cost_miss: float, cost_false_alarm: float
+) -> Ranking:
+    """What is best, by the name of the objective.
+
+    Args:
+        objective: dice: highest mean Dice. dice_positive: highest over positive pairs, then
+            fewest false alarms. cost: lowest sum of misses and false alarms at their costs. These
+            three judge a combination with those near it. recall: fewest false alarms among those
+            that find at least `min_recall` of the positive pairs, or come nearest to it. Ties of
+            the last two go to the mean Dice.
+        min_recall: Share of positive pairs that recall asks for.
+        cost_miss: Cost of a positive pair without a mask.
+        cost_false_alarm: Cost of a negative pair with one.
+    """
+
+    def by_recall(sums: Sums) -> tuple[NDArray[Any], NDArray[Any]]:
+        enough = np.minimum(sums.found, np.ceil(min_recall * sums.positives - _SAME))
+        # A miss too many outweighs every false alarm.
+        return enough * (sums.negatives + 1) - sums.false_alarms, sums.mean_dice
+
+    def by_cost(sums: Sums) -> tuple[NDArray[Any], NDArray[Any]]:
+        misses = sums.positives - sums.found
+        costs = cost_miss * misses + cost_false_alarm * sums.false_alarms
+        return nearby(-costs, sums.grid), sums.mean_dice
+
+    rankings: dict[Objective, Ranking] = {
+        "dice": lambda sums: (nearby(sums.mean_dice, sums.grid), -sums.false_alarms),
+        "dice_positive": lambda sums: (
+            nearby(sums.dice / max(sums.positives, 1), sums.grid),
+            -sums.false_alarms,
+        ),
+        "recall": by_recall,
+        "cost": by_cost,
+    }
+    return rankings[objective]
+
+
+def nearby(values_ksag: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
+    """Judge each combination with those near it: its own value is partly luck.
+
+    Args:
+        values_ksag: A value of each combination.
+        grid: The combinations.
+
+    Returns:
+        Same shape: means weighted by a Gaussian, whose standard deviation is 0.05 of a threshold or
+        a gate and half a doubling of a size. What lies further apart hardly counts.
+    """
+    pairs, gates = np.array(grid.pairs) / _THRESHOLD_STEP, np.array(grid.gates) / _THRESHOLD_STEP
+    axes = pairs, _doublings(grid.min_sizes), _doublings(grid.min_areas), gates[:, None]
+    for axis, places in enumerate(axes):
+        squares = np.square(places[:, None] - places).sum(axis=-1)
+        weights = np.exp(-squares / 2)
+        weights /= weights.sum(axis=1, keepdims=True)
+        values_ksag = np.moveaxis(np.tensordot(weights, values_ksag, (1, axis)), 0, axis)
+    return values_ksag
+
+
+def _doublings(sizes: ArrayLike) -> NDArray[np.float64]:
+    """Sizes in steps, shape (n, 1); 0 is a step below the smallest other one."""
+    steps = _SIZES_A_DOUBLING * np.log2(np.maximum(sizes, 1))
+    above = steps[np.asarray(sizes) > 0]
+    below = above.min() - 1 if len(above) else 0.0
+    return np.where(np.asarray(sizes) > 0, steps, below)[:, None]
+
+
+def between_levels(threshold: float) -> float:
+    """Move a threshold to the nearest middle between two of the 256 levels; 0.5 is one.
+
+    There the stored probabilities give the same mask as the network's own floats.
+    """
+    return float((np.clip(np.floor(threshold * 255), 0, 254) + 0.5) / 255)
+
+
+def best(sums: Sums, rank: Ranking) -> Place:
+    """Find the best combination; of equal ones the one that changes least.
+
+    Returns:
+        Its place in the tables.
+    """
+    first, second = rank(sums)
+    equal = first >= first.max() - _SAME
+    equal &= second >= second[equal].max() - _SAME
+    places = [(int(k), int(s), int(a), int(g)) for k, s, a, g in np.argwhere(equal)]
+    return min(places, key=lambda place: _change(sums.choice(place)))
+
+
+def _change(choice: Choice) -> tuple[float, ...]:
+    """How far a combination is from a plain threshold of one half."""
+    return (
+        choice.min_size,
+        choice.min_area,
+        choice.gate,
+        choice.top_threshold - choice.threshold,
+        abs(choice.threshold - 0.5),
+        choice.threshold,
+    )
+
+
+def cross_fit(tables: Tables, num_parts: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
+    """Choose for each part on the others, and count what that gives.
+
+    Returns:
+        The choice for each part, and the outcome over all strips, each with a choice that was
+        made without it.
+    """
+    choices, outcomes = [], []
+    for part in range(num_parts):
+        others = tables.sums([p for p in range(num_parts) if p != part])
+        place = best(others, rank)
+        choices.append(others.choice(place))
+        outcomes.append(tables.sums([part]).outcome(place))
+    return choices, add_up(outcomes)
+
+
+def landscape(sums: Sums) -> tuple[list[float], NDArray[np.float64]]:
+    """Mean Dice over threshold and min_size, the other settings at their best.
+
+    Returns:
+        The thresholds T, and the Dice, shape (T, S).
+    """
+    thresholds = sorted({threshold for threshold, _ in sums.grid.pairs})
+    best_ks = sums.mean_dice.max(axis=(2, 3))
+    rows = [
+        best_ks[[k for k, (t, _) in enumerate(sums.grid.pairs) if t == threshold]].max(axis=0)
+        for threshold in thresholds
+    ]
+    return thresholds, np.stack(rows)
+
+
+def operating_points(sums: Sums) -> list[tuple[Choice, Outcome]]:
+    """The combinations that find more than any other with as few false alarms.
+
+    Returns:
+        One combination for each number found, the fewest false alarms first; of equal ones
+        the one with the highest mean Dice.
+    """
+    order = np.lexsort((-sums.mean_dice.ravel(), -sums.found.ravel(), sums.false_alarms.ravel()))
+    found = sums.found.ravel()[order]
+    most_before = np.concatenate([[0], np.maximum.accumulate(found)[:-1]])
+    points = []
+    for flat in order[found > most_before]:
+        pair, size, area, gate = np.unravel_index(flat, sums.found.shape)
+        place = int(pair), int(size), int(area), int(gate)
+        points.append((sums.choice(place), sums.outcome(place)))
+    return points

@@ -1,0 +1,78 @@
+"""Weights to start from: those of another run, or of any checkpoint of ours.
+
+A fold that starts from weights which were trained on its own held-out strips would be judged on
+what it has seen. Where the other run's folds.csv lies beside them, that is refused.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from torch import nn
+
+from steelseg.data.folds import seen_in_training
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.models.checkpoint import load_checkpoint
+from steelseg.run.kinds import refuse_combined
+from steelseg.run.run_folder import RunFolder
+
+
+def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]) -> str:
+    """Fill a network with what fits of another.
+
+    Args:
+        model: A `StripNet`, changed in place.
+        place: A run folder, whose same fold is taken, or a checkpoint.
+        fold: The fold to be trained.
+        held_out: Its held-out strips.
+
+    Returns:
+        A line about it.
+
+    Raises:
+        CheckpointError: if there is nothing there, the run lacks the fold, or a checkpoint is
+            damaged.
+        ConfigError: if the encoders differ, or a held-out strip was trained on.
+    """
+    refuse_combined(RunFolder(place), "model.init_from takes one of its members.")
+    if not place.exists():
+        raise CheckpointError(
+            f"model.init_from={place}: there is no such run folder or checkpoint."
+        )
+    path = RunFolder(place).best_model(fold) if place.is_dir() else place
+    checkpoint = load_checkpoint(path)
+    _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
+    # A resumable checkpoint has the network beside the mean that would have been kept.
+    weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
+    own = model.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    new = [name for name in own if name not in fitting]
+    if lacking := [name for name in new if name.startswith("network.encoder.")]:
+        there = checkpoint.config
+        raise ConfigError(
+            f"model.init_from={place}: {path} has model.encoder={there.model.encoder}, "
+            f"model.encoder_depth={there.model.encoder_depth} and data.channels="
+            f"{there.data.channels}, which does not fit at {lacking[0]}. Use the same."
+        )
+    model.load_state_dict(fitting, strict=False)
+    heads = sorted({".".join(name.split(".")[:2]) for name in new})
+    return f"starts from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
+
+
+def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
+    """Raise ConfigError if weights were trained on strips that will judge them."""
+    # RUN/fold_K/best_model, RUN/fold_K/last/epoch_N.
+    beside = [folder / "folds.csv" for folder in path.resolve().parents[1:3]]
+    folds_csv = next((file for file in beside if file.exists()), None)
+    if folds_csv is None:
+        return
+    if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
+        raise ConfigError(
+            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
+            "holds out, so its score would flatter. A checkpoint serves its own fold (--fold "
+            f"{trained_fold}); a run folder serves all, if its folds are the same: same train.csv, "
+            "data.num_folds and data.fold_seed (null: train.seed)."
+        )

@@ -1,0 +1,209 @@
+"""Image files as a camera writes them into a folder: which are whole, and which never will be.
+
+A file is read once its size and time have stood still for `settle` seconds, and is whole if it
+decodes. One that does not is read again `patience` seconds later, and refused then. A file that
+changes is a new one, whatever became of it before. What changes while it is read is read again.
+
+The folder is listed again and again: network folders send no events. Times of files are held
+against each other alone, never against a clock, so the clocks of camera and reader may differ.
+Hidden files, other suffixes and folders are left alone. Nothing is written into the folder.
+"""
+
+import hashlib
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.formats.images import MAX_BYTES, SUFFIXES, decode_image
+from steelseg.errors import DataError
+
+
+class FileVersion(NamedTuple):
+    """A file at one time; other content means another size or time."""
+
+    name: str
+    size: int
+    """In bytes."""
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file that was read whole, or refused."""
+
+    version: FileVersion
+    sha256: str
+    seen: float
+    """When the file was first seen, by the clock of `Arrivals`."""
+
+    image_hwc: NDArray[np.uint8] | None
+    """Its pixels; None if it was refused."""
+
+    reason: str = ""
+    """Why it was refused."""
+
+
+@dataclass
+class _File:
+    """What is known of a file that lies in the folder."""
+
+    version: FileVersion
+    seen: float
+    since: float
+    """When this version was first seen."""
+
+    tried: float | None = None
+    """When this version could not be read, last."""
+
+    is_settled: bool = False
+    """Whether nothing more is to be done about this version."""
+
+
+class Arrivals:
+    """A folder that fills."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        channels: int,
+        settle: float,
+        patience: float,
+        is_known: Callable[[FileVersion], bool] = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Name the folder.
+
+        Args:
+            folder: Where the files come.
+            channels: 1 for grey, 3 for RGB.
+            settle: Seconds that a file must stand still before it is read.
+            patience: Seconds after which a file that cannot be decoded is refused.
+            is_known: Whether a version was done with by an earlier process.
+            clock: Seconds that never go back.
+        """
+        self._folder = folder
+        self._channels = channels
+        self._settle = settle
+        self._patience = patience
+        self._is_known = is_known
+        self._clock = clock
+        self._files: dict[str, _File] = {}
+        self._warned: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Files that are not done with."""
+        return sum(not file.is_settled for file in self._files.values())
+
+    def poll(self) -> Iterator[Arrival]:
+        """List the folder, then read what has settled, in the order in which it came.
+
+        Files are read as they are asked for; the others come with the next poll.
+        """
+        now = self._clock()
+        self._list(now)
+        due = [file for file in self._files.values() if self._is_due(file, now)]
+        for file in sorted(due, key=lambda file: (file.seen, file.version.mtime_ns, file.version)):
+            arrival = self._read(file)
+            if arrival is not None:
+                file.is_settled = True
+                yield arrival
+
+    def _list(self, now: float) -> None:
+        """Note what is new, what has changed and what is gone."""
+        try:
+            found = {version.name: version for version in self._versions()}
+        except OSError as error:
+            self._warn(str(self._folder), f"cannot be listed: {error.strerror}; trying again")
+            return
+        self._warned.discard(str(self._folder))
+        for name in self._files.keys() - found.keys():
+            if not self._files.pop(name).is_settled:
+                self._warn(name, "was renamed or deleted before it could be read")
+            self._warned.discard(name)
+        for name, version in found.items():
+            before = self._files.get(name)
+            if before is None:
+                known = self._is_known(version)
+                self._files[name] = _File(version, seen=now, since=now, is_settled=known)
+            elif before.version != version:
+                seen = now if before.is_settled else before.seen
+                self._files[name] = _File(version, seen=seen, since=now)
+
+    def _versions(self) -> Iterator[FileVersion]:
+        """Yield the image files of the folder; say once of each other thing why it is none."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                # Bytes that are not UTF-8 come as lone surrogates, which no file takes.
+                if not entry.name.isprintable():
+                    self._warn(entry.name, "is left alone: rename it to plain text")
+                elif not stat.S_ISREG(status.st_mode):
+                    self._warn(entry.name, "is left alone: it is no regular file")
+                else:
+                    yield FileVersion(entry.name, status.st_size, status.st_mtime_ns)
+
+    def _is_due(self, file: _File, now: float) -> bool:
+        """Whether it is time to read a file."""
+        if file.is_settled:
+            return False
+        if file.tried is None:
+            return now - file.since >= self._settle
+        return now - file.tried >= self._patience
+
+    def _read(self, file: _File) -> Arrival | None:
+        """Read a file; None if it is gone, has changed, or is to be tried again."""
+        name, is_last = file.version.name, file.tried is not None
+        file.tried = self._clock()
+        try:
+            content = _content(self._folder / name, file.version)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # Rights and networks come back without the file being touched, so it is never refused.
+            if is_last:
+                self._warn(name, f"cannot be read: {error.strerror}; trying again")
+            return None
+        if content is None:
+            if is_last:
+                self._warn(name, "changes whenever it is read; trying again")
+            return None
+        sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            if file.version.size > MAX_BYTES:
+                raise DataError(f"the file has more than {MAX_BYTES} bytes.")
+            image_hwc = decode_image(content, channels=self._channels)
+        except DataError as error:
+            return Arrival(file.version, sha256, file.seen, None, str(error)) if is_last else None
+        return Arrival(file.version, sha256, file.seen, image_hwc)
+
+    def _warn(self, name: str, fault: str) -> None:
+        """Print a warning, once for each thing."""
+        if name not in self._warned:
+            self._warned.add(name)
+            print(f"warning: {name!r} {fault}.", file=sys.stderr, flush=True)
+
+
+def _content(path: Path, version: FileVersion) -> bytes | None:
+    """The bytes of a version of a file, of a huge one none; None if it is another one by now."""
+    # A link or pipe that has taken the file's place is neither followed nor waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(handle, "rb") as file:  # noqa: PTH123
+        content = file.read() if version.size <= MAX_BYTES else b""
+        status = os.fstat(handle)
+    is_same = (status.st_size, status.st_mtime_ns) == version[1:] and stat.S_ISREG(status.st_mode)
+    return content if is_same else None

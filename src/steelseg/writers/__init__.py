@@ -1,0 +1,1 @@
+"""Writers of submission.csv, COCO, PNG masks, JSON lines and overlays."""

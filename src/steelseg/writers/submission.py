@@ -1,0 +1,61 @@
+"""The file that Kaggle scores: one row for each (image, class) pair, empty masks included.
+
+`columns` is one of the two forms of `data.formats.mask_csv`, in the order of the sample, so
+that a submission gets exactly its header. Rows are written as images come in, so memory does
+not grow. Nothing here reads: `mask_csv` does.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steelseg.data.formats import rle
+from steelseg.data.formats.mask_csv import JOINED, SEPARATE, is_form
+from steelseg.errors import ConfigError
+from steelseg.files.atomic import replacing
+from steelseg.writers.exchange import Add, Found
+
+
+def find_runs(mask_chw: NDArray[np.bool_]) -> Found:
+    """Find what a submission says of an image: the RLE of each class."""
+    return [rle.encode(mask) for mask in mask_chw]
+
+
+@contextmanager
+def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[Add]:
+    """Write a submission row by row; the file appears when the `with` block ends well.
+
+    Args:
+        path: The CSV file to write.
+        columns: Column names of either form, in the order to write them.
+
+    Yields:
+        What writes the rows of one image, as `find_runs` finds them.
+
+    Raises:
+        ConfigError: if the columns are of neither form.
+    """
+    if not is_form(columns):
+        raise ConfigError(
+            f"columns is {','.join(columns)!r}. A submission has the columns "
+            f"{','.join(JOINED)} or {','.join(SEPARATE)}, in any order."
+        )
+    with replacing(path) as file:
+        rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        rows.writeheader()
+
+        def add(image_id: str, found: Found) -> None:
+            for class_id, text in enumerate(found, start=1):
+                row = {
+                    "ImageId_ClassId": f"{image_id}_{class_id}",
+                    "ImageId": image_id,
+                    "ClassId": class_id,
+                    "EncodedPixels": text,
+                }
+                rows.writerow(row)
+
+        yield add
