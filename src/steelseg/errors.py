@@ -12,7 +12,6 @@ ours and keeps its traceback.
 """
 
 import errno
-from dataclasses import dataclass
 
 # How torch says that memory is short: on a processor, on a GPU, and of a lost worker.
 _NO_MEMORY = (
@@ -60,21 +59,3 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return any(words in str(error) for words in _NO_MEMORY)
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """One thing that is wrong with a data set; prints as `file:row: reason`."""
-
-    file: str
-    """The file at fault, as the user would type it."""
-
-    row: int
-    """Line of the file, from 1; 0 when the file as a whole is at fault."""
-
-    reason: str
-    """What is wrong and what was expected, as a sentence."""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.row}" if self.row else self.file
-        return f"{place}: {self.reason}"

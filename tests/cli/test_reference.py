@@ -6,7 +6,7 @@ from steelseg.cli.main import build_parser
 from steelseg.cli.reference import commands_page, settings_page, subcommands
 from steelseg.config.config import setting_names
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from steelseg.config.load import load_config
 from steelseg.errors import ConfigError
 from steelseg.models.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRONT_DOOR = ROOT / "unet_baseline"
 
 SMALL = """

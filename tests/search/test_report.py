@@ -2,16 +2,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from steelseg.reporting.charts import (
-    Column,
-    Dot,
-    Thread,
-    bar_chart,
-    dot_chart,
-    ends,
-    parallel_chart,
-)
 from steelseg.reporting.scales import Axis, fit
+from steelseg.search.charts import Column, Dot, Thread, bar_chart, dot_chart, ends, parallel_chart
 from steelseg.search.report import write_search_report
 from steelseg.search.results import Search, Trial
 from steelseg.search.space import Choice, Number

@@ -268,7 +268,7 @@ def test_a_strip_whose_pictures_have_no_name_is_refused_alone(predictor, camera,
 
 def test_lines_are_delivered_while_strips_come(predictor, camera, tmp_path):
     """To a web server: the very lines of the file."""
-    from tests.line.test_webhook import receiver
+    from tests.watch.test_webhook import receiver
 
     write(camera / "a.png", pixels(1))
     out = tmp_path / "out"

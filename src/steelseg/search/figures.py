@@ -8,18 +8,9 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from steelseg.reporting.charts import (
-    Column,
-    Dot,
-    Series,
-    Thread,
-    bar_chart,
-    dot_chart,
-    ends,
-    line_chart,
-    parallel_chart,
-)
+from steelseg.reporting.charts import Series, line_chart
 from steelseg.reporting.scales import Axis, fit
+from steelseg.search.charts import Column, Dot, Thread, bar_chart, dot_chart, ends, parallel_chart
 from steelseg.search.results import Search, Trial, write_value
 from steelseg.search.space import Choice, Number, Setting
 

@@ -20,10 +20,11 @@ from steelseg.data.checks.duplicates import (
     group_matches,
     make_thumbnail,
 )
+from steelseg.data.fault import Fault
 from steelseg.data.formats.annotations import Labels, Row, parse_rows, read_rows
 from steelseg.data.formats.images import list_images, measure_image, read_image
 from steelseg.data.formats.sample_submission import inspect_sample
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 from steelseg.progress import Progress
 from steelseg.progress import progress as show
 

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from steelseg.data.fault import Fault
 from steelseg.data.formats.images import SUFFIXES
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
 from steelseg.progress import Progress
 

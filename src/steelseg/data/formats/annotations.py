@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data.crops import Box
+from steelseg.data.fault import Fault
 from steelseg.data.formats import rle
 from steelseg.data.formats.mask_csv import name_cells, read_table
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 
 _CLASS_ID = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelseg.data.fault import Fault
 from steelseg.data.formats.mask_csv import name_cells, read_table
-from steelseg.errors import DataError, Fault
+from steelseg.errors import DataError
 
 
 @dataclass(frozen=True)
