@@ -58,8 +58,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The generated pages of docs/, then the site into site/; a broken link is an error.
 docs: setup
 	$(BIN)/python -m steelseg.cli.reference docs
+	$(BIN)/mkdocs build --strict
 
 # About an hour: two networks are trained for it. Rows alone: benchmarks/table.py bench --rows rle
 bench: setup
@@ -69,4 +71,4 @@ build: setup
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) $(DEMO) bench dist
+	rm -rf $(VENV) $(DEMO) bench dist site
