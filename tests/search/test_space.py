@@ -91,9 +91,7 @@ def test_a_value_may_contradict_another_setting():
     space = read_space(config)
 
     good = apply(config, space, {"train.later_loss": "null", "train.later_loss_epoch": "999"})
-    with pytest.raises(
-        ConfigError, match=r"^train: later_loss_epoch=999 is after .*\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"^train: later_loss_epoch=999 is after .*\.$"):
         apply(config, space, {"train.later_loss": "dice", "train.later_loss_epoch": "999"})
 
     assert (good.train.later_loss, good.train.later_loss_epoch) == (None, 999)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from steelseg.config import former
 from steelseg.config.config import Config, PostprocessConfig, TuneConfig
 from steelseg.config.pseudo import PseudoConfig
 from steelseg.config.search import SearchConfig
@@ -173,9 +174,12 @@ def _refuse_strange(checkpoint: Checkpoint, path: Path, origin: Origin, config: 
     if state.get("fold") != origin.fold:
         raise CheckpointError(f"{path} is of fold {state.get('fold')}, not of fold {origin.fold}.")
     try:
+        removed = former.removed_in_use(state["config"])
         odd = settings_difference(checkpoint.config, config)
     except (ConfigError, LookupError, TypeError, AttributeError):
         raise CheckpointError(f"{path} holds settings that are not ours.") from None
+    if removed:
+        raise CheckpointError(f"{path} {former.way_out(removed)}")
     if odd:
         raise CheckpointError(
             f"{path} was trained with {odd}. Resume with the same settings, or start a new run."

@@ -140,7 +140,7 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
     """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
-    if odd := settings_difference(run.load_config(), config):
+    if odd := settings_difference(run.load_config(to_train=True), config):
         raise ConfigError(f"{run.path} holds a run with {odd}. Choose another --out.")
     for fold in folds:
         if run.fold(fold).exists() and not go_on:
