@@ -120,7 +120,6 @@ ROWS = {
     "later loss: symmetric_lovasz": Row(
         ("train.later_loss=0.5 bce + 0.5 symmetric_lovasz", "train.later_loss_epoch={late}")
     ),
-    "sampling: rare": Row(("train.sampling=rare",)),
     "sampling: balanced": Row(("train.sampling=balanced",)),
     "sampling: positives, hard gate": Row(
         (*GATED, "train.sampling=positives"), ("inference.gate=hard",)
@@ -138,14 +137,8 @@ ROWS = {
     "augmentation: defect_paste": _steps("0.3 defect_paste"),
     "weights: ema": Row(("train.average=ema", "train.ema_decay=0.99")),
     "weights: last 3": Row(("train.average=last", "train.average_epochs=3")),
-    "weights: swa, 3 epochs": Row(("train.average=swa", "train.average_epochs=3")),
-    "weights: soup of 3": Row(
-        ("train.average=soup", "train.average_epochs=3", "train.save_best_only=false")
-    ),
     "rate of the encoder 0.3": Row(("train.encoder_rate=0.3",)),
-    "layer_decay 0.7": Row(("train.layer_decay=0.7",)),
     "batch normalisation frozen": Row(("train.freeze_batch_norm=true",)),
-    "encoder frozen for an epoch": Row(("train.freeze_encoder_epochs=1",)),
     "encoder from scratch": Row(("model.encoder_weights=none",)),
     "from another data set": Row(("model.init_from={start}",)),
     "mean of two seeds": Row(members=(SECOND_SEED,)),

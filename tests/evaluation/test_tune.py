@@ -79,7 +79,7 @@ def test_evaluate_reports_the_cross_fitted_score(run):
 
 def test_every_strip_is_in_one_part(run):
     """And no part is empty."""
-    tuned = tune(run, "tune.parts=3")
+    tuned = tune(run, "tune.inner_folds=3")
 
     assert set(tuned.part_of) == set(held_out_of(run).fold_of)
     assert set(tuned.part_of.values()) == {0, 1, 2}

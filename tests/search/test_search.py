@@ -15,7 +15,6 @@ from steelseg.api import train
 from steelseg.cli.main import main
 from steelseg.config.load import dump_config, load_config
 from steelseg.errors import CheckpointError, ConfigError, DataError
-from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.run_folder import RunFolder
 from steelseg.search.results import table
 from steelseg.search.search import search_run
@@ -275,10 +274,10 @@ def test_a_lack_of_memory_ends_its_trial_alone(settings, tmp_path, monkeypatch):
 
 def test_settings_that_contradict_each_other_end_their_trial(settings, tmp_path):
     """Ten in a row are no chance: what is wrong is said, and nothing is trained."""
-    space = {"train.average": ["soup"], "train.swa_rate": {"low": 0.1, "high": 0.9}}
+    space = {"train.later_loss_epoch": [9], "train.learning_rate": {"low": 0.1, "high": 0.9}}
 
-    with pytest.raises(ConfigError, match=r"10 trials in a row .* needs save_best_only=false"):
-        search_run(settings(space=space, trials=40), tmp_path / "odd")
+    with pytest.raises(ConfigError, match=r"10 trials in a row .*later_loss_epoch=9 is after"):
+        search_run(settings("train.later_loss=dice", space=space, trials=40), tmp_path / "odd")
 
     page = (tmp_path / "odd" / "report.html").read_text()
     assert "10 of 40 trials: 10 given up" in page
@@ -354,19 +353,6 @@ def test_what_fails_for_all_trials_ends_the_search(settings, place, tmp_path):
     shutil.copyfile(run.best_model(0), start)
     states = [trial.state for trial in search_run(config, tmp_path / "search").trials]
     assert states == ["failed", "failed", "failed", "finished"]
-
-
-def test_a_soup_is_scored_by_what_its_mean_reaches(settings, tmp_path):
-    """Which is no less than its best epoch; also where the time was up before it was told."""
-    soup = ["train.average=soup", "train.average_epochs=2", "train.save_best_only=false"]
-    space = {"train.learning_rate": [1e-3]}
-    config = settings(*soup, space=space, trials=1)
-
-    (trial,) = search_run(config, tmp_path / "search").trials
-
-    best = RunFolder(tmp_path / "search" / trial.name).best_model(0)
-    assert trial.score == load_checkpoint(best).state["figures"]["val_dice"]
-    assert trial.score >= max(score for _, score in trial.epochs)
 
 
 @pytest.mark.parametrize(

@@ -87,14 +87,14 @@ def test_numbers_are_of_the_kind_that_the_setting_takes():
 
 def test_a_value_may_contradict_another_setting():
     """Another trial may change that one; this trial alone cannot be built."""
-    config = with_space({"train.average": ["none", "soup"], "train.save_best_only": [True, False]})
+    config = with_space({"train.later_loss": [None, "dice"], "train.later_loss_epoch": [2, 999]})
     space = read_space(config)
 
-    good = apply(config, space, {"train.average": "soup", "train.save_best_only": "false"})
-    with pytest.raises(ConfigError, match=r"^train: average=soup .* needs save_best_only=false\.$"):
-        apply(config, space, {"train.average": "soup", "train.save_best_only": "true"})
+    good = apply(config, space, {"train.later_loss": "null", "train.later_loss_epoch": "999"})
+    with pytest.raises(ConfigError, match=r"^train: later_loss_epoch=999 is after .*\.$"):
+        apply(config, space, {"train.later_loss": "dice", "train.later_loss_epoch": "999"})
 
-    assert (good.train.average, good.train.save_best_only) == ("soup", False)
+    assert (good.train.later_loss, good.train.later_loss_epoch) == (None, 999)
     assert count(space) == 4
 
 

@@ -2,9 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.training.averaging import Average, greedy_soup, update_batch_norm
-
-CPU = torch.device("cpu")
+from steelseg.training.averaging import Average
 
 
 def make_network(value):
@@ -64,29 +62,3 @@ def test_a_mean_changes_no_network_and_learns_nothing():
 
     assert values_of(model.state_dict())["1.weight"] == 1
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
-
-
-def test_statistics_are_those_of_the_images():
-    """Counted anew, as a plain mean over the batches, whatever they were."""
-    model = make_network(5).eval()
-    images = [torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(k)) for k in (0, 1)]
-
-    update_batch_norm(model, images, device=CPU, half=None)
-
-    mean = sum(batch.mean() for batch in images) / 2
-    torch.testing.assert_close(model[0].running_mean, mean[None])
-    assert not model[0].training
-    assert model[0].momentum == 0.1
-
-
-def test_a_soup_takes_what_makes_it_no_worse():
-    """Judged by the distance to 3: 2 and then 4 go in, 9 does not, and 3 may."""
-    weights = [{"w": torch.tensor([float(value)])} for value in (2, 9, 4, 3)]
-
-    def judge(trial):
-        return -abs(trial["w"].item() - 3), trial["w"].item()
-
-    soup, chosen, report = greedy_soup([lambda w=w: w for w in weights], judge)
-
-    assert chosen == [0, 2, 3]
-    assert soup["w"].item() == report == pytest.approx(3)

@@ -88,8 +88,7 @@ def assert_same(found, expected):
 
 MEANS = {
     "ema": ("train.average=ema", "train.ema_decay=0.9"),
-    "swa": ("train.average=swa", "train.average_epochs=2", "train.scheduler=cosine"),
-    "soup": ("train.average=soup", "train.average_epochs=3"),
+    "last": ("train.average=last", "train.average_epochs=2"),
 }
 EVERY_STEP = ("train.epochs=3", "train.save_minutes=1e-9", "train.save_best_only=false")
 
@@ -140,8 +139,7 @@ def test_a_moving_mean_is_what_is_validated_and_kept(train):
 
 def test_the_mean_of_the_last_epochs_is_their_mean(train):
     """Of the last two of three; before them the network itself is judged."""
-    settings = ("train.average=last", "train.average_epochs=2")
-    run = train("last", *EVERY_STEP, *settings)
+    run = train("whole_last", *EVERY_STEP, *MEANS["last"])
 
     members = [epoch_of(run, epoch) for epoch in (2, 3)]
     for name, tensor in last_of(run, 3).average.items():
@@ -149,67 +147,6 @@ def test_the_mean_of_the_last_epochs_is_their_mean(train):
             torch.testing.assert_close(tensor, sum(m.model[name] for m in members) / 2)
     counts = [epoch_of(run, epoch).state["average_count"] for epoch in (1, 2, 3)]
     assert counts == [0, 1, 2]
-
-
-def test_swa_holds_the_rate_and_counts_statistics_anew(train):
-    """Cosine falls in the first epoch; in the others the rate is the share that is held."""
-    run = train("whole_swa", *EVERY_STEP, *MEANS["swa"])
-
-    rates = [float(row["learning_rate"]) for row in history_of(run)]
-    assert rates[1:] == pytest.approx([5e-4 * 0.2] * 2)
-    average = last_of(run, 3).average
-    statistics = next(name for name in average if name.endswith("running_mean"))
-    mean = sum(epoch_of(run, epoch).model[statistics] for epoch in (2, 3)) / 2
-    assert not torch.allclose(average[statistics], mean)
-
-
-def test_a_soup_is_the_mean_of_the_epochs_it_names(train):
-    """Those are in the checkpoint, and a mean that is there is not made twice."""
-    settings = (*EVERY_STEP, *MEANS["soup"])
-    run = train("whole_soup", *settings)
-
-    best = best_of(run)
-    members = [epoch_of(run, epoch).model for epoch in best.state["soup"]]
-    for name, tensor in best.model.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, sum(m[name] for m in members) / len(members))
-    train("whole_soup", *settings, go_on=True)
-    assert best_of(run).sha256 == best.sha256
-
-
-def test_a_soup_that_goes_on_elsewhere_takes_its_epochs_along(train, make_config):
-    """From a checkpoint of another folder; without them it is refused before it trains."""
-    settings = (*EVERY_STEP, *MEANS["soup"])
-    run = train("whole_soup", *settings)
-    config = make_config(train.folder / "input", *settings)
-    elsewhere = RunFolder(train.folder / "soup_elsewhere")
-
-    second = run.fold(0) / "checkpoint_epoch_2.safetensors"
-    train_run(config, elsewhere.path, folds=[0], checkpoint=second)
-
-    assert_same(best_of(elsewhere).model, best_of(run).model)
-    alone = train.folder / "alone" / second.name
-    alone.parent.mkdir()
-    shutil.copyfile(second, alone)
-    with pytest.raises(CheckpointError, match=r"soup needs checkpoint_epoch_1\.safetensors"):
-        train_run(config, train.folder / "soup_nowhere", folds=[0], checkpoint=alone)
-
-
-def test_frozen_statistics_stay_in_a_mean_too(train):
-    """Those of the encoder; the decoder's are counted anew."""
-    settings = (*EVERY_STEP, *MEANS["swa"], "train.freeze_batch_norm=true")
-    run = train("frozen_swa", *settings)
-
-    last = last_of(run, 3)
-    means = [name for name in last.model if name.endswith("running_mean")]
-    for name in means:
-        is_same = torch.equal(last.average[name], last.model[name])
-        assert is_same == name.startswith("network.encoder."), name
-
-
-def test_a_soup_needs_the_epochs(make_config, tmp_path):
-    with pytest.raises(ConfigError, match=r"average=soup .* save_best_only=false"):
-        make_config(tmp_path, "train.average=soup")
 
 
 def test_a_mean_that_is_not_a_number_is_never_saved(train, monkeypatch):

@@ -10,7 +10,6 @@ from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.training.sampling import (
     balanced,
     positives,
-    rare,
     sample_chances,
     with_negatives,
 )
@@ -42,18 +41,11 @@ def test_balanced_draws_every_class_as_often_as_clean_samples():
     np.testing.assert_allclose(balanced(SHOWN), [1 / 12] * 4 + [1 / 6] * 2 + [1 / 6] * 2)
 
 
-def test_rare_draws_by_the_root_of_the_rarity():
-    """Class 2 shows on 2 samples, class 1 on 3: sqrt(3 / 2) times as often."""
-    weights = np.array([1.0] * 6 + [np.sqrt(1.5)] * 2)
-
-    np.testing.assert_allclose(rare(SHOWN), weights / weights.sum())
-
-
 def test_a_class_that_nothing_shows_changes_nothing():
     """A fold may hold out every strip of a class."""
-    for draw in (balanced, rare):
-        with_none = draw(np.column_stack([SHOWN, np.zeros(len(SHOWN), bool)]))
-        np.testing.assert_allclose(with_none, draw(SHOWN))
+    with_none = balanced(np.column_stack([SHOWN, np.zeros(len(SHOWN), bool)]))
+
+    np.testing.assert_allclose(with_none, balanced(SHOWN))
 
 
 def test_all_takes_each_sample_once(labels):

@@ -67,12 +67,12 @@ def add_fold(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace) -> "Config":
-    """Settings of a YAML file or a run folder, with the command line's laid over them."""
+    """Settings to train with: a YAML file or a run folder, with the command line's over them."""
     from steelseg.config.load import load_config
     from steelseg.run.run_folder import RunFolder
 
     if args.config.is_dir():
-        return RunFolder(args.config).load_config(tuple(args.settings))
+        return RunFolder(args.config).load_config(tuple(args.settings), to_train=True)
     return load_config(args.config, args.settings)
 
 

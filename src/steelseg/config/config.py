@@ -238,8 +238,8 @@ class TuneConfig(Section):
     cost_false_alarm: Cost | tuple[Cost, ...] = 1.0
     """Cost of a strip on which a class is found that is not there; one value, or one a class."""
 
-    parts: int = Field(5, ge=2)
-    """Parts that the strips are dealt to; each is scored with what was chosen on the others."""
+    inner_folds: int = Field(5, ge=2)
+    """Inner folds of the cross-fitted scores: each is scored with what was chosen on the others."""
 
     thresholds: tuple[Probability, ...] = ()
     """Tried for threshold and top_threshold. Empty: 0.05, 0.1, ... 0.95."""

@@ -1,7 +1,8 @@
 """Settings from YAML files and the command line, and back.
 
 A file holds the sections of `steelseg.config.config`; `section.name=value` is laid over it. Unknown
-names are refused with the nearest known one, and all faults are listed at once.
+names are refused with the nearest known one, and all faults are listed at once. What an older
+version stored is read by the `stored` functions: see `steelseg.config.former`.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from steelseg.config import strict_yaml
+from steelseg.config import former, strict_yaml
 from steelseg.config.config import Config, setting_names
 from steelseg.errors import ConfigError
 
@@ -28,7 +29,27 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: if the file cannot be read, or a setting is unknown or wrong; all faults
             are listed at once.
     """
-    path = Path(path)
+    return build_config(_read(Path(path)), overrides, source=str(path))
+
+
+def load_stored_config(
+    path: Path, overrides: Sequence[str] = (), *, to_train: bool = False
+) -> Config:
+    """Read the config.yaml that this or an older version wrote to a run folder.
+
+    Args:
+        path: The YAML file.
+        overrides: As for `load_config`.
+        to_train: As for `build_stored_config`.
+
+    Raises:
+        ConfigError: as `load_config` and `build_stored_config` do.
+    """
+    return build_stored_config(_read(path), overrides, source=str(path), to_train=to_train)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the sections of a YAML file, or raise ConfigError."""
     try:
         content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +58,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path} must hold sections such as `data:` and `train:`.")
-    return build_config(content or {}, overrides, source=str(path))
+    return content or {}
 
 
 def build_config(
@@ -60,6 +81,29 @@ def build_config(
         named = [f"in {source}"] * ("file" in places) + ["on the command line"] * ("line" in places)
         title = f"Wrong settings {' and '.join(named)}:"
         raise ConfigError("\n".join([title, *lines])) from None
+
+
+def build_stored_config(
+    content: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    source: str,
+    to_train: bool = False,
+) -> Config:
+    """Make a Config of settings that this or an older version stored.
+
+    Args:
+        content: Nested dictionaries; renamed settings are translated, removed ones dropped.
+        overrides: As for `build_config`.
+        source: Names where `content` came from.
+        to_train: True refuses removed settings by which training was another.
+
+    Raises:
+        ConfigError: as `build_config` does.
+    """
+    if to_train and (setting := former.removed_in_use(content)):
+        raise ConfigError(f"{source} {former.way_out(setting)}")
+    return build_config(former.translate(content), overrides, source=source)
 
 
 def _places(fault: Any, overrides: Sequence[str], content: Mapping[str, Any]) -> list[str]:
@@ -97,6 +141,8 @@ def explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         known = [*setting_names(), *(() if "." in name else Config.model_fields)]
         return f"{name}: {no_such_setting(name, known)}"
+    if advice := former.advice(name, fault["input"]):
+        return f"{name}: {advice}"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if not name or fault["type"] == "value_error":
         return f"{name}: {message}." if name else f"{message}."
@@ -105,6 +151,8 @@ def explain(fault: Any) -> str:
 
 def no_such_setting(name: str, known: Sequence[str]) -> str:
     """Say that there is no such setting, and which known one is meant."""
+    if advice := former.advice(name):
+        return advice
     near = difflib.get_close_matches(name, known, n=1)
     return "no such setting" + (f"; did you mean {near[0]}?" if near else ".")
 

@@ -53,12 +53,6 @@ class TrainConfig(Section):
     encoder_rate: float = Field(1.0, gt=0)
     """Factor of the learning rate for the encoder."""
 
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    """Factor from each fifth of the encoder to the one nearer to the image."""
-
-    freeze_encoder_epochs: int = Field(0, ge=0)
-    """Epochs at the start in which the encoder stays as it is."""
-
     freeze_batch_norm: bool = False
     """true keeps the statistics of the encoder's batch normalisation."""
 
@@ -100,10 +94,10 @@ class TrainConfig(Section):
     gamma, noise, blur, jpeg, shift_scale, conveyor_shift, black_ends, defect_blackout,
     defect_paste, or `module:callable` of your own; "0.3 jpeg" for a share of the samples."""
 
-    sampling: Literal["all", "balanced", "rare", "positives"] = "all"
+    sampling: Literal["all", "balanced", "positives"] = "all"
     """all: every sample once a pass. balanced: as many, clean and each class equally often.
-    rare: a class that is r times as rare as the commonest sqrt(r) times as often. positives: as
-    many, all with a defect, but for what hard_negatives brings in; for use behind a gate."""
+    positives: as many, all with a defect, but for what hard_negatives brings in; for use behind a
+    gate."""
 
     centre_defects: Probability = 0.0
     """Share of the crops with a defect that are moved so that a pixel of it lies anywhere in them;
@@ -122,19 +116,15 @@ class TrainConfig(Section):
     pseudo_share: float = Field(0.25, gt=0, lt=1)
     """Largest share of a batch that pseudo-labelled samples have."""
 
-    average: Literal["none", "ema", "last", "swa", "soup"] = "none"
-    """Weights that are validated and kept. ema: a moving mean over steps. last: the mean of the
-    last `average_epochs`. swa: that, at a rate that is held. soup: of the best `average_epochs`,
-    those whose mean validates best; needs save_best_only=false."""
+    average: Literal["none", "ema", "last"] = "none"
+    """Weight averaging: the weights that are validated and kept. ema: an exponential moving average
+    over steps. last: the mean of the last `average_epochs` epochs."""
 
     ema_decay: float = Field(0.999, gt=0, lt=1)
     """Share of ema that each step keeps; less at the start."""
 
     average_epochs: int = Field(5, ge=1)
-    """Epochs that last, swa and soup average at most."""
-
-    swa_rate: float = Field(0.2, gt=0, le=1)
-    """Share of the learning rate that swa holds in the epochs it averages."""
+    """Number of epochs that average=last averages."""
 
     gradient_clip: float = Field(1.0, ge=0)
     """Largest norm of the gradient; 0 switches clipping off."""
@@ -173,12 +163,6 @@ class TrainConfig(Section):
                 f"later_loss_epoch={self.later_loss_epoch} is after the last of {self.epochs} "
                 "epochs, so later_loss would never be used"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_soup_needs_every_epoch(self) -> Self:
-        if self.average == "soup" and self.save_best_only:
-            raise ValueError("average=soup averages checkpoints, so it needs save_best_only=false")
         return self
 
     @model_validator(mode="after")

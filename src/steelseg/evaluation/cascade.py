@@ -63,7 +63,7 @@ def cascade_run(
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
     suspicions = _suspicions(first.load_config(), looks, held_out.fold_of)
-    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
+    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
     is_skipped = cross_fit(suspicions, is_defective, part_of, miss_rate=miss_rate)
     found = count_looks(is_skipped, is_defective)
     defective = np.array([s for i, s in suspicions.items() if is_defective[i]])

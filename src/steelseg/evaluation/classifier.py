@@ -65,7 +65,7 @@ def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> di
 
 def _first_looks(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, Looks]:
     """What it does as a first look at each miss rate; nothing where no strip has a defect."""
-    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
+    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
     suspicion_of = {i: float(presence_c.max()) for i, presence_c in held_out.presence.items()}
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
     try:

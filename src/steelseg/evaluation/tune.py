@@ -76,7 +76,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         num_folds=config.data.num_folds,
         gate=config.inference.gate,
     )
-    part_of = deal_parts(run, held_out, parts=config.tune.parts, seed=config.train.seed)
+    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
     num_parts = len(set(part_of.values()))
     tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
     untuned = _fill(tables, held_out, part_of, held_out_masks(config, run, held_out, None))

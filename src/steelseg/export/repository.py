@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steelseg.config.load import build_config
+from steelseg.config.load import build_stored_config
 from steelseg.errors import ConfigError
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.inference.backends import need
@@ -121,7 +121,7 @@ def _triton_text(path: Path, manifest: Manifest) -> str:
     """config.pbtxt of one network."""
     source, target = _tensors(path)
     if path.suffix == ".onnx":
-        batch_size = build_config(manifest.config).train.batch_size_val
+        batch_size = build_stored_config(manifest.config, source=MANIFEST).train.batch_size_val
         return (
             f'backend: "onnxruntime"\nmax_batch_size: {batch_size}\n'
             + _tensor_text("input", source, skip=1)
@@ -146,7 +146,7 @@ def _tensor_text(kind: str, tensor: _Tensor, *, skip: int) -> str:
 def _ovms_text(models: Sequence[BundledModel], manifest: Manifest) -> str:
     """config.json of OpenVINO Model Server; its paths begin where it lies."""
     plugin = {"PERFORMANCE_HINT": "THROUGHPUT"}
-    if not build_config(manifest.config).inference.amp:
+    if not build_stored_config(manifest.config, source=MANIFEST).inference.amp:
         # Unasked, it computes in half precision where the processor can.
         plugin["INFERENCE_PRECISION_HINT"] = "f32"
     names = [model_name(model) for model in models]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from steelseg.config.config import Config
-from steelseg.config.load import build_config
+from steelseg.config.load import build_stored_config
 from steelseg.errors import CheckpointError
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, Network
@@ -51,8 +51,8 @@ def open_bundle(
     manifest = read_manifest(folder)
     refuse_changed(folder, manifest.files)
     source = str(folder / MANIFEST)
-    trained = build_config(manifest.config, source=source)
-    config = build_config(manifest.config, overrides, source=source)
+    trained = build_stored_config(manifest.config, source=source)
+    config = build_stored_config(manifest.config, overrides, source=source)
     held = list(dict.fromkeys(model.fold for model in manifest.models))
     for fold in folds or ():
         if fold not in held:
@@ -67,7 +67,7 @@ def open_bundle(
     )
     if manifest.first is None:
         return config, members, None
-    own = build_config(manifest.first.config, source=source)
+    own = build_stored_config(manifest.first.config, source=source)
     looker = _member(folder, manifest, manifest.first.model, own, amp=own.inference.amp)
     return config, members, FirstLook(looker, own, manifest.first.cut)
 
@@ -88,7 +88,7 @@ def _member(
 
 def _own(model: BundledModel, trained: Config, source: str) -> Config:
     """The settings that a network was trained with: its own, else those of the bundle."""
-    return trained if model.config is None else build_config(model.config, source=source)
+    return trained if model.config is None else build_stored_config(model.config, source=source)
 
 
 def _shared(member: Member, model: BundledModel, amp: bool) -> Member:

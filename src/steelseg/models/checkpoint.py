@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from steelseg.config.config import Config
-from steelseg.config.load import build_config
+from steelseg.config.load import build_stored_config
 from steelseg.errors import CheckpointError, ConfigError, TrainingError
 from steelseg.files.atomic import write_bytes
 
@@ -50,7 +50,7 @@ class Checkpoint:
     @property
     def config(self) -> Config:
         """The settings that the model was trained with."""
-        return build_config(self.state["config"], source="the checkpoint")
+        return build_stored_config(self.state["config"], source="the checkpoint")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -134,7 +134,7 @@ def read_header(path: Path) -> tuple[Config, str]:
     except (ValueError, TypeError, LookupError, AttributeError):
         raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
     try:
-        return build_config(content, source=str(path)), header.get("sha256", "")
+        return build_stored_config(content, source=str(path)), header.get("sha256", "")
     except ConfigError:
         # A flipped bit gives wrong settings too; the SHA-256 tells.
         load_checkpoint(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.config.config import Config
-from steelseg.config.load import dump_config, load_config
+from steelseg.config.load import dump_config, load_stored_config
 from steelseg.errors import CheckpointError
 from steelseg.files.atomic import write_text
 
@@ -69,8 +69,12 @@ class RunFolder:
         """The folds that have a best checkpoint, ascending."""
         return [fold for fold in range(num_folds) if self.best_model(fold).exists()]
 
-    def load_config(self, overrides: tuple[str, ...] = ()) -> Config:
+    def load_config(self, overrides: tuple[str, ...] = (), *, to_train: bool = False) -> Config:
         """Read the run's settings, with `section.name=value` laid over them.
+
+        Args:
+            overrides: Such as "train.epochs=3".
+            to_train: True refuses settings that were removed since and changed the training.
 
         Raises:
             CheckpointError: if this is no run folder.
@@ -78,7 +82,7 @@ class RunFolder:
         """
         if not self.config_yaml.exists():
             raise CheckpointError(f"{self.path} is not a run folder: it has no config.yaml.")
-        return load_config(self.config_yaml, overrides)
+        return load_stored_config(self.config_yaml, overrides, to_train=to_train)
 
     def keep_config(self, config: Config) -> None:
         """Write the run's settings."""

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from steelseg.config.config import Config
-from steelseg.config.load import build_config
+from steelseg.config.load import build_stored_config
 from steelseg.config.search import Span
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.files.atomic import lock
@@ -149,7 +149,8 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by section.name; those that an older version did not know at their default."""
-    content = build_config(dict(settings)).model_dump(mode="json")
+    config = build_stored_config(settings, source="the search", to_train=True)
+    content = config.model_dump(mode="json")
     return {f"{section}.{key}": v for section, group in content.items() for key, v in group.items()}
 
 

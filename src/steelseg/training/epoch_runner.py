@@ -10,7 +10,7 @@ from steelseg.data.samples.dataset import EpochBatches
 from steelseg.models.losses import Loss
 from steelseg.progress import progress as show
 from steelseg.training.fold import seed_batch
-from steelseg.training.layer_rates import encoder_of, set_training_mode
+from steelseg.training.layer_rates import set_training_mode
 from steelseg.training.loader import BatchLoader
 from steelseg.training.loop import Learner, Position, train_epoch
 
@@ -51,11 +51,7 @@ class Epochs:
                 gradient_clip=train.gradient_clip,
                 # A classifier's loss is of presence already.
                 presence_weight=0.0 if self.config.model.is_classifier else train.presence_weight,
-                set_mode=partial(
-                    set_training_mode,
-                    freeze_encoder=epoch <= train.freeze_encoder_epochs,
-                    freeze_batch_norm=train.freeze_batch_norm,
-                ),
+                set_mode=partial(set_training_mode, freeze_batch_norm=train.freeze_batch_norm),
                 position=position,
                 before_batch=partial(seed_batch, train.seed, self.fold, epoch),
                 after_step=partial(self._follow, after_step),
@@ -68,24 +64,10 @@ class Epochs:
             average.follow(self.learner.model, decay=train.ema_decay)
         after_step()
 
-    def settle(self, epoch: int) -> None:
-        """Take a trained epoch into a mean of the last ones; told again, change nothing."""
-        train, learner, average = self.config.train, self.learner, self.learner.average
-        if train.average not in ("last", "swa") or average is None:
+    def update_average(self, epoch: int) -> None:
+        """Add a trained epoch to the mean of the last ones; a second call changes nothing."""
+        train, average = self.config.train, self.learner.average
+        if train.average != "last" or average is None:
             return
-        if average.count >= epoch - max(0, train.epochs - train.average_epochs):
-            return
-        average.add(learner.model)
-        if train.average == "swa":
-            self.order.epoch, self.order.begin = epoch, 0
-            with closing(iter(self.loader)) as batches:
-                shown = show(batches, len(self.order), f"fold {self.fold} epoch {epoch} statistics")
-                images = (images_nchw for images_nchw, *_ in shown)
-                frozen = encoder_of(average.model) if self._keeps_statistics else None
-                average.settle(images, device=learner.device, half=learner.half, frozen=frozen)
-
-    @property
-    def _keeps_statistics(self) -> bool:
-        """Whether the encoder's batch normalisation keeps the statistics that it began with."""
-        train = self.config.train
-        return train.freeze_batch_norm or train.freeze_encoder_epochs >= train.epochs
+        if average.count < epoch - max(0, train.epochs - train.average_epochs):
+            average.add(self.learner.model)

@@ -109,7 +109,7 @@ def run_epochs(
     save_best_only: bool,
     save_minutes: float,
     train: Train,
-    settle: Callable[[int], None] = lambda _: None,
+    update_average: Callable[[int], None] = lambda _: None,
     validate: Validate,
     note: StopNote,
     report: Callable[[dict[str, float], Scores], None],
@@ -126,7 +126,7 @@ def run_epochs(
         save_best_only: False keeps a resumable checkpoint_epoch_N of each epoch.
         save_minutes: Minutes between checkpoints within an epoch; 0 makes none.
         train: Trains an epoch.
-        settle: Told of each epoch once it is trained, before it is validated; perhaps twice.
+        update_average: Called with each trained epoch before validation; perhaps twice.
         validate: Scores the network.
         note: Says when to save and stop.
         report: Told of each epoch's row and scores.
@@ -140,7 +140,7 @@ def run_epochs(
     while progress.epoch < epochs and not _is_stale(progress, early_stopping):
         epoch = progress.epoch + 1
         try:
-            row, scores = _one_epoch(learner, progress, saver, train, settle, validate)
+            row, scores = _one_epoch(learner, progress, saver, train, update_average, validate)
             _record(learner, progress, files, origin, row, keep=not save_best_only)
         except TrainingError as error:
             raise TrainingError(_what_is_kept(error, files, origin.fold, epoch)) from None
@@ -152,13 +152,13 @@ def _one_epoch(
     progress: Progress,
     saver: "_Saver",
     train: Train,
-    settle: Callable[[int], None],
+    update_average: Callable[[int], None],
     validate: Validate,
 ) -> tuple[dict[str, float], Scores]:
     """Train and validate once; give the epoch's row and scores."""
     epoch, begin = progress.epoch + 1, time.monotonic()
     train_loss = train(epoch, progress.position, saver.after_step)
-    settle(epoch)
+    update_average(epoch)
     train_seconds = time.monotonic() - begin
     val_loss, scores, judged = validate(saver.stop_if_asked)
     rate = learner.optimizer.param_groups[0]["lr"]

@@ -46,7 +46,6 @@ class Schedule:
         name: str,
         steps: int,
         patience: int,
-        hold: tuple[int, float] | None = None,
     ) -> None:
         """Make a schedule.
 
@@ -55,12 +54,7 @@ class Schedule:
             name: reduce_on_plateau, cosine, one_cycle or none.
             steps: Optimizer steps of the whole training.
             patience: Epochs without a better Dice before reduce_on_plateau halves the rate.
-            hold: After so many steps the rate stays at this share of what it is now.
         """
-        self._optimizer = optimizer
-        self._highest = [group["lr"] for group in optimizer.param_groups]
-        self._hold = hold
-        self._done = 0
         self._by_dice: lr_scheduler.ReduceLROnPlateau | None = None
         self._by_step: lr_scheduler.LRScheduler | None = None
         match name:
@@ -72,39 +66,27 @@ class Schedule:
                 self._by_step = lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
             case "one_cycle":
                 # OneCycleLR takes its first step when made, so it may make `steps` more but one.
+                highest = [group["lr"] for group in optimizer.param_groups]
                 self._by_step = lr_scheduler.OneCycleLR(
-                    optimizer, max_lr=self._highest, total_steps=steps + 1, cycle_momentum=False
+                    optimizer, max_lr=highest, total_steps=steps + 1, cycle_momentum=False
                 )
             case _:
                 assert name == "none", name
 
     def after_step(self) -> None:
         """Move on by one optimizer step."""
-        self._done += 1
-        if self._is_held:
-            self._set_held()
-        elif self._by_step is not None:
+        if self._by_step is not None:
             self._by_step.step()
-
-    @property
-    def _is_held(self) -> bool:
-        return self._hold is not None and self._done >= self._hold[0]
-
-    def _set_held(self) -> None:
-        assert self._hold is not None
-        for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
-            group["lr"] = highest * self._hold[1]
 
     def after_epoch(self, dice: float) -> None:
         """Move on by one epoch that reached `dice` on the validation strips."""
-        if self._by_dice is not None and not self._is_held:
+        if self._by_dice is not None:
             self._by_dice.step(dice)
 
     def state(self) -> dict[str, Any]:
         """What JSON needs to hold for `restore`."""
         active = self._by_dice or self._by_step
-        state = {} if active is None else active.state_dict()
-        return state | ({"steps_done": self._done} if self._hold else {})
+        return {} if active is None else active.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken.
@@ -115,7 +97,5 @@ class Schedule:
         if state.keys() != self.state().keys():
             raise ValueError("it holds another kind of schedule")
         active = self._by_dice or self._by_step
-        state = dict(state)
-        self._done = state.pop("steps_done", 0)
         if active is not None:
             active.load_state_dict(state)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from steelseg.config import former
 from steelseg.config.config import Config, PostprocessConfig, TuneConfig
 from steelseg.config.pseudo import PseudoConfig
 from steelseg.config.search import SearchConfig
@@ -93,8 +94,6 @@ def pick_up(
         return learner, done
     if chosen is not None:
         path, (learner, done) = chosen, _restore(chosen, origin, config, build)
-        if config.train.average == "soup":
-            _bring_epochs(files, origin, config, path, done)
         _go_back(run, files, origin, learner, done)
     else:
         path, learner, done = _newest_good(run, files, origin, config, build)
@@ -150,28 +149,6 @@ def _go_back(
             _set_aside(path)
 
 
-def _bring_epochs(
-    files: FoldFiles, origin: Origin, config: Config, path: Path, done: Progress
-) -> None:
-    """Copy the checkpoints of the epochs that are done, which a soup is made of, from beside one.
-
-    Raises:
-        CheckpointError: if one is missing or damaged.
-    """
-    beside = [FoldFiles(folder) for folder in (files.folder, path.parent, path.parent.parent)]
-    for epoch in range(1, done.epoch + 1):
-        there = next((f.of_epoch(epoch) for f in beside if f.of_epoch(epoch).exists()), None)
-        if there is None:
-            raise CheckpointError(
-                f"train.average=soup needs {files.of_epoch(epoch).name}, and it is not beside "
-                f"{path}. Put it there, or start a new run."
-            )
-        if _epoch_of(there, origin, config) != epoch:
-            raise CheckpointError(f"{there} is not of the epoch that its name says.")
-        if there != files.of_epoch(epoch):
-            write_bytes(files.of_epoch(epoch), there.read_bytes())
-
-
 def _restore(path: Path, origin: Origin, config: Config, build: Build) -> tuple[Learner, Progress]:
     """Make a learner as it was when a checkpoint was taken, or raise CheckpointError."""
     checkpoint = load_checkpoint(path)
@@ -197,9 +174,12 @@ def _refuse_strange(checkpoint: Checkpoint, path: Path, origin: Origin, config: 
     if state.get("fold") != origin.fold:
         raise CheckpointError(f"{path} is of fold {state.get('fold')}, not of fold {origin.fold}.")
     try:
+        removed = former.removed_in_use(state["config"])
         odd = settings_difference(checkpoint.config, config)
     except (ConfigError, LookupError, TypeError, AttributeError):
         raise CheckpointError(f"{path} holds settings that are not ours.") from None
+    if removed:
+        raise CheckpointError(f"{path} {former.way_out(removed)}")
     if odd:
         raise CheckpointError(
             f"{path} was trained with {odd}. Resume with the same settings, or start a new run."

@@ -19,7 +19,7 @@ from steelseg.run.oof_store import oof_origin, read_oof
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.screening import suspicion
 
-Sampling = Literal["all", "balanced", "rare", "positives"]
+Sampling = Literal["all", "balanced", "positives"]
 
 
 def sample_chances(
@@ -35,7 +35,7 @@ def sample_chances(
     Args:
         labels: Holds the masks.
         samples: Windows, as `list_samples` gives them.
-        sampling: all, balanced, rare or positives.
+        sampling: all, balanced or positives.
         hard_negatives: A run with out-of-fold predictions; None weighs no mistakes.
         hard_negative_weight: How much more often a clean window is drawn that is surely mistaken;
             behind positives, which draws no clean one of itself, how often beside a defect.
@@ -49,7 +49,7 @@ def sample_chances(
     if sampling == "all" and hard_negatives is None:
         return None
     shown_nc = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
-    draw = {"all": _equal, "balanced": balanced, "rare": rare, "positives": positives}[sampling]
+    draw = {"all": _equal, "balanced": balanced, "positives": positives}[sampling]
     chances = draw(shown_nc)
     if hard_negatives is None:
         return chances
@@ -78,22 +78,6 @@ def balanced(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
     group = np.where(shown_nc.any(axis=1), rarest, classes)
     sizes = np.bincount(group, minlength=classes + 1)
     chances: NDArray[np.float64] = 1 / (sizes[group] * np.count_nonzero(sizes))
-    return chances
-
-
-def rare(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Chances that grow with the rarity of a class; clean samples as the commonest class.
-
-    A sample of a class that is r times as rare as the commonest is drawn sqrt(r) times as often as
-    one of that, and of a clean one; of several classes the rarest counts.
-
-    Args:
-        shown_nc: Whether a sample shows a class, shape (N, C).
-    """
-    frequency = np.maximum(shown_nc.sum(axis=0), 1)
-    factors_c = np.sqrt(frequency.max() / frequency)
-    factors = np.where(shown_nc, factors_c, 1.0).max(axis=1)
-    chances: NDArray[np.float64] = factors / factors.sum()
     return chances
 
 

@@ -173,7 +173,6 @@ def build_learner(
             model,
             learning_rate=train.learning_rate,
             encoder_rate=train.encoder_rate,
-            layer_decay=train.layer_decay,
         ),
         name=train.optimizer,
         learning_rate=train.learning_rate,
@@ -181,13 +180,11 @@ def build_learner(
         fused=device.type == "cuda",
     )
     steps = -(-num_batches // train.accumulate)
-    held_after = steps * max(0, train.epochs - train.average_epochs)
     schedule = Schedule(
         optimizer,
         name=train.scheduler,
         steps=train.epochs * steps,
         patience=train.patience,
-        hold=(held_after, train.swa_rate) if train.average == "swa" else None,
     )
     half = _half_type(device, before) if train.amp else None
     return Learner(model, optimizer, schedule, make_scaler(device, half), device, half, average)

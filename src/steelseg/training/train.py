@@ -26,7 +26,6 @@ from steelseg.signals import StopNote, noting_signals
 from steelseg.training.epoch_runner import Epochs
 from steelseg.training.fold import FoldFiles, Origin, is_done, monitored, run_epochs
 from steelseg.training.loader import BatchLoader
-from steelseg.training.model_soup import cook_soup
 from steelseg.training.pseudo_samples import (
     PseudoSamples,
     load_pseudo_samples,
@@ -45,8 +44,7 @@ from steelseg.training.warm_start import start_from
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
 """Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that
-resumes, also of the epochs before; of a soup, the last row again with what the mean reaches. What
-it raises ends the training, which can be resumed."""
+resumes, also of the epochs before. What it raises ends the training, which can be resumed."""
 
 
 def train_run(
@@ -142,7 +140,7 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
     """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
-    if odd := settings_difference(run.load_config(), config):
+    if odd := settings_difference(run.load_config(to_train=True), config):
         raise ConfigError(f"{run.path} holds a run with {odd}. Choose another --out.")
     for fold in folds:
         if run.fold(fold).exists() and not go_on:
@@ -231,15 +229,10 @@ def _train_fold(
     title = f"fold {fold} epoch validation"
     validate = validation_pass(config, labels, val_ids, learner, loss, title)
 
-    def finish() -> None:
-        if figures := cook_soup(config, run, files, learner, done, origin, validate):
-            after_epoch(fold, {**done.history[-1], **figures})
-
     for row in done.history:
         after_epoch(fold, row)
     if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
         run.say(f"fold {fold}: done already, best {_kind(config)} {done.best_dice:.4f}")
-        finish()
         return
     others = f" and {len(pseudo.labels.sizes)} pseudo-labelled ones" if pseudo else ""
     run.say(
@@ -264,12 +257,11 @@ def _train_fold(
             save_best_only=train.save_best_only,
             save_minutes=train.save_minutes,
             train=epochs.train,
-            settle=epochs.settle,
+            update_average=epochs.update_average,
             validate=validate,
             note=note,
             report=partial(_report, config, run, fold, note, after_epoch),
         )
-    finish()
     run.say(
         f"fold {fold}: best {_kind(config)} {done.best_dice:.4f} in epoch {done.best_epoch}, "
         f"wrote {files.best_model}"

@@ -180,7 +180,9 @@ def _of_fold(candidate: Candidate, fold: int) -> list[str]:
 def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
     """Choose weights, write the combined predictions, and judge them."""
     held_out, tune = pool.candidates[0].held_out, pool.config.tune
-    part_of = deal_parts(pool.runs[0].run, held_out, parts=tune.parts, seed=pool.config.train.seed)
+    part_of = deal_parts(
+        pool.runs[0].run, held_out, parts=tune.inner_folds, seed=pool.config.train.seed
+    )
     part_n = np.array([part_of[image_id] for image_id in held_out.fold_of])
     products = _multiply(pool)
     choose = pool.choose(pool.plan.weights)

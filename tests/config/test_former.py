@@ -1,0 +1,114 @@
+import pytest
+import yaml
+
+from steelseg.config import former
+from steelseg.config.config import setting_names
+from steelseg.config.load import load_config, load_stored_config
+from steelseg.errors import ConfigError
+
+# What commit 0c2f354 wrote to config.yaml of a run, without the sections that are as they were.
+OLD = """\
+train:
+  epochs: 1
+  encoder_rate: 1.0
+  layer_decay: 1.0
+  freeze_encoder_epochs: 0
+  freeze_batch_norm: false
+  sampling: all
+  average: none
+  average_epochs: 5
+  swa_rate: 0.2
+  gradient_clip: 1.0
+tune:
+  objective: dice
+  min_recall: 0.95
+  parts: 7
+  thresholds: []
+"""
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Give a function that writes the old settings, with a line replaced, and gives their file."""
+
+    def write(old="", new=""):
+        path = tmp_path / "config.yaml"
+        path.write_text(OLD.replace(old, new) if old else OLD)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("to_train", [False, True])
+def test_stored_settings_of_an_older_version_are_read(stored, to_train):
+    """Removed settings at their default are dropped, renamed ones translated."""
+    config = load_stored_config(stored(), to_train=to_train)
+
+    assert config.tune.inner_folds == 7
+    assert (config.train.epochs, config.train.average) == (1, "none")
+
+
+REMOVED = [
+    ("layer_decay: 1.0", "layer_decay: 0.7", "train.layer_decay=0.7"),
+    ("epochs: 0", "epochs: 2", "train.freeze_encoder_epochs=2"),
+    ("swa_rate: 0.2", "swa_rate: 0.5", "train.swa_rate=0.5"),
+    ("average: none", "average: soup", "train.average=soup"),
+    ("average: none", "average: swa", "train.average=swa"),
+    ("sampling: all", "sampling: rare", "train.sampling=rare"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "setting"), REMOVED)
+def test_a_removed_setting_matters_to_training_alone(stored, old, new, setting):
+    """Prediction reads the run; training refuses it in one line that says what to do."""
+    path = stored(old, new)
+
+    config = load_stored_config(path)
+    with pytest.raises(ConfigError) as refusal:
+        load_stored_config(path, to_train=True)
+
+    assert (config.train.average, config.train.sampling) == ("none", "all")
+    assert str(refusal.value) == (
+        f"{path} was trained with {setting}, which was removed. "
+        "Train again without it, or use steelseg at commit 0c2f354."
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("tune.parts=3", "tune.parts: was renamed; use tune.inner_folds."),
+        ("train.layer_decay=1.0", "train.layer_decay: was removed .*; use train.encoder_rate."),
+        ("train.swa_rate=0.2", "train.swa_rate: was removed .*; use train.average=ema or last."),
+        ("train.average=soup", "train.average: soup was removed .*; use ema or last."),
+        ("train.sampling=rare", "train.sampling: rare was removed .*; use balanced."),
+    ],
+)
+def test_a_former_setting_is_refused_where_a_user_writes_it(tmp_path, stored, override, line):
+    """In a file, on the command line, and over stored settings."""
+    name, value = override.split("=")
+    section, key = name.split(".")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({section: {key: yaml.safe_load(value)}}))
+
+    with pytest.raises(ConfigError, match=f"in {mine}:\n  {line}$"):
+        load_config(mine)
+    mine.write_text("")
+    with pytest.raises(ConfigError, match=f"on the command line:\n  {line}$"):
+        load_config(mine, [override])
+    with pytest.raises(ConfigError, match=f"on the command line:\n  {line}$"):
+        load_stored_config(stored(), [override])
+
+
+def test_no_former_name_is_a_setting_today():
+    """And what stands in for a renamed one is."""
+    assert not {*former.RENAMED, *former.REMOVED} & set(setting_names())
+    assert set(former.RENAMED.values()) <= set(setting_names())
+
+
+def test_translation_leaves_the_stored_content_as_it_was():
+    content = yaml.safe_load(OLD)
+
+    former.translate(content)
+
+    assert content == yaml.safe_load(OLD)
