@@ -35,7 +35,7 @@ from steelseg.reporting.report import report_run
 from steelseg.run.bundle_manifest import Backend
 from steelseg.run.ensemble_json import Combination
 from steelseg.run.run_folder import RunFolder, default_run_path
-from steelseg.run.tuned_postprocess import Tuned, is_open
+from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings
 from steelseg.scoring.blending.weights import Weighing
 from steelseg.scoring.screening import Looks
 from steelseg.search.results import Search
@@ -122,7 +122,7 @@ def oof(
     oof_run(run_folder.load_config(tuple(overrides)), run_folder, folds=folds, npy=npy)
 
 
-def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> Tuned:
+def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> TunedPostprocessing:
     """Choose the post-processing of a run; see `steelseg.evaluation.tune.tune_run`."""
     run_folder = RunFolder(Path(run_dir))
     return tune_run(run_folder.load_config(tuple(overrides)), run_folder)
@@ -339,7 +339,7 @@ def run(
         evaluate(path, overlays=overlays)
         print(f"a classifier makes no masks; it looks first: steelseg cascade RUN --first {place}")
         return path
-    if is_open(config):
+    if has_untuned_settings(config):
         _announce(f"steelseg tune {place}")
         tune(path)
     _announce(f"steelseg evaluate {place}")

@@ -25,7 +25,7 @@ from steelseg.run.held_out import HeldOut, ToMask, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.scores_csv import ScoreTable, write_scores
-from steelseg.run.tuned_postprocess import is_open, read_tuned
+from steelseg.run.tuned_postprocess import has_untuned_settings, read_tuned
 from steelseg.scoring.component_recall import by_size, measure_components
 from steelseg.scoring.curves import LevelCounts, calibration, precision_recall
 from steelseg.scoring.intervals import draw_figures, interval
@@ -83,7 +83,9 @@ def evaluate_run(
     to_mask = held_out_masks(config, run, held_out, tuned)
     counted = _count(config, run, held_out, to_mask, overlays=overlays)
     write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counted.counts_nc3))
-    metrics = _metrics(held_out, counted, is_tuned=tuned is not None and is_open(config))
+    metrics = _metrics(
+        held_out, counted, is_tuned=tuned is not None and has_untuned_settings(config)
+    )
     write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
     _tell(config, run, metrics, score(counted.counts_nc3))
     return metrics

@@ -20,7 +20,7 @@ from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import Tuned, is_open, write_tuned
+from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings, write_tuned
 from steelseg.scoring.metrics import count_pixels, dice
 from steelseg.scoring.postprocess import MaskSettings, per_class
 from steelseg.scoring.tuning.grid_search import (
@@ -46,7 +46,7 @@ _THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 _GATES = (0.0, *_THRESHOLDS)
 
 
-def tune_run(config: Config, run: RunFolder) -> Tuned:
+def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
     """Choose threshold, top_threshold, min_size and min_area of each class, and its hard gate.
 
     What the settings fix is not searched.
@@ -64,7 +64,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         DataError: if train.csv has a fault, or one strip alone was predicted.
     """
     refuse_classifier(config, run.path, what="to tune")
-    if not is_open(config):
+    if not has_untuned_settings(config):
         raise ConfigError(
             "Every postprocess setting is given, so there is nothing to choose. Leave one open, "
             "such as postprocess.threshold=null."
@@ -83,7 +83,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
     fits = [
         _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
     ]
-    tuned = Tuned(
+    tuned = TunedPostprocessing(
         settings=_settings(config, [fit.chosen for fit in fits]),
         parts=tuple(
             _settings(config, choices) for choices in zip(*(f.parts for f in fits), strict=True)
@@ -253,7 +253,7 @@ def _alternatives(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _summary(config: Config, tuned: Tuned, strips: int) -> str:
+def _summary(config: Config, tuned: TunedPostprocessing, strips: int) -> str:
     """Say what was chosen and what it is worth."""
     chosen, scores = tuned.settings, tuned.report["scores"]
     gates = [f"  {gate:5.2f}" for gate in chosen.gate] or [""] * len(config.data.names)
