@@ -117,10 +117,6 @@ def export_run(
         f"bundle {run.path}.",
     )
     chosen = sorted(folds or run.trained_folds(config.data.num_folds))
-    if not chosen:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     labels = load_labels(config.data)
     fold_of = read_folds(
         run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds

@@ -147,10 +147,6 @@ def _open_runs(
     for folder in folders:
         refuse_combined(folder, "Name its members: one as RUN, the others as --teachers.")
     folds = first.trained_folds(config.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{first.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     fold_of = read_fold_numbers(first.folds_csv)
     runs = []
     for folder in folders:

@@ -85,10 +85,6 @@ def _open_run(run: RunFolder) -> TrainedRun:
     config = run.load_config()
     refuse_combined(run, "Name its members instead.")
     folds = run.trained_folds(config.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     return TrainedRun(
         run, config, {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     )
