@@ -14,6 +14,7 @@ from typing import Any
 from steelseg.config.config import Config
 from steelseg.data.checks.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.checks.file_hashes import compare_manifest, write_manifest
+from steelseg.data.folder import DataSet
 from steelseg.data.samples.precropped_store import build_store, open_store
 from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
@@ -344,12 +345,13 @@ def run(
         tune(path)
     _announce(f"steelseg evaluate {place}")
     evaluate(path, overlays=overlays)
-    if (config.data.root / "test_images").is_dir():
+    test_images = DataSet(config.data.root).test_images
+    if test_images.is_dir():
         _announce(f"steelseg predict {place}{flags}")
         for written in predict_folder(Predictor(path, folds=chosen), path, overlays=overlays):
             print(f"wrote {written}")
     else:
-        print(f"no {config.data.root / 'test_images'}: steelseg predict {place} --images FOLDER")
+        print(f"no {test_images}: steelseg predict {place} --images FOLDER")
     _announce(f"steelseg report {place}")
     print(f"wrote {report(path)}")
     return path

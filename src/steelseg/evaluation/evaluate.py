@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
 from steelseg.evaluation.classifier import evaluate_classifier
 from steelseg.files.atomic import write_text
@@ -71,7 +72,7 @@ def evaluate_run(
         refuse_classifier(config, run.path, what="to draw")
     held_out = open_held_out(
         run,
-        train_csv=config.data.root / "train.csv",
+        train_csv=DataSet(config.data.root).train_csv,
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         folds=folds,
@@ -117,7 +118,7 @@ def _count(
         for found, mask_hw, truth_hw in zip(components, mask_chw, truth_chw, strict=True):
             found.append(measure_components(mask_hw, truth_hw))
         if writer is not None:
-            path = data.root / "train_images" / image_id
+            path = DataSet(data.root).train_images / image_id
             writer.add(image_id, read_image(path, channels=data.channels), mask_chw, truth_chw)
     return _Counted(np.stack(counts), levels, components)
 

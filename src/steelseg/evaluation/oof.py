@@ -9,6 +9,7 @@ from contextlib import closing
 
 from steelseg.config.config import Config
 from steelseg.data.checks.check import load_labels
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
@@ -58,7 +59,7 @@ def _predict_fold(
     config: Config, run: RunFolder, labels: Labels, image_ids: Sequence[str], fold: int
 ) -> None:
     """Predict and store one fold."""
-    folder, channels = config.data.root / "train_images", config.data.channels
+    folder, channels = DataSet(config.data.root).train_images, config.data.channels
     member = checkpoint_member(run.best_model(fold))
     refuse_unfit(member, config)
     device, plan = pick_device(), forward_plan(config)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.errors import ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
@@ -71,7 +72,7 @@ def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
         )
     held_out = open_held_out(
         run,
-        train_csv=config.data.root / "train.csv",
+        train_csv=DataSet(config.data.root).train_csv,
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         gate=config.inference.gate,
