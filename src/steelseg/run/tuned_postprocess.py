@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.json_file import read_json
 from steelseg.scoring.gate import Gate, build_gate
 from steelseg.scoring.postprocess import MaskSettings, binarize, per_class
 
@@ -73,21 +73,19 @@ def read_tuned(path: Path) -> TunedPostprocessing | None:
     """
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = content.pop("parts")
-        models = content.pop("models")
-        return TunedPostprocessing(
-            settings=_settings(content),
-            parts=tuple(_settings(part) for part in parts),
-            part_of={i: number for number, part in enumerate(parts) for i in part["image_ids"]},
-            models={int(fold): str(digest) for fold, digest in models.items()},
-            report={k: v for k, v in content.items() if k not in MaskSettings.__annotations__},
-        )
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path} is damaged. Make it again: steelseg tune RUN.") from None
+    return read_json(path, _parse, remedy="Make it again: steelseg tune RUN.")
+
+
+def _parse(content: dict[str, Any]) -> TunedPostprocessing:
+    parts = content.pop("parts")
+    models = content.pop("models")
+    return TunedPostprocessing(
+        settings=_settings(content),
+        parts=tuple(_settings(part) for part in parts),
+        part_of={i: number for number, part in enumerate(parts) for i in part["image_ids"]},
+        models={int(fold): str(digest) for fold, digest in models.items()},
+        report={k: v for k, v in content.items() if k not in MaskSettings.__annotations__},
+    )
 
 
 def _settings(content: Mapping[str, Any]) -> MaskSettings:

@@ -27,6 +27,7 @@ from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
+from steelseg.files.json_file import read_json
 from steelseg.progress import Progress
 
 FORMAT = 1
@@ -201,15 +202,14 @@ def _read_index(folder: Path) -> Index:
         raise DataError(
             f"There is no precropped store in {folder}. Make it: steelseg precrop CONFIG."
         )
-    again = "Make the store again: steelseg precrop CONFIG."
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        index = _parse_index(content) if content["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged. {again}") from None
-    if index is None:
-        raise DataError(f"{path} is of another version. {again}")
-    return index
+    remedy = "Make the store again: steelseg precrop CONFIG."
+
+    def parse(content: dict[str, Any]) -> Index:
+        if content["format"] != FORMAT:
+            raise DataError(f"{path} is of another version. {remedy}")
+        return _parse_index(content)
+
+    return read_json(path, parse, remedy=remedy)
 
 
 def _parse_index(content: dict[str, Any]) -> Index:
