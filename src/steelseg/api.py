@@ -14,6 +14,7 @@ from typing import Any
 from steelseg.config.config import Config
 from steelseg.data.checks.check import Inspection, inspect_data, load_labels, refuse_faults
 from steelseg.data.checks.file_hashes import compare_manifest, write_manifest
+from steelseg.data.folder import DataSet
 from steelseg.data.samples.precropped_store import build_store, open_store
 from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
@@ -35,7 +36,7 @@ from steelseg.reporting.report import report_run
 from steelseg.run.bundle_manifest import Backend
 from steelseg.run.ensemble_json import Combination
 from steelseg.run.run_folder import RunFolder, default_run_path
-from steelseg.run.tuned_postprocess import Tuned, is_open
+from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings
 from steelseg.scoring.blending.weights import Weighing
 from steelseg.scoring.screening import Looks
 from steelseg.search.results import Search
@@ -122,7 +123,7 @@ def oof(
     oof_run(run_folder.load_config(tuple(overrides)), run_folder, folds=folds, npy=npy)
 
 
-def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> Tuned:
+def tune(run_dir: Path | str, overrides: Sequence[str] = ()) -> TunedPostprocessing:
     """Choose the post-processing of a run; see `steelseg.evaluation.tune.tune_run`."""
     run_folder = RunFolder(Path(run_dir))
     return tune_run(run_folder.load_config(tuple(overrides)), run_folder)
@@ -339,17 +340,18 @@ def run(
         evaluate(path, overlays=overlays)
         print(f"a classifier makes no masks; it looks first: steelseg cascade RUN --first {place}")
         return path
-    if is_open(config):
+    if has_untuned_settings(config):
         _announce(f"steelseg tune {place}")
         tune(path)
     _announce(f"steelseg evaluate {place}")
     evaluate(path, overlays=overlays)
-    if (config.data.root / "test_images").is_dir():
+    test_images = DataSet(config.data.root).test_images
+    if test_images.is_dir():
         _announce(f"steelseg predict {place}{flags}")
         for written in predict_folder(Predictor(path, folds=chosen), path, overlays=overlays):
             print(f"wrote {written}")
     else:
-        print(f"no {config.data.root / 'test_images'}: steelseg predict {place} --images FOLDER")
+        print(f"no {test_images}: steelseg predict {place} --images FOLDER")
     _announce(f"steelseg report {place}")
     print(f"wrote {report(path)}")
     return path

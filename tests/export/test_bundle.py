@@ -10,7 +10,7 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.model_source import open_source
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import Tuned, write_tuned
+from steelseg.run.tuned_postprocess import TunedPostprocessing, write_tuned
 from steelseg.scoring.postprocess import MaskSettings
 
 
@@ -36,7 +36,7 @@ def run(trained_run, tmp_path):
 def tune_by_hand(run, digests):
     """Write a postprocess.json as `steelseg tune` does, chosen on these models."""
     settings = MaskSettings((0.25, 0.75), (3, 0), (5, 6), (0.5, 0.0))
-    write_tuned(run.postprocess_json, Tuned(settings, (settings,), {}, digests, {}))
+    write_tuned(run.postprocess_json, TunedPostprocessing(settings, (settings,), {}, digests, {}))
     return settings
 
 

@@ -72,6 +72,14 @@ def test_only_folds_with_a_best_model_are_trained(tmp_path):
     assert RunFolder(tmp_path).trained_folds(5) == [0, 2]
 
 
+def test_a_run_without_a_trained_fold_is_refused(tmp_path):
+    """Every stage needs one, and the message says how to get it."""
+    (tmp_path / "fold_0").mkdir()
+
+    with pytest.raises(CheckpointError, match=f"{tmp_path} has no trained fold. Train first"):
+        RunFolder(tmp_path).trained_folds(5)
+
+
 @pytest.mark.parametrize("name", ["training_log.txt", "events.jsonl"])
 def test_a_link_in_the_place_of_a_log_is_not_followed(tmp_path, name):
     """A stranger's run folder could have it written into any file of its user."""

@@ -19,8 +19,9 @@ from steelseg.config.loss_terms import BASELINE
 from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.checks.check import inspect_data, refuse_faults
 from steelseg.data.crops import Box, crop_boxes
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels, read_labels
-from steelseg.data.formats.images import list_images, read_image
+from steelseg.data.formats.images import read_image
 from steelseg.data.samples.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
 from steelseg.data.samples.precropped_store import Store, open_store
 from steelseg.errors import DataError, SteelsegError
@@ -180,20 +181,20 @@ def _try_store(config: Config) -> str:
 
 def _sample_labels(data: DataConfig) -> Labels:
     """The labels of some strips, evenly spread over the data set."""
-    folder = data.root / "train_images"
-    image_ids = list_images(folder)
-    if not image_ids:
-        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
+    data_set = DataSet(data.root)
+    image_ids = data_set.list_images()
     sizes = {}
     for image_id in image_ids[:: -(-len(image_ids) // _SAMPLE)]:
-        height, width, _ = read_image(folder / image_id, channels=data.channels).shape
+        height, width, _ = read_image(
+            data_set.train_images / image_id, channels=data.channels
+        ).shape
         sizes[image_id] = height, width
-    return read_labels(data.root / "train.csv", sizes, num_classes=data.num_classes)
+    return read_labels(data_set.train_csv, sizes, num_classes=data.num_classes)
 
 
 def _reader(data: DataConfig) -> FolderReader:
     """Where crops come from that are cut on the fly."""
-    return FolderReader(data.root / "train_images", data.channels)
+    return FolderReader(DataSet(data.root).train_images, data.channels)
 
 
 def _open_store(data: DataConfig) -> Store:
@@ -201,6 +202,6 @@ def _open_store(data: DataConfig) -> Store:
     return open_store(
         data.precropped_dir,
         root=data.root,
-        image_ids=list_images(data.root / "train_images"),
+        image_ids=DataSet(data.root).list_images(),
         channels=data.channels,
     )

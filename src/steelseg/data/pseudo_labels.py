@@ -28,6 +28,7 @@ from steelseg.data.formats.images import digest_image
 from steelseg.data.formats.mask_csv import SEPARATE
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
+from steelseg.files.json_file import read_json
 
 FORMAT = 1
 KEPT = "kept"
@@ -125,17 +126,13 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
     place = folder / f"fold_{fold}"
     if not place.is_dir():
         raise DataError(f"{folder} has no pseudo-labels of fold {fold}. {again}")
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        images, names = Path(index["images"]), tuple(map(str, index["class_names"]))
+
+    def parse(index: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
         if index["format"] != FORMAT:
             raise DataError(f"{folder / _INDEX} is of another version. {again}")
-    except OSError as error:
-        raise DataError(f"{folder / _INDEX} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{folder / _INDEX} is damaged. {again}") from None
+        return Path(index["images"]), tuple(map(str, index["class_names"]))
+
+    images, names = read_json(folder / _INDEX, parse, remedy=again)
     kept = [strip for strip in read_verdicts(place / "strips.csv") if strip.verdict == KEPT]
     if not images.is_dir():
         raise DataError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.cascade_json import Cascade, write_cascade
@@ -100,7 +101,7 @@ def _open(config: Config, run: RunFolder, *, gate: GateMode) -> HeldOut:
     """The held-out predictions of a run."""
     return open_held_out(
         run,
-        train_csv=config.data.root / "train.csv",
+        train_csv=DataSet(config.data.root).train_csv,
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         gate=gate,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
 from steelseg.evaluation.classifier import evaluate_classifier
 from steelseg.files.atomic import write_text
@@ -25,7 +26,7 @@ from steelseg.run.held_out import HeldOut, ToMask, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.scores_csv import ScoreTable, write_scores
-from steelseg.run.tuned_postprocess import is_open, read_tuned
+from steelseg.run.tuned_postprocess import has_untuned_settings, read_tuned
 from steelseg.scoring.component_recall import by_size, measure_components
 from steelseg.scoring.curves import LevelCounts, calibration, precision_recall
 from steelseg.scoring.intervals import draw_figures, interval
@@ -71,7 +72,7 @@ def evaluate_run(
         refuse_classifier(config, run.path, what="to draw")
     held_out = open_held_out(
         run,
-        train_csv=config.data.root / "train.csv",
+        train_csv=DataSet(config.data.root).train_csv,
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         folds=folds,
@@ -83,7 +84,9 @@ def evaluate_run(
     to_mask = held_out_masks(config, run, held_out, tuned)
     counted = _count(config, run, held_out, to_mask, overlays=overlays)
     write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counted.counts_nc3))
-    metrics = _metrics(held_out, counted, is_tuned=tuned is not None and is_open(config))
+    metrics = _metrics(
+        held_out, counted, is_tuned=tuned is not None and has_untuned_settings(config)
+    )
     write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
     _tell(config, run, metrics, score(counted.counts_nc3))
     return metrics
@@ -115,7 +118,7 @@ def _count(
         for found, mask_hw, truth_hw in zip(components, mask_chw, truth_chw, strict=True):
             found.append(measure_components(mask_hw, truth_hw))
         if writer is not None:
-            path = data.root / "train_images" / image_id
+            path = DataSet(data.root).train_images / image_id
             writer.add(image_id, read_image(path, channels=data.channels), mask_chw, truth_chw)
     return _Counted(np.stack(counts), levels, components)
 

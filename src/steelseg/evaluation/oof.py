@@ -9,10 +9,10 @@ from contextlib import closing
 
 from steelseg.config.config import Config
 from steelseg.data.checks.check import load_labels
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
-from steelseg.errors import CheckpointError
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.inference.members import checkpoint_member, refuse_unfit
@@ -44,10 +44,6 @@ def oof_run(
     if run.ensemble_json.exists():
         refuse_combined(run, f"Combine anew: {read_combination(run).command(run.path)}.")
     folds = list(folds) if folds else run.trained_folds(config.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     labels = load_labels(config.data)
     fold_of = read_folds(
         run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds
@@ -63,7 +59,7 @@ def _predict_fold(
     config: Config, run: RunFolder, labels: Labels, image_ids: Sequence[str], fold: int
 ) -> None:
     """Predict and store one fold."""
-    folder, channels = config.data.root / "train_images", config.data.channels
+    folder, channels = DataSet(config.data.root).train_images, config.data.channels
     member = checkpoint_member(run.best_model(fold))
     refuse_unfit(member, config)
     device, plan = pick_device(), forward_plan(config)

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.errors import ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import Tuned, is_open, write_tuned
+from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings, write_tuned
 from steelseg.scoring.metrics import count_pixels, dice
 from steelseg.scoring.postprocess import MaskSettings, per_class
 from steelseg.scoring.tuning.grid_search import (
@@ -46,7 +47,7 @@ _THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 _GATES = (0.0, *_THRESHOLDS)
 
 
-def tune_run(config: Config, run: RunFolder) -> Tuned:
+def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
     """Choose threshold, top_threshold, min_size and min_area of each class, and its hard gate.
 
     What the settings fix is not searched.
@@ -64,14 +65,14 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
         DataError: if train.csv has a fault, or one strip alone was predicted.
     """
     refuse_classifier(config, run.path, what="to tune")
-    if not is_open(config):
+    if not has_untuned_settings(config):
         raise ConfigError(
             "Every postprocess setting is given, so there is nothing to choose. Leave one open, "
             "such as postprocess.threshold=null."
         )
     held_out = open_held_out(
         run,
-        train_csv=config.data.root / "train.csv",
+        train_csv=DataSet(config.data.root).train_csv,
         num_classes=config.data.num_classes,
         num_folds=config.data.num_folds,
         gate=config.inference.gate,
@@ -83,7 +84,7 @@ def tune_run(config: Config, run: RunFolder) -> Tuned:
     fits = [
         _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
     ]
-    tuned = Tuned(
+    tuned = TunedPostprocessing(
         settings=_settings(config, [fit.chosen for fit in fits]),
         parts=tuple(
             _settings(config, choices) for choices in zip(*(f.parts for f in fits), strict=True)
@@ -253,7 +254,7 @@ def _alternatives(sums: Sums) -> dict[str, Any]:
     }
 
 
-def _summary(config: Config, tuned: Tuned, strips: int) -> str:
+def _summary(config: Config, tuned: TunedPostprocessing, strips: int) -> str:
     """Say what was chosen and what it is worth."""
     chosen, scores = tuned.settings, tuned.report["scores"]
     gates = [f"  {gate:5.2f}" for gate in chosen.gate] or [""] * len(config.data.names)

@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import list_images, read_image
-from steelseg.errors import ConfigError, DataError
+from steelseg.errors import ConfigError
 from steelseg.export.acceptance import LARGEST_DIFFERENCE
 from steelseg.export.bench_candidates import of_bundle, of_run
 from steelseg.export.timing import Measured, measure
@@ -122,10 +123,8 @@ def _choose(config: Config, images: Path | None, strips: int) -> list[Path]:
     """Some images of a folder, taken evenly."""
     if images is None and "root" not in config.data.model_fields_set:
         raise ConfigError("A bundle names no images. Give --images DIR, or data.root=DIR.")
-    folder = images or config.data.root / "test_images"
+    folder = images or DataSet(config.data.root).test_images
     names = list_images(folder)
-    if not names:
-        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
     count = min(strips, len(names))
     return [folder / names[place * len(names) // count] for place in range(count)]
 

@@ -21,9 +21,10 @@ from typing import Any, Literal
 from safetensors.torch import save
 
 from steelseg.config.config import Config
-from steelseg.errors import CheckpointError, ConfigError, DataError
+from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import ExportedFold, read_export
 from steelseg.files.atomic import replacing_folder, write_text
+from steelseg.files.json_file import read_json
 from steelseg.inference.ensemble_run import member_run
 from steelseg.inference.members import Member
 from steelseg.inference.model_source import Source, open_source
@@ -332,8 +333,8 @@ def _figures(run: RunFolder, digests: Mapping[int, str]) -> dict[str, Any] | Non
     """
     if not run.metrics_json.exists():
         return None
-    try:
-        metrics = json.loads(run.metrics_json.read_text(encoding="utf-8"))
+
+    def parse(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
         judged = metrics.get("models", {})
         if any(judged.get(str(k)) != digest for k, digest in digests.items()):
             print(
@@ -348,7 +349,6 @@ def _figures(run: RunFolder, digests: Mapping[int, str]) -> dict[str, Any] | Non
             "all": metrics["oof"],
             "folds": {str(fold): metrics["folds"][str(fold)] for fold in digests},
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{run.metrics_json} is damaged. Make it again: steelseg evaluate {run.path}."
-        ) from None
+
+    remedy = f"Make it again: steelseg evaluate {run.path}."
+    return read_json(run.metrics_json, parse, remedy=remedy)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from steelseg.config.config import Config
 from steelseg.data.checks.check import load_labels
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
@@ -117,10 +118,6 @@ def export_run(
         f"bundle {run.path}.",
     )
     chosen = sorted(folds or run.trained_folds(config.data.num_folds))
-    if not chosen:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     labels = load_labels(config.data)
     fold_of = read_folds(
         run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds
@@ -157,7 +154,7 @@ class _Strips:
     def read(self, image_id: str) -> NDArray[np.uint8]:
         """Pixels of a strip, image_hwc."""
         data = self.config.data
-        return read_image(data.root / "train_images" / image_id, channels=data.channels)
+        return read_image(DataSet(data.root).train_images / image_id, channels=data.channels)
 
     def truth(self, image_id: str) -> NDArray[np.bool_]:
         """What masks are held against, mask_chw; of a classifier, as one pixel."""

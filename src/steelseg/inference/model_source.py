@@ -118,10 +118,6 @@ def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | N
         source = _settle(config, combined, tuned)
         return replace(source, first=_first_look(run) if config.inference.cascade else None)
     folds = folds or run.trained_folds(trained.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     members = {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
     _warn_untuned(config, run, tuned)

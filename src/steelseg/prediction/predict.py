@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import digest_image, list_images, read_image
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 from steelseg.data.formats.sample_submission import read_sample
@@ -62,8 +63,9 @@ def predict_folder(
     has_root = "root" in data.model_fields_set
     if images is None and not has_root:
         raise ConfigError("A bundle names no images. Give --images DIR, or data.root=DIR.")
-    sample = data.root / "sample_submission.csv" if has_root else None
-    folder = images or data.root / "test_images"
+    data_set = DataSet(data.root)
+    sample = data_set.sample_submission if has_root else None
+    folder = images or data_set.test_images
     image_ids = _order(folder, sample if images is None else None)
     columns = _columns(predictor.config.inference.submission_form, sample)
     output = _Output(output_dir, predictor.class_names, tuple(formats), overlays)
@@ -189,8 +191,6 @@ def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[li
 def _order(folder: Path, sample: Path | None) -> list[str]:
     """The images of a folder: first as the sample names them, then the others by name."""
     there = list_images(folder)
-    if not there:
-        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
     if sample is None or not sample.exists():
         return there
     wanted = list(read_sample(sample).lines)

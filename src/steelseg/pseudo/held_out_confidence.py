@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
@@ -51,7 +52,7 @@ def gather_evidence(
     for run, models in zip(runs, digests, strict=True):
         one = open_held_out(
             run,
-            train_csv=config.data.root / "train.csv",
+            train_csv=DataSet(config.data.root).train_csv,
             num_classes=config.data.num_classes,
             num_folds=config.data.num_folds,
             folds=list(held[0].models) if held else None,

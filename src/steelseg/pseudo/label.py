@@ -24,6 +24,7 @@ from pathlib import Path
 from steelseg.config.config import Config
 from steelseg.data.checks.check import load_labels
 from steelseg.data.checks.copies import Candidate, find_copies
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers, read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import list_images
@@ -147,10 +148,6 @@ def _open_runs(
     for folder in folders:
         refuse_combined(folder, "Name its members: one as RUN, the others as --teachers.")
     folds = first.trained_folds(config.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{first.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     fold_of = read_fold_numbers(first.folds_csv)
     runs = []
     for folder in folders:
@@ -187,14 +184,13 @@ def _find_candidates(
     config: Config, run: RunFolder, labels: Labels, images: Path
 ) -> dict[str, Candidate]:
     """Look at every image, and find those that are labelled strips."""
-    if not (image_ids := list_images(images)):
-        raise DataError(f"{images} holds no .jpg, .jpeg or .png file.")
+    image_ids = list_images(images)
     data, known = config.data, list(labels.sizes)
     read_folds(run.folds_csv, image_ids=known, num_folds=data.num_folds)
     candidates = find_copies(
         images,
         image_ids,
-        known_folder=data.root / "train_images",
+        known_folder=DataSet(data.root).train_images,
         known_ids=known,
         channels=data.channels,
         progress=show,

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from steelseg.config.config import DataConfig
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels, read_labels
-from steelseg.data.formats.images import list_images, measure_image
-from steelseg.errors import CheckpointError, DataError
+from steelseg.data.formats.images import measure_image
+from steelseg.errors import CheckpointError
 from steelseg.progress import progress as show
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -67,29 +68,31 @@ def read_statistics(data: DataConfig, command: str) -> Statistics:
         DataError: if it has a fault.
     """
     must_be_there(data.root, command)
-    sizes = _sizes(data.root / "train_images", data.img_height, data.img_width)
-    labels = read_labels(data.root / "train.csv", sizes, num_classes=data.num_classes)
+    data_set = DataSet(data.root)
+    sizes = _sizes(data_set, data.img_height, data.img_width)
+    labels = read_labels(data_set.train_csv, sizes, num_classes=data.num_classes)
     return _count(labels, data.names)
 
 
 def must_be_there(root: Path, command: str) -> None:
     """Raise CheckpointError if a data set has moved away; arguments as of `read_statistics`."""
-    if not (root / "train.csv").is_file() or not (root / "train_images").is_dir():
+    data_set = DataSet(root)
+    if not data_set.train_csv.is_file() or not data_set.train_images.is_dir():
         raise CheckpointError(
             f"data.root={root} has no train.csv with train_images/. "
             f"Say where they are: {command} data.root=FOLDER."
         )
 
 
-def _sizes(folder: Path, height: int | None, width: int | None) -> Mapping[str, tuple[int, int]]:
+def _sizes(
+    data_set: DataSet, height: int | None, width: int | None
+) -> Mapping[str, tuple[int, int]]:
     """Height and width of each image, from the settings or from its file."""
-    image_ids = list_images(folder)
-    if not image_ids:
-        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
+    image_ids = data_set.list_images()
     if height is not None and width is not None:
         return dict.fromkeys(image_ids, (height, width))
     return {
-        image_id: measure_image(folder / image_id)
+        image_id: measure_image(data_set.train_images / image_id)
         for image_id in show(image_ids, len(image_ids), "measure")
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steelseg.errors import CheckpointError, DataError
+from steelseg.files.json_file import read_json
 from steelseg.run.ensemble_json import read_combination, shorten
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, read_tuned
@@ -163,17 +164,17 @@ def read_environment(run: RunFolder) -> Environment | None:
     path = run.path / "environment.json"
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Environment(
-            time=datetime.fromisoformat(content["time"]),
-            command=" ".join(content["command"]),
-            python=str(content["python"]),
-            platform=str(content["platform"]),
-            packages=dict(content["packages"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged. Remove it; the report does without.") from None
+    return read_json(path, _environment, remedy="Remove it; the report does without.")
+
+
+def _environment(content: Mapping[str, Any]) -> Environment:
+    return Environment(
+        time=datetime.fromisoformat(content["time"]),
+        command=" ".join(content["command"]),
+        python=str(content["python"]),
+        platform=str(content["platform"]),
+        packages=dict(content["packages"]),
+    )
 
 
 @dataclass(frozen=True)

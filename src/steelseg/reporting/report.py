@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError
 from steelseg.files.atomic import write_text
 from steelseg.reporting.dataset import must_be_there, read_statistics
@@ -81,7 +82,7 @@ def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
     must_be_there(data.root, command)
     held_out = open_held_out(
         run,
-        train_csv=data.root / "train.csv",
+        train_csv=DataSet(data.root).train_csv,
         num_classes=data.num_classes,
         num_folds=data.num_folds,
         folds=sorted(set(scores.fold_of.values())),
@@ -93,7 +94,7 @@ def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
         held_out,
         held_out_masks(config, run, held_out, read_tuned(run.postprocess_json)),
         scores,
-        folder=data.root / "train_images",
+        folder=DataSet(data.root).train_images,
         channels=data.channels,
         class_names=data.names,
         command=f"steelseg evaluate {run.path}",

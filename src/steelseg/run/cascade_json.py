@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ def read_cascade(path: Path) -> Cascade | None:
     """
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Cascade(
-            first=str(content["first"]),
-            fold=int(content["fold"]),
-            sha256=str(content["sha256"]),
-            cut=float(content["cut"]),
-        )
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path} is damaged. Make it again: steelseg cascade RUN.") from None
+    return read_json(path, _parse, remedy="Make it again: steelseg cascade RUN.")
+
+
+def _parse(content: Mapping[str, Any]) -> Cascade:
+    return Cascade(
+        first=str(content["first"]),
+        fold=int(content["fold"]),
+        sha256=str(content["sha256"]),
+        cut=float(content["cut"]),
+    )

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.json_file import read_json
 from steelseg.run.run_folder import RunFolder
 
 Crop = tuple[int, int, int]
@@ -114,26 +114,22 @@ def read_combination(run: RunFolder) -> Combination:
     Raises:
         DataError: if it is damaged.
     """
-    path = run.ensemble_json
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        combination = Combination(
-            members=tuple(_member(member) for member in content["members"]),
-            parts=content["parts"],
-            words=tuple(map(str, content["words"])),
-            runs=tuple(map(str, content["runs"])),
-            presence_runs=tuple(map(str, content["presence_runs"])),
-        )
-        folds = {tuple(sorted(member.models)) for member in combination.members}
-        if len(folds) != 1 or folds == {()}:
-            raise ValueError("members of other folds")
-        return combination
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{path} is damaged. Make it again: steelseg ensemble RUN RUN --out {run.path}."
-        ) from None
+    remedy = f"Make it again: steelseg ensemble RUN RUN --out {run.path}."
+    return read_json(run.ensemble_json, _parse, remedy=remedy)
+
+
+def _parse(content: Mapping[str, Any]) -> Combination:
+    combination = Combination(
+        members=tuple(_member(member) for member in content["members"]),
+        parts=content["parts"],
+        words=tuple(map(str, content["words"])),
+        runs=tuple(map(str, content["runs"])),
+        presence_runs=tuple(map(str, content["presence_runs"])),
+    )
+    folds = {tuple(sorted(member.models)) for member in combination.members}
+    if len(folds) != 1 or folds == {()}:
+        raise ValueError("members of other folds")
+    return combination
 
 
 def _member(content: Mapping[str, Any]) -> Combined:

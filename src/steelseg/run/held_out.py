@@ -19,7 +19,12 @@ from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError, DataError
 from steelseg.run.oof_store import open_oof, read_oof, views_in_words
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import Tuned, is_open, mask_maker, mask_settings
+from steelseg.run.tuned_postprocess import (
+    TunedPostprocessing,
+    has_untuned_settings,
+    mask_maker,
+    mask_settings,
+)
 from steelseg.scoring.gate import GateMode, close, open_gate, soften
 from steelseg.scoring.postprocess import MaskSettings
 
@@ -159,7 +164,7 @@ ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
 
 
 def held_out_masks(
-    config: Config, run: RunFolder, held_out: HeldOut, tuned: Tuned | None
+    config: Config, run: RunFolder, held_out: HeldOut, tuned: TunedPostprocessing | None
 ) -> ToMask:
     """Make masks by the settings, or by what was tuned without the strip, behind a hard gate.
 
@@ -178,7 +183,7 @@ def held_out_masks(
             f"out-of-fold predictions were made with {others[0]}, and `steelseg predict` would "
             f"have {own}. Make them alike: steelseg oof {run.path}."
         )
-    if tuned is None or not is_open(config):
+    if tuned is None or not has_untuned_settings(config):
         return _gated(held_out, mask_settings(config))
     is_known = held_out.fold_of.keys() <= tuned.part_of.keys()
     if not is_known or any(tuned.models.get(f) != digest for f, digest in held_out.models.items()):

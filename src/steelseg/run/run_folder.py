@@ -66,8 +66,17 @@ class RunFolder:
         return self.fold(fold) / "oof_predictions.zarr"
 
     def trained_folds(self, num_folds: int) -> list[int]:
-        """The folds that have a best checkpoint, ascending."""
-        return [fold for fold in range(num_folds) if self.best_model(fold).exists()]
+        """List the folds that have a best checkpoint, in ascending order.
+
+        Raises:
+            CheckpointError: if no fold was trained.
+        """
+        folds = [fold for fold in range(num_folds) if self.best_model(fold).exists()]
+        if not folds:
+            raise CheckpointError(
+                f"{self.path} has no trained fold. Train first: steelseg train CONFIG."
+            )
+        return folds
 
     def load_config(self, overrides: tuple[str, ...] = (), *, to_train: bool = False) -> Config:
         """Read the run's settings, with `section.name=value` laid over them.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.json_file import read_json
 from steelseg.scoring.gate import Gate, build_gate
 from steelseg.scoring.postprocess import MaskSettings, binarize, per_class
 
@@ -26,7 +26,7 @@ _DEFAULT_GATE = 0.5
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedPostprocessing:
     """What tuning chose."""
 
     settings: MaskSettings
@@ -45,7 +45,7 @@ class Tuned:
     """What else is worth knowing: objective, scores, landscapes, operating points."""
 
 
-def write_tuned(path: Path, tuned: Tuned) -> None:
+def write_tuned(path: Path, tuned: TunedPostprocessing) -> None:
     """Write postprocess.json."""
     content = {
         **given(tuned.settings),
@@ -62,7 +62,7 @@ def write_tuned(path: Path, tuned: Tuned) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def read_tuned(path: Path) -> Tuned | None:
+def read_tuned(path: Path) -> TunedPostprocessing | None:
     """Read postprocess.json.
 
     Returns:
@@ -73,21 +73,19 @@ def read_tuned(path: Path) -> Tuned | None:
     """
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        parts = content.pop("parts")
-        models = content.pop("models")
-        return Tuned(
-            settings=_settings(content),
-            parts=tuple(_settings(part) for part in parts),
-            part_of={i: number for number, part in enumerate(parts) for i in part["image_ids"]},
-            models={int(fold): str(digest) for fold, digest in models.items()},
-            report={k: v for k, v in content.items() if k not in MaskSettings.__annotations__},
-        )
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{path} is damaged. Make it again: steelseg tune RUN.") from None
+    return read_json(path, _parse, remedy="Make it again: steelseg tune RUN.")
+
+
+def _parse(content: dict[str, Any]) -> TunedPostprocessing:
+    parts = content.pop("parts")
+    models = content.pop("models")
+    return TunedPostprocessing(
+        settings=_settings(content),
+        parts=tuple(_settings(part) for part in parts),
+        part_of={i: number for number, part in enumerate(parts) for i in part["image_ids"]},
+        models={int(fold): str(digest) for fold, digest in models.items()},
+        report={k: v for k, v in content.items() if k not in MaskSettings.__annotations__},
+    )
 
 
 def _settings(content: Mapping[str, Any]) -> MaskSettings:
@@ -106,7 +104,7 @@ def given(settings: MaskSettings) -> dict[str, tuple[float, ...]]:
     return {name: values for name, values in asdict(settings).items() if values}
 
 
-def is_open(config: Config) -> bool:
+def has_untuned_settings(config: Config) -> bool:
     """Whether the settings leave something for tuning to choose."""
     is_hard = config.inference.gate == "hard"
     return any(value is None for name, value in config.postprocess if name != "gate" or is_hard)

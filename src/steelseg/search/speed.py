@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from steelseg.config.config import Config
-from steelseg.data.formats.images import list_images, read_image
+from steelseg.data.folder import DataSet
+from steelseg.data.formats.images import read_image
 from steelseg.inference.forward import forward_plan, images_at_once, predict_batch
 from steelseg.models.build import build_network
 from steelseg.models.device import pick_device
@@ -81,6 +82,7 @@ def _strip_size(config: Config) -> tuple[int, int]:
     data = config.data
     if data.img_height is not None and data.img_width is not None:
         return data.img_height, data.img_width
-    folder = data.root / "train_images"
-    height, width, _ = read_image(folder / list_images(folder)[0], channels=data.channels).shape
+    data_set = DataSet(data.root)
+    path = data_set.train_images / data_set.list_images()[0]
+    height, width, _ = read_image(path, channels=data.channels).shape
     return data.img_height or height, data.img_width or width

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from steelseg.config.config import Config
 from steelseg.data.checks.copies import find_copies
 from steelseg.data.crops import Box
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers, seen_in_training
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.pseudo_labels import PseudoLabels, read_pseudo_labels
@@ -133,7 +134,7 @@ def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: Pseud
     copies = find_copies(
         pseudo.images,
         list(pseudo.labels.sizes),
-        known_folder=config.data.root / "train_images",
+        known_folder=DataSet(config.data.root).train_images,
         known_ids=added,
         channels=config.data.channels,
     )

@@ -10,6 +10,7 @@ from steelseg.config.config import Config
 from steelseg.data.augment.geometric import Donors
 from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.crops import Box
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.data.samples.batch_mix import Extra
@@ -50,7 +51,7 @@ def window_source(config: Config, labels: Labels) -> Windows:
             image_ids=list(labels.sizes),
             channels=data.channels,
         )
-    return FolderReader(data.root / "train_images", data.channels)
+    return FolderReader(DataSet(data.root).train_images, data.channels)
 
 
 def training_samples(
@@ -207,7 +208,7 @@ def validation_pass(
     title: str,
 ) -> Validate:
     """A function that scores the network on the held-out strips."""
-    folder, channels = config.data.root / "train_images", config.data.channels
+    folder, channels = DataSet(config.data.root).train_images, config.data.channels
     # Flips and full precision would lengthen every epoch; they come in with OOF and prediction.
     plan = replace(forward_plan(config), tta="none", amp=learner.half is not None)
     settings = mask_settings(config)

@@ -152,8 +152,8 @@ def test_an_empty_folder_is_one_fault(make_strips, tmp_path):
             path.unlink()
 
     assert faults_of(tmp_path) == [
-        "test_images: the folder holds no .jpg, .jpeg or .png file.",
-        "train_images: the folder holds no .jpg, .jpeg or .png file.",
+        "test_images: holds no .jpg, .jpeg or .png file.",
+        "train_images: holds no .jpg, .jpeg or .png file.",
     ]
 
 

@@ -21,6 +21,7 @@ from steelseg.data.checks.duplicates import (
     make_thumbnail,
 )
 from steelseg.data.fault import Fault
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels, Row, parse_rows, read_rows
 from steelseg.data.formats.images import list_images, measure_image, read_image
 from steelseg.data.formats.sample_submission import inspect_sample
@@ -98,9 +99,8 @@ def inspect(
         decode: False walks the files without decoding them; nothing is found to look alike.
         progress: Shows how far the decoding is.
     """
-    train_csv, train_images, test_images = (
-        root / name for name in ("train.csv", "train_images", "test_images")
-    )
+    data_set = DataSet(root)
+    train_images, test_images = data_set.train_images, data_set.test_images
     faults: list[Fault] = []
     train_ids = _names(train_images, faults)
     test_ids = _names(test_images, faults) if test_images.exists() else []
@@ -119,9 +119,9 @@ def inspect(
         name: sizes[train_images / name] for name in train_ids if train_images / name in sizes
     }
     labels, bad_rows = inspect_rows(
-        train_csv, train_images, train_ids, train_sizes, num_classes=num_classes
+        data_set.train_csv, train_images, train_ids, train_sizes, num_classes=num_classes
     )
-    faults += bad_rows + _sample_faults(root / "sample_submission.csv", test_images, test_ids)
+    faults += bad_rows + _sample_faults(data_set.sample_submission, test_images, test_ids)
     matches = find_matches(
         {path.name: thumbnail for path, thumbnail in thumbnails.items()},
         train_sizes,
@@ -191,13 +191,10 @@ def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
 def _names(folder: Path, faults: list[Fault]) -> list[str]:
     """List a folder of images; a missing or empty one is a fault."""
     try:
-        names = list_images(folder)
+        return list_images(folder)
     except DataError as error:
         faults.append(Fault(str(folder), 0, str(error).removeprefix(f"{folder} ")))
         return []
-    if not names:
-        faults.append(Fault(str(folder), 0, "the folder holds no .jpg, .jpeg or .png file."))
-    return names
 
 
 def _measure_all(

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steelseg.data.fault import Fault
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import SUFFIXES
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
 from steelseg.progress import Progress
 
-_TABLES = ("train.csv", "sample_submission.csv")
-_FOLDERS = ("train_images", "test_images")
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.+)")
 
 
@@ -107,12 +106,15 @@ def read_manifest(path: Path) -> dict[str, str]:
 
 def _names(root: Path) -> Iterator[str]:
     """Name the files of a data set that are there, as paths below `root`."""
-    yield from (name for name in _TABLES if (root / name).is_file())
-    for folder in _FOLDERS:
-        for path in (root / folder).glob("*"):
+    data_set = DataSet(root)
+    for table in (data_set.train_csv, data_set.sample_submission):
+        if table.is_file():
+            yield table.name
+    for folder in (data_set.train_images, data_set.test_images):
+        for path in folder.glob("*"):
             is_plain = path.name.isprintable() and path.is_file() and not path.is_symlink()
             if is_plain and path.suffix.lower() in SUFFIXES:
-                yield f"{folder}/{path.name}"
+                yield f"{folder.name}/{path.name}"
 
 
 def _join(name: str, digest: str) -> str:

@@ -35,12 +35,14 @@ def list_images(folder: Path) -> list[str]:
     """Name the images of a folder, sorted.
 
     Raises:
-        DataError: if the folder does not exist, a name cannot be written to a CSV file, or an
-            image is a link.
+        DataError: if the folder does not exist or holds no image, a name cannot be written to a
+            CSV file, or an image is a link.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It should hold the images.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
     for path in paths:
         # Python hands over bytes that are not UTF-8 as lone surrogates, which no file takes.
         if not path.name.isprintable():

@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 
 from steelseg.data.checks.file_hashes import hash_file
 from steelseg.data.crops import Box
+from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
+from steelseg.files.json_file import read_json
 from steelseg.progress import Progress
 
 FORMAT = 1
@@ -125,9 +127,10 @@ def build_store(
         DataError: if there is no image, or train.csv or an image cannot be read. An older store
             is whole or gone then, never half new.
     """
+    data_set = DataSet(root)
     if not image_ids:
-        raise DataError(f"{root / 'train_images'} holds no images to store.")
-    train_csv = hash_file(root / "train.csv")
+        raise DataError(f"{data_set.train_images} holds no images to store.")
+    train_csv = hash_file(data_set.train_csv)
     folder.mkdir(parents=True, exist_ok=True)
     # The index is what makes a store: without it, a killed build leaves no store at all.
     (folder / "index.json").unlink(missing_ok=True)
@@ -135,7 +138,7 @@ def build_store(
     offset = 0
     with replacing(folder / "strips.bin", "wb") as file:
         for number in progress(range(len(image_ids)), len(image_ids), "precrop"):
-            path = root / "train_images" / image_ids[number]
+            path = data_set.train_images / image_ids[number]
             image_hwc = read_image(path, channels=channels)
             file.write(np.ascontiguousarray(image_hwc.transpose(1, 0, 2)).data)
             height, width, _ = image_hwc.shape
@@ -171,20 +174,20 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
     Raises:
         DataError: in one line, if there is no store, it is damaged, or data or settings differ.
     """
-    index = _read_index(folder)
+    index, data_set = _read_index(folder), DataSet(root)
     again = "Make it again: steelseg precrop CONFIG."
     if index.channels != channels:
         raise DataError(
             f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
         )
-    if index.train_csv != hash_file(root / "train.csv"):
-        raise DataError(f"{folder} was made from another {root / 'train.csv'}. {again}")
+    if index.train_csv != hash_file(data_set.train_csv):
+        raise DataError(f"{folder} was made from another {data_set.train_csv}. {again}")
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
             f"{folder} was made from other images: {min(odd)} is only in one of store and "
-            f"{root / 'train_images'} ({len(odd)} such). {again}"
+            f"{data_set.train_images} ({len(odd)} such). {again}"
         )
-    for changed in _changed(index.strips, root / "train_images"):
+    for changed in _changed(index.strips, data_set.train_images):
         raise DataError(f"{folder} was made before {changed} was changed. {again}")
     store_bytes = folder / "strips.bin"
     if not store_bytes.exists() or store_bytes.stat().st_size != index.bytes:
@@ -199,15 +202,14 @@ def _read_index(folder: Path) -> Index:
         raise DataError(
             f"There is no precropped store in {folder}. Make it: steelseg precrop CONFIG."
         )
-    again = "Make the store again: steelseg precrop CONFIG."
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        index = _parse_index(content) if content["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(f"{path} is damaged. {again}") from None
-    if index is None:
-        raise DataError(f"{path} is of another version. {again}")
-    return index
+    remedy = "Make the store again: steelseg precrop CONFIG."
+
+    def parse(content: dict[str, Any]) -> Index:
+        if content["format"] != FORMAT:
+            raise DataError(f"{path} is of another version. {remedy}")
+        return _parse_index(content)
+
+    return read_json(path, parse, remedy=remedy)
 
 
 def _parse_index(content: dict[str, Any]) -> Index:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from steelseg.data.folder import DataSet
 from steelseg.data.formats import rle
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 from steelseg.data.synthetic.defects import Image, draw_defect, noise, split_columns
@@ -69,7 +70,7 @@ class _Strip:
     """One strip to draw."""
 
     image_id: str
-    folder: str
+    is_training: bool
     areas: dict[int, int]
     """Mask pixels by class_id, only of the classes it holds."""
 
@@ -113,6 +114,7 @@ def make_dataset(
     _refuse_small("width", width, MIN_WIDTH)
     _refuse_small("seed", seed, 0)
     _refuse_occupied(root)
+    data_set = DataSet(root)
     strips = _plan(num_train, num_test, floor=min_per_class, pixels=height * width, seed=seed)
     rows: list[str] = []
     for number in progress(range(len(strips)), len(strips), "synth"):
@@ -120,11 +122,12 @@ def make_dataset(
         # Index 0 is the plan's.
         rng = np.random.default_rng([seed, number + 1])
         image, masks = _draw_strip(strip.areas, height=height, width=width, rng=rng)
-        write_bytes(root / strip.folder / strip.image_id, _jpeg(image))
-        if strip.folder == "train_images":
+        folder = data_set.train_images if strip.is_training else data_set.test_images
+        write_bytes(folder / strip.image_id, _jpeg(image))
+        if strip.is_training:
             rows += [f"{strip.image_id},{c},{rle.encode(m)}" for c, m in masks.items()]
-    _write_csv(root / "sample_submission.csv", JOINED, _empty_rows(strips))
-    _write_csv(root / "train.csv", SEPARATE, rows)
+    _write_csv(data_set.sample_submission, JOINED, _empty_rows(strips))
+    _write_csv(data_set.train_csv, SEPARATE, rows)
 
 
 def _refuse_small(name: str, number: int, limit: int) -> None:
@@ -155,11 +158,13 @@ def _plan(num_train: int, num_test: int, *, floor: int, pixels: int, seed: int) 
         image_ids[f"{rng.integers(16**9):09x}.jpg"] = None
     names = iter(image_ids)
     strips: list[_Strip] = []
-    for folder, num, least in (("train_images", num_train, floor), ("test_images", num_test, 0)):
+    for is_training, num, least in ((True, num_train, floor), (False, num_test, 0)):
         dealt = list(_quotas(num, floor=least).elements())
         classes = [dealt[i] for i in rng.permutation(num)]
         decks = {c: _areas(c, sum(c in held for held in classes), pixels, rng) for c in CLASS_IDS}
-        strips += [_Strip(next(names), folder, {c: next(decks[c]) for c in h}) for h in classes]
+        strips += [
+            _Strip(next(names), is_training, {c: next(decks[c]) for c in h}) for h in classes
+        ]
     return strips
 
 
@@ -291,7 +296,7 @@ def _jpeg(image_hw: Image) -> bytes:
 
 def _empty_rows(strips: list[_Strip]) -> list[str]:
     """Rows of the sample submission: every class of every test strip, no pixels."""
-    tests = [strip.image_id for strip in strips if strip.folder == "test_images"]
+    tests = [strip.image_id for strip in strips if not strip.is_training]
     return [f"{image_id}_{class_id}," for image_id in tests for class_id in CLASS_IDS]
 
 

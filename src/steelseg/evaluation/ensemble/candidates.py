@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.inference.forward import forward_plan
@@ -85,10 +86,6 @@ def _open_run(run: RunFolder) -> TrainedRun:
     config = run.load_config()
     refuse_combined(run, "Name its members instead.")
     folds = run.trained_folds(config.data.num_folds)
-    if not folds:
-        raise CheckpointError(
-            f"{run.path} has no trained fold. Train first: steelseg train CONFIG."
-        )
     return TrainedRun(
         run, config, {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
     )
@@ -149,7 +146,7 @@ def open_candidate(
     """
     held_out = open_held_out(
         predictions,
-        train_csv=root / "train.csv",
+        train_csv=DataSet(root).train_csv,
         num_classes=trained.config.data.num_classes,
         num_folds=trained.config.data.num_folds,
     )

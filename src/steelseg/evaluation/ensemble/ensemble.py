@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from steelseg.config.config import Config
 from steelseg.config.load import build_config
+from steelseg.data.folder import DataSet
 from steelseg.evaluation.ensemble.candidates import (
     Candidate,
     TrainedRun,
@@ -164,7 +165,7 @@ def _predict_sets(own: Candidate, folders: Mapping[str, RunFolder], *, root: Pat
             member,
             forward_plan(trained.config),
             {tta: folder.oof(fold) for tta, folder in folders.items()},
-            images=root / "train_images",
+            images=DataSet(root).train_images,
             image_ids=image_ids,
             sizes=[own.held_out.labels.sizes[image_id] for image_id in image_ids],
             batch_size=trained.config.train.batch_size_val,
