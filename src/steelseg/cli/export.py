@@ -45,7 +45,8 @@ def _run_export(args: argparse.Namespace) -> int | None:
 
     Each export is compared with its original on held-out strips. fp32 is kept if no probability
     differs by more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower
-    ("dice") and it is faster than fp32 in the same format ("speed"). Otherwise the export is discarded.
+    ("dice") and it is faster than fp32 in the same format ("speed"). Otherwise the export is
+    discarded.
 
     Reads  RUN/fold_K/best_model.safetensors, RUN/postprocess.json, data.root
     Writes RUN/export/FORMAT-PRECISION/

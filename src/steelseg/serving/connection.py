@@ -128,7 +128,7 @@ class Connection:
             answer = refusal.answer
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            answer = Refusal(status, f"This is no HTTP/1.1 request: {error}.").answer
+            answer = Refusal(status, f"This is not an HTTP/1.1 request: {error}.").answer
         except OSError:
             raise
         except Exception:
