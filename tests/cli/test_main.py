@@ -124,7 +124,7 @@ def test_a_command_without_settings_takes_none(tmp_path, capsys):
         ),
         (
             ["train", "a.yaml", "--checkpoint", "b"],
-            "--checkpoint goes on with one fold: name it with --fold K.",
+            "--checkpoint resumes a single fold: name it with --fold K.",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_what_a_disk_refuses_is_one_line(number, tmp_path, capsys):
     assert guard(fail) == 1
     line = f"error: {tmp_path / 'a'}: {os.strerror(number)}."
     if number == errno.ENOSPC:
-        line += " Make room and give the command again; training goes on with --resume."
+        line += " Free some space and run the command again; continue training with --resume."
     assert capsys.readouterr().err == line + "\n"
 
 
@@ -266,7 +266,7 @@ def test_check_keeps_a_manifest_of_a_good_set(settings, root, tmp_path, capsys):
     (root / "train_images" / "train_007.jpg").write_bytes(whole)
 
     assert call(*words, capsys=capsys)[1].startswith(f"wrote {tmp_path / 'm'}\nok: 8 training")
-    assert call(*words, capsys=capsys)[1].startswith("ok: every file is the one that ")
+    assert call(*words, capsys=capsys)[1].startswith("ok: every file matches ")
     (root / "test_images" / "test_001.jpg").write_bytes(whole)
     code, out, err = call(*words, capsys=capsys)
 
@@ -347,7 +347,7 @@ def test_run_resumes_and_does_not_overwrite(settings, tmp_path, capsys):
 
     code, _, err = call(*words, capsys=capsys)
     assert code == 1
-    assert "holds a fold already. Pass --resume to go on, or another --out." in err
+    assert "holds a fold already. Use --resume, or another --out." in err
     assert call(*words, "--resume", capsys=capsys)[0] == 0
     assert (tmp_path / "run" / "submission.csv").read_bytes() == before
 
@@ -480,7 +480,7 @@ def test_what_predicting_a_bundle_needs_is_said_in_a_line(trained_run, tmp_path,
     for words in ((), ("--output-dir", folder / "found")):
         code, _, err = call("predict", folder, *words, capsys=capsys)
         assert code == 1
-        assert "is a bundle, which stays as it is" in err
+        assert "is a bundle, which must not be changed" in err
     (folder / "models" / "fold_0.safetensors").write_bytes(b"x")
     code, _, err = call("predict", folder, *elsewhere, capsys=capsys)
     assert code == 1

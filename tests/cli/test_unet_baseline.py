@@ -494,4 +494,4 @@ def test_ctrl_c_says_how_to_go_on(place, call):
     code, _, err = call("train.py", "--fold", 0)
 
     assert code == 130
-    assert err == "interrupted; a run that was begun goes on with --checkpoint FILE\n"
+    assert err == "interrupted; continue the run with --checkpoint FILE\n"

@@ -193,7 +193,7 @@ inference: {tta: diagonal}
         "train.amp: Input should be a valid boolean, unable to interpret input, got maybe",
         "train.epochs: Input should be a valid integer, got a number with a fractional part, "
         "got 3.5",
-        "train.loss: 'focale' is no loss; use one of bce_with_logits, dice, combo, "
+        "train.loss: 'focale' is not a loss; use one of bce_with_logits, dice, combo, "
         "bce_pos_weight, bce_dice_pos_weight, or a sum such as '0.5 bce + 0.5 lovasz' of bce, "
         "bce_pos_weight, dice, image_dice, focal, tversky, focal_tversky, jaccard, lovasz, "
         "symmetric_lovasz.",
@@ -266,7 +266,7 @@ def test_true_and_false_are_no_numbers_and_no_words(tmp_path, override):
     name = override.partition("=")[0]
 
     assert faults_of(tmp_path, "", override) == [
-        f"{name}: true and false do not fit here; yes, no, on and off mean them."
+        f"{name}: true and false are not allowed here; YAML reads yes, no, on and off as such too."
     ]
 
 
@@ -296,8 +296,8 @@ def test_pooling_architectures_need_two_samples_a_step(tmp_path, arch):
     ("text", "fault"),
     [
         ("train: [1", "is not YAML: .*line 1"),
-        ("train: {epochs: 3}\ntrain: {amp: false}\n", "is not YAML: 'train' stands there twice"),
-        ("train:\n  epochs: 3\n  epochs: 4\n", "'epochs' stands there twice .* line 3"),
+        ("train: {epochs: 3}\ntrain: {amp: false}\n", "is not YAML: 'train' is duplicated"),
+        ("train:\n  epochs: 3\n  epochs: 4\n", "'epochs' is duplicated .* line 3"),
         ("data: {root: 2024-13-45}", "is not YAML: month must be in 1..12"),
         ("data: *unknown", "is not YAML: found undefined alias"),
         ("a: 1\n---\nb: 2\n", "is not YAML: expected a single document"),
@@ -309,7 +309,7 @@ def test_pooling_architectures_need_two_samples_a_step(tmp_path, arch):
         ("1: 2", "1: Keys should be strings"),
         ("data: {1: 2}", "data.1: Keys should be strings"),
         ("data: 5", "data: Input should be a valid dictionary"),
-        ("data: &a {root: *a}", "its aliases make more than 100000 values of it"),
+        ("data: &a {root: *a}", "its aliases expand to more than 100000 values"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, fault):
@@ -342,7 +342,7 @@ def test_an_override_without_section_name_and_value_is_refused(tmp_path, overrid
         ("data.root=2024-13-45", "month must be in 1..12"),
         ("train.epochs=" + "9" * 5000, "4300 digits"),
         ("data={a: 1, a: 2}", "not of the form"),
-        ("train.epochs={a: 1, a: 2}", "'a' stands there twice"),
+        ("train.epochs={a: 1, a: 2}", "'a' is duplicated"),
     ],
 )
 def test_an_override_that_cannot_be_read_is_refused(tmp_path, override, reason):
@@ -365,7 +365,9 @@ def test_only_what_takes_any_depth_takes_one():
     """A pyramid's own steps up stand for a depth."""
     assert build_config({"model": {"arch": "linknet"}}, ["model.encoder_depth=4"])
 
-    with pytest.raises(ConfigError, match=r"encoder_depth=4 is for arch=unet, .*; fpn has its own"):
+    with pytest.raises(
+        ConfigError, match=r"encoder_depth=4 is for arch=unet, .*; fpn has a fixed depth"
+    ):
         build_config({"model": {"arch": "fpn"}}, ["model.encoder_depth=4"])
 
 
@@ -381,9 +383,9 @@ def test_a_classifier_settles_what_leaves_no_choice():
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
-        ("model.presence_head=false", "presence_head=false denies"),
+        ("model.presence_head=false", "cannot have presence_head=false"),
         ("train.monitor=dice", "train.monitor=dice judges masks"),
-        ("inference.gate=soft", "inference.gate=soft holds presence against masks"),
+        ("inference.gate=soft", "inference.gate=soft applies presence to masks"),
         ("train.presence_weight=0", "nothing to learn"),
     ],
 )
@@ -394,7 +396,7 @@ def test_a_classifier_takes_no_settings_that_contradict_it(override, fault):
 
 def test_presence_is_monitored_where_there_is_a_head():
     build_config({}, ["train.monitor=presence", "model.presence_head=true"])
-    with pytest.raises(ConfigError, match="which the network does not have"):
+    with pytest.raises(ConfigError, match="but the network does not have one"):
         build_config({}, ["train.monitor=presence"])
 
 

@@ -32,9 +32,9 @@ def test_a_space_is_read_back_as_it_was_written():
         ({"a.b": {"low": 1}}, "a.b needs a list of values, or a span such as {low: 1, high: 9}."),
         (
             {"a.b": {"low": 1, "high": 2, "lgo": True}},
-            "a.b has lgo, but a span knows low, high and log alone.",
+            "a.b has lgo, but a span has only low, high and log.",
         ),
-        ({"a.b": {"low": "x", "high": 2}}, "a.b: low=x is no number."),
+        ({"a.b": {"low": "x", "high": 2}}, "a.b: low=x is not a number."),
         ({"a.b": {"low": 2, "high": 2}}, "a.b: low=2 must be below high=2."),
         (
             {"a.b": {"low": 0, "high": 2, "log": True}},

@@ -212,9 +212,9 @@ def test_a_folder_of_something_else_is_left_alone(run, tmp_path):
     for out, reason in (
         (tmp_path / "photos", "photos is not a bundle and holds files"),
         (run.path, "run is not a bundle and holds files"),
-        (path, "submission.csv is no part of the bundle"),
-        (tmp_path / "file", "file is no folder"),
-        (tmp_path / "link", "link is no folder"),
+        (path, "submission.csv is not part of the bundle"),
+        (tmp_path / "file", "file is not a folder"),
+        (tmp_path / "link", "link is not a folder"),
     ):
         with pytest.raises(ConfigError, match=reason):
             bundle(run.path, out=out)

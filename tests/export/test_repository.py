@@ -299,9 +299,9 @@ def test_what_no_server_reads_is_refused(trained_run, bundles, tmp_path):
     (full / "mine").touch()
 
     for place, out, message in (
-        (trained_run, tmp_path / "r", "is no bundle: it has no manifest.json. Make one"),
+        (trained_run, tmp_path / "r", "is not a bundle: it has no manifest.json. Make one"),
         (bundles["torch"], tmp_path / "r", "holds checkpoints, which no inference server reads"),
-        (bundles["onnx"], full, "is no empty folder"),
+        (bundles["onnx"], full, "is not an empty folder"),
     ):
         with pytest.raises(ConfigError, match=message):
             repository(place, out, server="triton")

@@ -94,7 +94,7 @@ def test_another_identity_begins_anew_and_says_so(tmp_path, capsys):
 
     assert read(path, "a") == [None]
     assert capsys.readouterr().err == (
-        f"warning: {path} is of other networks. The prediction begins anew.\n"
+        f"warning: {path} is of other networks. The prediction starts again.\n"
     )
 
 

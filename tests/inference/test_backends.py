@@ -112,7 +112,7 @@ def test_weights_that_are_not_there_are_named(exported, tmp_path):
         load_exported(tmp_path / "net.xml", multiple=32, amp=False)
     with pytest.raises(CheckpointError, match=r"net\.onnx: there is no such export"):
         load_exported(tmp_path / "net.onnx", multiple=32, amp=False)
-    with pytest.raises(ConfigError, match=r"net\.tflite is no exported network"):
+    with pytest.raises(ConfigError, match=r"net\.tflite is not an exported network"):
         load_exported(tmp_path / "net.tflite", multiple=32, amp=False)
 
 

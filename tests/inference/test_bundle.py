@@ -104,7 +104,7 @@ def test_a_file_that_is_not_listed_is_refused(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("more")
 
-    with pytest.raises(CheckpointError, match=f"{name} is no part of the bundle"):
+    with pytest.raises(CheckpointError, match=f"{name} is not part of the bundle"):
         open_source(folder)
 
 
@@ -113,23 +113,23 @@ def test_links_and_pipes_are_refused(folder, whole):
     model = folder / "models" / "fold_0.safetensors"
     model.unlink()
     model.symlink_to(whole / "models" / "fold_0.safetensors")
-    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is no regular file"):
+    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a regular file"):
         open_source(folder)
 
     model.unlink()
     os.mkfifo(model)
-    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is no regular file"):
+    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a regular file"):
         open_source(folder)
 
     model.unlink()
     shutil.rmtree(folder / "models")
     (folder / "models").symlink_to(whole / "models")
-    with pytest.raises(CheckpointError, match="models is no regular file"):
+    with pytest.raises(CheckpointError, match="models is not a regular file"):
         open_source(folder)
 
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).symlink_to(whole / MANIFEST)
-    with pytest.raises(CheckpointError, match=r"manifest.json is no regular file"):
+    with pytest.raises(CheckpointError, match=r"manifest.json is not a regular file"):
         open_source(folder)
 
 

@@ -157,12 +157,12 @@ def test_extreme_logits_give_a_finite_gradient(name):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("focale", "'focale' is no loss; use one of bce_with_logits, "),
-        ("0.5 bce + lovas", "'lovas' is no loss"),
+        ("focale", "'focale' is not a loss; use one of bce_with_logits, "),
+        ("0.5 bce + lovas", "'lovas' is not a loss"),
         ("0 bce", "the weight 0 of bce is not above 0"),
         ("nan bce", "the weight nan of bce is not above 0"),
-        ("half bce", "'half' before bce is no number"),
-        ("bce +", "'' is no loss"),
+        ("half bce", "'half' before bce is not a number"),
+        ("bce +", "'' is not a loss"),
     ],
 )
 def test_what_is_no_loss_is_refused(text, reason):

@@ -268,7 +268,7 @@ def test_rows_of_another_prediction_are_not_gone_on_with(
     predict_folder(make(**change), tmp_path / "killed", **formats)
 
     journal = tmp_path / "killed" / "prediction.journal"
-    warning = f"warning: {journal} is of other {reason}. The prediction begins anew."
+    warning = f"warning: {journal} is of other {reason}. The prediction starts again."
     assert warning in capsys.readouterr().err
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 

@@ -190,7 +190,7 @@ def test_sigterm_stops_as_training_does(settings, tmp_path, monkeypatch, capsys)
 
     assert main(words) == 128 + signal.SIGTERM
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "interrupted; a run that was begun goes on with the same command"
+        "interrupted; continue the run with the same command"
     )
     assert main(words) == 0
     out, err = capsys.readouterr()

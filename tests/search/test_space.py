@@ -35,12 +35,12 @@ def fault_of(space):
             "train.epochs: Input should be a valid integer, got a number with a fractional part, "
             "got 1.5",
         ),
-        ({"train.loss": ["dice", "dise"]}, "train.loss: 'dise' is no loss; use one of bce"),
+        ({"train.loss": ["dice", "dise"]}, "train.loss: 'dise' is not a loss; use one of bce"),
         (
             {"model.presence_head": {"low": 0, "high": 1}},
             "model.presence_head takes no span of numbers; give a list of values.",
         ),
-        ({"train.epochs": [3, 3.0]}, "train.epochs: 3 stands there twice."),
+        ({"train.epochs": [3, 3.0]}, "train.epochs: 3 is duplicated."),
         ({"train.monitor": ["dice", "swept_dice"]}, "train.monitor says which score counts"),
         ({"tune.min_recall": [0.5, 0.9]}, "tune.min_recall changes no score of a training"),
         ({"search.trials": [1, 2]}, "search.trials is how the search itself goes."),

@@ -142,8 +142,8 @@ def test_a_query_changes_threshold_and_min_size(server, strips, probs):
         ("answer=csv", "answer=csv is none of json, mask"),
         ("class=1", "answer=mask alone"),
         ("answer=mask&class=3", "Expected 1 to 2"),
-        ("answer=json&answer=mask", "there twice"),
-        ("url=http://localhost/", "'url' is no parameter"),
+        ("answer=json&answer=mask", "is duplicated"),
+        ("url=http://localhost/", "'url' is not a parameter"),
     ],
 )
 def test_a_wrong_query_is_refused_with_its_reason(server, strips, query, reason):

@@ -80,8 +80,8 @@ def test_a_fold_has_a_checkpoint_before_its_first_step(trained, tmp_path):
         (lambda path: change(path, data="other"), "other strips, masks or folds"),
         (lambda path: change(path, config={"data": 5}), "settings that are not ours"),
         (lambda path: change(path, epoch=2), "is of epoch 2, not what its name says"),
-        (lambda path: change(path, epoch="three"), "does not fit the settings beside it"),
-        (lambda path: change(path, groups=[]), "does not fit the settings beside it"),
+        (lambda path: change(path, epoch="three"), "does not fit the settings next to it"),
+        (lambda path: change(path, groups=[]), "does not fit the settings next to it"),
         (
             lambda path: shutil.copy(path.parent.parent / "best_model.safetensors", path),
             "without its optimizer",
@@ -127,7 +127,7 @@ def test_weights_of_another_network_are_refused(files, go_on):
         model["network.segmentation_head.0.weight"] = torch.zeros(7, 1, 3, 3)
         save_checkpoint(path, Checkpoint(model, old.optimizer, old.state))
 
-    with pytest.raises(CheckpointError, match="does not fit the settings beside it"):
+    with pytest.raises(CheckpointError, match="does not fit the settings next to it"):
         go_on()
 
 

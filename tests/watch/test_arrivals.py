@@ -146,7 +146,7 @@ def test_what_is_no_file_is_left_alone_and_said_once(
 
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 5
-    assert sum("no regular file" in line for line in said) == 4
+    assert sum("not a regular file" in line for line in said) == 4
     assert sum("rename it" in line for line in said) == 1
 
 

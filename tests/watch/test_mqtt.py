@@ -99,7 +99,7 @@ def test_what_is_not_confirmed_is_not_taken():
     "url", ["http://a/b", "mqtt://a", "mqtt://a/", "mqtt:///t", "mqtt://a/t/#", "mqtt://a:x/t"]
 )
 def test_what_is_no_url_is_refused(url):
-    with pytest.raises(ConfigError, match="is no URL such as"), mqtt(url):
+    with pytest.raises(ConfigError, match="is not a URL such as"), mqtt(url):
         pass
 
 

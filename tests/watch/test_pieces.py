@@ -128,7 +128,7 @@ def test_strips_that_never_become_whole_do_not_pile_up():
 @pytest.mark.parametrize(
     ("pattern", "count", "message"),
     [
-        ("(", None, "is no regular expression"),
+        ("(", None, "is not a regular expression"),
         (r"(?P<strip>.+)_\d+", None, "has no group 'piece'"),
         (None, 3, "--piece-count needs --pieces"),
     ],

@@ -292,7 +292,7 @@ def test_a_signal_ends_it_with_its_number(trained_run, threshold, camera, tmp_pa
         _, said = process.communicate(timeout=30)
 
     assert process.returncode == 128 + signum
-    assert "stopped; the same command goes on" in said
+    assert "stopped; rerun the same command to resume" in said
     assert "watch: 1 strips" in said
     assert "Traceback" not in said
 

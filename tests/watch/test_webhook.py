@@ -102,7 +102,7 @@ def test_a_host_that_is_down_or_silent_is_not_waited_for():
     ],
 )
 def test_what_is_no_url_is_refused(url):
-    with pytest.raises(ConfigError, match="is no URL such as"):
+    with pytest.raises(ConfigError, match="is not a URL such as"):
         webhook(url)
 
 

@@ -1,6 +1,6 @@
-"""What several commands take: settings, folds, a run folder.
+"""Arguments shared by several commands: settings, folds, a run folder.
 
-Nothing here or beside it imports `pathlib`, `typing` or `dataclasses` before a command runs:
+No module of this package imports `pathlib`, `typing` or `dataclasses` before a command runs:
 they take 5 to 12 ms each, where an interpreter starts in 17.
 """
 
@@ -33,8 +33,8 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-            limits = f"{low} at least" if high is None else f"{low} to {high}"
-            raise argparse.ArgumentTypeError(f"{text} is no whole number, {limits}")
+            limits = f"at least {low}" if high is None else f"{low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number, {limits}")
         return int(text)
 
     return read

@@ -11,22 +11,21 @@ def add_check(commands: Commands) -> None:
     parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
     parser.add_argument("config", type=path, help=CONFIG_HELP)
     parser.add_argument(
-        "--hash", type=path, metavar="FILE", help="hold every file against its SHA-256 in FILE"
+        "--hash", type=path, metavar="FILE", help="verify the SHA-256 of every file against FILE"
     )
 
 
 def _run_check(args: argparse.Namespace) -> int | None:
     """List everything that is wrong with a data set, as file:row: reason; exit 1 if anything is.
 
-    Strips that look alike are no fault: a good set is listed with them as remarks, those whose
-    masks differ first.
+    Near-duplicate strips are listed as remarks, not faults; those whose masks differ come first.
 
-    --hash FILE finds what no decoder can, a flipped bit in a JPEG: the first time, it writes the
-    SHA-256 of every file of a good set to FILE; from then on every file that has changed, is
-    missing or was added is a fault. Delete FILE to take the data set as it is now.
+    --hash FILE also detects damage that still decodes, such as a flipped bit in a JPEG. The first
+    run writes the SHA-256 of every file to FILE; later runs report every file that was changed,
+    removed or added. Delete FILE to accept the data set as it is now.
 
     Reads  data.root, FILE
-    Writes FILE, if it is not there
+    Writes FILE, if it does not exist
 
     Example: steelseg check configs/smoke.yaml data.root=input --hash input.sha256
     """
@@ -44,7 +43,7 @@ def _run_check(args: argparse.Namespace) -> int | None:
     if is_new:
         print(f"wrote {args.hash}")
     elif args.hash is not None:
-        print(f"ok: every file is the one that {args.hash} names")
+        print(f"ok: every file matches {args.hash}")
     print(f"ok: {inspection.summary}")
     return None
 
@@ -71,19 +70,21 @@ def _run_precrop(args: argparse.Namespace) -> int | None:
 
 def add_augment_preview(commands: Commands) -> None:
     """Add `steelseg augment-preview`."""
-    parser = add_command(commands, _run_augment_preview, "draw what augmentation does to samples")
+    parser = add_command(commands, _run_augment_preview, "draw augmented training samples")
     parser.add_argument("config", type=path, help=CONFIG_HELP)
     parser.add_argument(
-        "--out", type=path, metavar="PNG", required=True, help="the sheet of pictures to write"
+        "--out", type=path, metavar="PNG", required=True, help="the image file to write"
     )
     parser.add_argument("--samples", type=int, default=5, metavar="N", help="samples to show")
-    parser.add_argument("--versions", type=int, default=7, metavar="N", help="versions of each")
+    parser.add_argument(
+        "--versions", type=int, default=7, metavar="N", help="augmented versions of each"
+    )
 
 
 def _run_augment_preview(args: argparse.Namespace) -> int | None:
-    """Draw a sheet of training samples, each as it is and as the first epochs augment it.
+    """Draw training samples, original and as augmented in the first epochs.
 
-    Labels are outlined, so that what moves, hides or adds a defect shows its mask too.
+    Masks are outlined, so that augmentations of defects can be checked.
 
     Reads  data.root, the precropped store in mode precropped
     Writes PNG
@@ -113,13 +114,13 @@ def add_synth(commands: Commands) -> None:
         type=int,
         default=4,
         metavar="N",
-        help="training strips of each class at least, where its real share gives fewer",
+        help="minimum number of training strips of each class",
     )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same strips")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def _run_synth(args: argparse.Namespace) -> int | None:
-    """Make a small synthetic data set in Kaggle's layout, to try everything on.
+    """Make a small synthetic data set in Kaggle's layout, to try the commands on.
 
     Writes DIR/train_images/, test_images/, train.csv, sample_submission.csv
 

@@ -1,4 +1,4 @@
-"""Commands that judge a run: tune, evaluate, cascade, ensemble, compare, report."""
+"""Commands that evaluate a run: tune, evaluate, cascade, ensemble, compare, report."""
 
 import argparse
 
@@ -14,9 +14,9 @@ def add_tune(commands: Commands) -> None:
 def _run_tune(args: argparse.Namespace) -> int | None:
     """Choose threshold, top_threshold, min_size and min_area of each class.
 
-    With inference.gate=hard it chooses the gate of each class in place of top_threshold. What the
-    settings give is kept. The score that is reported is cross-fitted: every strip is judged with
-    what was chosen on others. `steelseg predict RUN` uses what was chosen on all.
+    With inference.gate=hard it chooses the gate of each class instead of top_threshold. Values that
+    are given in the settings are kept. The reported score is cross-fitted: every strip is scored
+    with values chosen on other strips. `steelseg predict RUN` uses values chosen on all strips.
 
     Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
     Writes RUN/postprocess.json
@@ -40,9 +40,9 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> int | None:
-    """Score the held-out strips: tables, confidence intervals, what is missed by size.
+    """Score the held-out strips: tables, confidence intervals, recall by defect size.
 
-    Of a tuned run every strip is judged with what was chosen on others.
+    After tuning, every strip is scored with values chosen on other strips.
 
     Reads  RUN/fold_K/oof_predictions.zarr, RUN/postprocess.json, data.root
     Writes RUN/metrics.json, RUN/scores.csv; on request RUN/overlays_oof/
@@ -59,27 +59,31 @@ def _run_evaluate(args: argparse.Namespace) -> int | None:
 
 def add_cascade(commands: Commands) -> None:
     """Add `steelseg cascade`."""
-    parser = add_command(commands, _run_cascade, "let a cheap run skip what is surely clean")
+    parser = add_command(commands, _run_cascade, "choose which strips can skip the full model")
     parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     parser.add_argument(
-        "--first", type=path, metavar="FIRST", required=True, help="the cheap run that looks first"
+        "--first",
+        type=path,
+        metavar="FIRST",
+        required=True,
+        help="the cheap run of the first stage",
     )
     parser.add_argument(
         "--miss-rate",
         type=float,
         metavar="SHARE",
         default=0.01,
-        help="largest share of the defective strips that may be skipped (default 0.01)",
+        help="maximum fraction of the defective strips that may be skipped; default 0.01",
     )
-    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST that looks")
+    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST to use")
 
 
 def _run_cascade(args: argparse.Namespace) -> int | None:
-    """Choose the suspicion below which strips need no second look.
+    """Choose the defect score of a cheap run below which strips can skip the full model.
 
-    The miss rate is set on held-out strips of both runs, and reported cross-fitted.
-    `steelseg predict RUN` then skips what the first look finds clean;
-    inference.cascade=false looks at every strip.
+    The score is chosen on held-out strips of both runs; the miss rate is reported cross-fitted.
+    `steelseg predict RUN` then skips strips that the first stage classifies as clean;
+    inference.cascade=false predicts every strip.
 
     Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
     Writes RUN/cascade.json
@@ -95,7 +99,7 @@ def _run_cascade(args: argparse.Namespace) -> int | None:
 
 def add_ensemble(commands: Commands) -> None:
     """Add `steelseg ensemble`."""
-    parser = add_command(commands, _run_ensemble, "combine trained runs to one")
+    parser = add_command(commands, _run_ensemble, "combine trained runs into one")
     parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run folders")
     parser.add_argument(
         "--out", type=path, metavar="DIR", required=True, help="the combined run folder"
@@ -104,18 +108,18 @@ def add_ensemble(commands: Commands) -> None:
         "--weights",
         choices=("equal", "learnt", "greedy"),
         default="equal",
-        help="equal, the default: the plain mean. learnt: the weights of least error. greedy: runs "
-        "added one after the other while the error falls",
+        help="equal, the default: the plain mean. learnt: weights of minimum error. greedy: add "
+        "one run at a time while the error decreases",
     )
     parser.add_argument(
-        "--per-class", action="store_true", help="choose the weights of each class by itself"
+        "--per-class", action="store_true", help="choose separate weights for each class"
     )
     parser.add_argument(
         "--choose-tta",
         choices=_VIEW_SETS,
         nargs="*",
         metavar="SET",
-        help=f"choose the flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
+        help=f"choose the TTA flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
     )
     parser.add_argument(
         "--presence",
@@ -131,10 +135,10 @@ _VIEW_SETS = ("none", "hflip", "vflip", "both")
 
 
 def _run_ensemble(args: argparse.Namespace) -> int | None:
-    """Combine trained runs of the same folds to one that every other command takes.
+    """Combine trained runs of the same folds into one that every other command accepts.
 
-    Their networks may differ in everything but classes and channels. What is chosen, weights and
-    flips, is chosen on held-out strips, and every strip is judged by what was chosen on others.
+    Their networks must have the same classes and channels. Weights and TTA flips are chosen on
+    held-out strips, and every strip is scored with values chosen on other strips.
 
     Reads  RUN/fold_K/oof_predictions.zarr and best_model.safetensors, RUN/folds.csv,
            data.root/train.csv; with --choose-tta data.root/train_images
@@ -163,10 +167,10 @@ def _run_ensemble(args: argparse.Namespace) -> int | None:
 def add_compare(commands: Commands) -> None:
     """Add `steelseg compare`."""
     parser = add_command(
-        commands, _run_compare, "say whether one run is better than another", takes_settings=False
+        commands, _run_compare, "test whether one run is better than another", takes_settings=False
     )
     parser.add_argument("run_a", type=path, metavar="RUN_A", help="a run folder")
-    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another")
+    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another run folder")
 
 
 def _run_compare(args: argparse.Namespace) -> int | None:
@@ -188,7 +192,7 @@ def _run_compare(args: argparse.Namespace) -> int | None:
 
 def add_report(commands: Commands) -> None:
     """Add `steelseg report`."""
-    parser = add_command(commands, _run_report, "write everything about a run to one page")
+    parser = add_command(commands, _run_report, "write a report page of a run")
     parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
 
 

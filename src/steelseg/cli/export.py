@@ -1,4 +1,4 @@
-"""Commands that bring a run elsewhere: export, bundle, repository; and bench."""
+"""Commands for deployment: export, bundle, repository; and bench."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
 
 def add_export(commands: Commands) -> None:
     """Add `steelseg export`."""
-    parser = add_command(commands, _run_export, "write networks as ONNX or OpenVINO, checked")
+    parser = add_command(commands, _run_export, "export networks to ONNX or OpenVINO, verified")
     parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
     parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
@@ -15,7 +15,7 @@ def add_export(commands: Commands) -> None:
     parser.add_argument(
         "--fixed-size",
         action="store_true",
-        help="take images of data.img_height x data.img_width alone; default any size",
+        help="accept only images of data.img_height x data.img_width; default any size",
     )
     parser.add_argument(
         "--calibration",
@@ -29,23 +29,24 @@ def add_export(commands: Commands) -> None:
         type=whole(1),
         default=100,
         metavar="N",
-        help="held-out strips that original and export are compared on; default 100",
+        help="held-out strips to compare original and export on; default 100",
     )
     parser.add_argument(
         "--allow",
         choices=("difference", "dice", "speed"),
         nargs="+",
         default=[],
-        help="keep the export though it fails this check",
+        help="keep the export even if it fails this check",
     )
 
 
 def _run_export(args: argparse.Namespace) -> int | None:
-    """Write the networks of a run as ONNX or OpenVINO files, if they hold up to the originals.
+    """Export the networks of a run to ONNX or OpenVINO, verified against the originals.
 
-    Each is run beside its original on held-out strips. fp32 is kept if no probability differs by
-    more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower ("dice") and it is
-    faster than fp32 in the same format ("speed"). Else nothing of the export is kept.
+    Each export is compared with its original on held-out strips. fp32 is kept if no probability
+    differs by more than 1e-4 (check "difference"), int8 if its Dice is at most 0.002 lower
+    ("dice") and it is faster than fp32 in the same format ("speed"). Otherwise the export is
+    discarded.
 
     Reads  RUN/fold_K/best_model.safetensors, RUN/postprocess.json, data.root
     Writes RUN/export/FORMAT-PRECISION/
@@ -70,7 +71,9 @@ def _run_export(args: argparse.Namespace) -> int | None:
 
 def add_bundle(commands: Commands) -> None:
     """Add `steelseg bundle`."""
-    parser = add_command(commands, _run_bundle, "put all that prediction needs into one folder")
+    parser = add_command(
+        commands, _run_bundle, "pack everything that prediction needs into one folder"
+    )
     parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     add_fold(parser)
     parser.add_argument(
@@ -86,11 +89,11 @@ def add_bundle(commands: Commands) -> None:
 
 
 def _run_bundle(args: argparse.Namespace) -> int | None:
-    """Put all that prediction needs into one folder: networks, settings, thresholds, origin.
+    """Pack networks, settings and thresholds into one folder for prediction.
 
-    The folder can be copied anywhere and named wherever a run is; every file is checked by its
-    SHA-256 before it is used. A bundle that is there already is replaced once the new one is
-    whole. Settings on the command line become the bundle's own.
+    The folder can be copied anywhere and used in place of a run folder; the SHA-256 of every file
+    is verified before use. An existing bundle is replaced once the new one is complete. Settings
+    on the command line are stored in the bundle.
 
     Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json;
            RUN/export/FORMAT-PRECISION/ of an export
@@ -111,7 +114,7 @@ def _run_bundle(args: argparse.Namespace) -> int | None:
 
 def add_bench(commands: Commands) -> None:
     """Add `steelseg bench`."""
-    parser = add_command(commands, _run_bench, "time every way to predict on this machine")
+    parser = add_command(commands, _run_bench, "benchmark inference backends on this machine")
     parser.add_argument("place", type=path, metavar="RUN", help="a run folder or a bundle")
     add_fold(parser)
     parser.add_argument(
@@ -122,28 +125,33 @@ def add_bench(commands: Commands) -> None:
         type=whole(1),
         default=32,
         metavar="N",
-        help="how many of them, taken evenly; default 32",
+        help="number of strips, evenly spaced; default 32",
     )
     parser.add_argument(
-        "--rounds", type=whole(1), default=3, metavar="N", help="turns of each; default 3"
+        "--rounds",
+        type=whole(1),
+        default=3,
+        metavar="N",
+        help="timing rounds of each backend; default 3",
     )
     parser.add_argument(
         "--backends",
         choices=("torch", "onnx", "openvino"),
         nargs="+",
         default=("torch", "onnx", "openvino"),
-        help="which to try, of a run; default all that are installed",
+        help="backends to time, for a run folder; default all that are installed",
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")
 
 
 def _run_bench(args: argparse.Namespace) -> int | None:
-    """Time every way to predict on this machine, with your model and your strips.
+    """Benchmark inference backends on this machine, with your model and your strips.
 
-    Backends and precisions take turns on the same strips, from image file to rows of run lengths.
-    strips/s: many in a stream. times: the first line's. ms: one strip by itself, the median, and
-    what 95 % stay below. difference: the largest of any probability from the first line's. Exports
-    that RUN lacks are made in a temporary folder, unchecked: `steelseg export` checks them.
+    Backends and precisions are timed in turn on the same strips, from image file to RLE rows.
+    strips/s: throughput of a stream. times: speedup over the first line. ms: latency of a single
+    strip, median and 95th percentile. difference: largest difference in probability from the first
+    line. Missing exports of RUN are made in a temporary folder without verification; `steelseg
+    export` verifies them.
 
     Reads  RUN or a bundle, DIR
     Writes FILE on request

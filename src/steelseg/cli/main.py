@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print what was written.
 
-Results go to stdout, progress and warnings to stderr. Exit 0: done. 1: the input is at
-fault, said in a line each. 2: wrong usage. Anything else is a bug of ours with its traceback.
+Results go to stdout, progress and warnings to stderr. Exit 0: success. 1: an error in the
+input, one line each. 2: wrong usage. Anything else is a bug and prints its traceback.
 Commands import what they need when they run, so that --help is quick.
 """
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) -> int:
-    """Run a command, and make a line on stderr and an exit code of what its user caused.
+    """Run a command; report user errors as one line on stderr and an exit code.
 
     Args:
         run: The command; None counts as 0.
@@ -108,17 +108,17 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         print(f"error: {place}{error.strerror}.{reword(_way_out(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(reword("interrupted; a run that was begun goes on with --resume"), file=sys.stderr)
+        print(reword("interrupted; continue the run with --resume"), file=sys.stderr)
         return 128 + (error.signum if isinstance(error, Stopped) else signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _way_out(error: OSError) -> str:
-    """What to do about a full disk; other errors speak for themselves."""
+    """The advice to give for a full disk; empty for other errors."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
-    return " Make room and give the command again; training goes on with --resume."
+    return " Free some space and run the command again; continue training with --resume."
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:

@@ -22,26 +22,26 @@ def add_predict(commands: Commands) -> None:
         help="images to predict; default data.root/test_images",
     )
     parser.add_argument(
-        "--output-dir", type=path, metavar="DIR", help="where results go; default the run folder"
+        "--output-dir", type=path, metavar="DIR", help="output folder; default the run folder"
     )
     parser.add_argument(
         "--format",
         choices=("coco", "png", "jsonl"),
         action="append",
         default=[],
-        help="write this beside submission.csv; can be given several times",
+        help="additional output format; can be given several times",
     )
     parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
 
 
 def _run_predict(args: argparse.Namespace) -> int | None:
-    """Predict images with the mean of a run's folds, of a bundle's, or of any checkpoints.
+    """Predict images with the mean of the networks of a run, a bundle or a list of checkpoints.
 
     Reads  RUN/fold_K/best_model.safetensors, the bundle or the checkpoints, and the images
     Writes DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
 
-    The same command goes on with a prediction that was killed, from DIR/prediction.journal. What
-    was found with other networks, settings or images is not used.
+    Rerun the same command to resume an interrupted prediction from DIR/prediction.journal. Results
+    of other networks, settings or images are not reused.
 
     Example: steelseg predict outputs/first --images new_strips --output-dir found --overlays
              steelseg predict bundle --images new_strips --output-dir found
@@ -62,8 +62,8 @@ def _run_predict(args: argparse.Namespace) -> int | None:
         bundle, place = args.run_dir.resolve(), (args.output_dir or args.run_dir).resolve()
         if place == bundle or bundle in place.parents:
             raise ConfigError(
-                f"{args.run_dir} is a bundle, which stays as it is: results go elsewhere, to "
-                "--output-dir DIR."
+                f"{args.run_dir} is a bundle, which must not be changed. Write results elsewhere "
+                "with --output-dir DIR."
             )
     source = args.checkpoints or args.run_dir
     written = predict_folder(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def add_serve(commands: Commands) -> None:
     """Add `steelseg serve`."""
-    parser = add_command(commands, _run_serve, "answer strips over HTTP, and show them on a page")
+    parser = add_command(commands, _run_serve, "serve predictions over HTTP, with a web page")
     parser.add_argument("source", type=path, metavar="RUN", help="a run folder or a bundle")
     add_fold(parser)
     parser.add_argument(
@@ -24,34 +24,37 @@ def add_serve(commands: Commands) -> None:
         "--queue",
         type=whole(1),
         metavar="N",
-        help="strips that are predicted or wait at one time, more are turned away; default 3, or "
-        "more where more are computed at once",
+        help="maximum number of strips in progress or waiting; further requests are rejected; "
+        "default 3, or more if more are computed concurrently",
     )
     parser.add_argument(
-        "--max-pixels", type=whole(1), metavar="N", help="of a strip; default 8,000,000"
+        "--max-pixels",
+        type=whole(1),
+        metavar="N",
+        help="largest image in pixels; default 8,000,000",
     )
     parser.add_argument(
-        "--max-bytes", type=whole(1), metavar="N", help="of a file; default 33,554,432"
+        "--max-bytes", type=whole(1), metavar="N", help="largest file in bytes; default 33,554,432"
     )
     parser.add_argument(
         "--admin-token-file",
         type=path,
         metavar="FILE",
-        help="a file with a secret; who sends it may change the model",
+        help="a file with a secret token; clients that send it may change the model",
     )
     parser.add_argument(
         "--models",
         type=path,
         metavar="DIR",
-        help="a folder of runs and bundles that may take over; default RUN alone, read again",
+        help="a folder of runs and bundles to switch to; default only reload RUN",
     )
 
 
 def _run_serve(args: argparse.Namespace) -> int | None:
-    """Answer strips over HTTP until SIGTERM or Ctrl-C, and show a page at /.
+    """Serve predictions over HTTP until SIGTERM or Ctrl-C, with a web page at /.
 
-    POST /v1/predict takes the bytes of a JPEG or PNG and gives its defects. The other paths are in
-    /openapi.json. Told to stop, it answers what it has accepted and exits with 0.
+    POST /v1/predict takes the bytes of a JPEG or PNG and returns its defects. /openapi.json lists
+    the other paths. When stopped, it completes the accepted requests and exits with 0.
 
     Reads  RUN/fold_K/best_model.safetensors, or the bundle
 
@@ -98,5 +101,5 @@ def _read_token(file: "Path | None") -> str | None:
     except (OSError, ValueError):
         token = ""
     if len(token) < 16 or not token.isprintable():
-        raise ConfigError(f"{file} holds no secret of 16 printable ASCII characters or more.")
+        raise ConfigError(f"{file} must hold a secret of at least 16 printable ASCII characters.")
     return token

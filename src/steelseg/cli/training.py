@@ -16,16 +16,18 @@ from steelseg.cli.arguments import (
 
 def add_run(commands: Commands) -> None:
     """Add `steelseg run`."""
-    parser = add_command(commands, _run_run, "the whole job, from train.csv to submission.csv")
+    parser = add_command(
+        commands, _run_run, "run the whole pipeline, from train.csv to submission.csv"
+    )
     parser.add_argument("config", type=path, help=CONFIG_HELP)
     add_fold(parser)
     parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was begun")
+    parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
     parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
 
 
 def _run_run(args: argparse.Namespace) -> int | None:
-    """Do the whole job: check, precrop, train, oof, tune, evaluate, predict, report.
+    """Run the whole pipeline: check, precrop, train, oof, tune, evaluate, predict, report.
 
     Reads  data.root
     Writes DIR: checkpoints, OOF predictions, postprocess.json, metrics.json, submission.csv,
@@ -48,18 +50,18 @@ def _run_run(args: argparse.Namespace) -> int | None:
 
 def add_train(commands: Commands) -> None:
     """Add `steelseg train`."""
-    parser = add_command(commands, _run_train, "train folds, or go on with them")
+    parser = add_command(commands, _run_train, "train folds, or resume training")
     parser.add_argument("config", type=path, help=CONFIG_HELP)
     add_fold(parser)
     parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
-    parser.add_argument("--resume", action="store_true", help="go on with folds that were begun")
+    parser.add_argument("--resume", action="store_true", help="resume interrupted folds")
     parser.add_argument(
-        "--checkpoint", type=path, metavar="FILE", help="go on with one fold from this checkpoint"
+        "--checkpoint", type=path, metavar="FILE", help="resume one fold from this checkpoint"
     )
 
 
 def _run_train(args: argparse.Namespace) -> int | None:
-    """Train folds, or go on with them.
+    """Train folds, or resume training.
 
     Reads  data.root, and data.precropped_dir in mode precropped
     Writes DIR/folds.csv, DIR/fold_K/best_model.safetensors, last/, history.csv
@@ -71,7 +73,7 @@ def _run_train(args: argparse.Namespace) -> int | None:
     from steelseg.errors import ConfigError
 
     if args.checkpoint and len(args.fold or ()) != 1:
-        raise ConfigError("--checkpoint goes on with one fold: name it with --fold K.")
+        raise ConfigError("--checkpoint resumes a single fold: name it with --fold K.")
     run_dir = train(
         load(args), out(args), folds=args.fold, resume=args.resume, checkpoint=args.checkpoint
     )
@@ -103,8 +105,8 @@ def _run_oof(args: argparse.Namespace) -> int | None:
 
 def add_search(commands: Commands) -> None:
     """Add `steelseg search`."""
-    parser = add_command(commands, _run_search, "try settings, and find the best")
-    # Interrupted, it goes on by itself.
+    parser = add_command(commands, _run_search, "search for the best settings")
+    # Resuming needs no --resume.
     parser.set_defaults(reword=_with_the_same_command)
     parser.add_argument("config", type=path, help=CONFIG_HELP)
     parser.add_argument(
@@ -115,13 +117,13 @@ def add_search(commands: Commands) -> None:
         help="the folder of the search; default %(default)s",
     )
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="trials in all; default search.trials"
+        "--trials", type=int, metavar="N", help="total number of trials; default search.trials"
     )
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="M",
-        help="stop after the epoch in which so many have passed; the same command goes on",
+        help="time budget in minutes: finish the current epoch, then stop; rerun to resume",
     )
     parser.add_argument(
         "--fold",
@@ -134,16 +136,16 @@ def add_search(commands: Commands) -> None:
 
 
 def _with_the_same_command(text: str) -> str:
-    """Say how a search goes on."""
+    """Say how to resume a search."""
     return text.replace("with --resume", "with the same command")
 
 
 def _run_search(args: argparse.Namespace) -> int | None:
-    """Try settings from a space, each in a training of its own, and find the best.
+    """Search for the best settings; each trial trains a run of its own.
 
-    Section search of the settings names what is tried. Trials that fall behind, or whose network
-    is slower than search.min_images_per_second, are given up. Killed at any time, the same command
-    goes on.
+    Section search of the settings defines the search space. Trials that fall behind, or whose
+    network is slower than search.min_images_per_second, are pruned. Rerun the same command to
+    resume an interrupted search.
 
     Reads  data.root, and data.precropped_dir in mode precropped
     Writes DIR/study.db, trial_NNNN/ (a run folder each), best.yaml, report.html
@@ -172,7 +174,7 @@ def _run_search(args: argparse.Namespace) -> int | None:
 
 def add_pseudo(commands: Commands) -> None:
     """Add `steelseg pseudo`."""
-    parser = add_command(commands, _run_pseudo, "label strips that nobody has labelled")
+    parser = add_command(commands, _run_pseudo, "pseudo-label unlabelled strips")
     parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
     parser.add_argument(
         "--images", type=path, metavar="DIR", required=True, help="folder of unlabelled strips"
@@ -184,17 +186,17 @@ def add_pseudo(commands: Commands) -> None:
         nargs="+",
         metavar="RUN",
         default=[],
-        help="more runs with the same folds, which must agree",
+        help="additional runs with the same folds that must agree",
     )
 
 
 def _run_pseudo(args: argparse.Namespace) -> int | None:
-    """Label strips by the networks of a run, to train on with train.pseudo_labels=OUT.
+    """Pseudo-label strips with the networks of a run, to train with train.pseudo_labels=OUT.
 
-    Every fold gets labels of its own, by networks that never saw its held-out strips. A strip is
-    kept only if its flips, and all runs, agree on every class (pseudo.agreement) and are sure of it
-    (pseudo.confidence, or pseudo.precision on held-out strips). Copies of labelled strips are left
-    out. Given again after a kill, it goes on where it was.
+    Every fold gets its own labels, from networks that never saw its held-out strips. A strip is
+    accepted only if its TTA flips and all runs agree on every class (pseudo.agreement) with high
+    confidence (pseudo.confidence, or pseudo.precision on held-out strips). Copies of labelled
+    strips are excluded. Rerun the same command to resume.
 
     Reads  RUN/fold_K/best_model.safetensors, RUN/folds.csv, RUN/postprocess.json, DIR, data.root;
            RUN/fold_K/oof_predictions.zarr with pseudo.precision

@@ -171,7 +171,7 @@ def train_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="go on from this file")
     args = parser.parse_args(argv)
     if args.checkpoint and args.all_folds:
-        parser.error("--checkpoint goes on with one fold: name it with --fold K")
+        parser.error("--checkpoint resumes a single fold: name it with --fold K")
     folds = None if args.all_folds else [args.fold]
     return guard(
         lambda: _train(load_settings(config_py), folds, args.checkpoint), reword=in_baseline_words

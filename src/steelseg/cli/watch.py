@@ -1,4 +1,4 @@
-"""Commands beside a production line: watch."""
+"""Commands for a production line: watch."""
 
 import argparse
 
@@ -7,13 +7,15 @@ from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
 
 def add_watch(commands: Commands) -> None:
     """Add `steelseg watch`."""
-    parser = add_command(commands, _run_watch, "predict strips as a camera writes them")
-    parser.add_argument("folder", type=path, metavar="FOLDER", help="where the camera's files come")
+    parser = add_command(commands, _run_watch, "predict strips as they arrive in a folder")
+    parser.add_argument(
+        "folder", type=path, metavar="FOLDER", help="folder that the camera writes to"
+    )
     parser.add_argument(
         "--model", type=path, required=True, metavar="RUN", help="a run folder or a bundle"
     )
     parser.add_argument(
-        "--out", type=path, required=True, metavar="DIR", help="where results go; outside FOLDER"
+        "--out", type=path, required=True, metavar="DIR", help="output folder, outside FOLDER"
     )
     add_fold(parser)
     parser.add_argument(
@@ -21,19 +23,19 @@ def add_watch(commands: Commands) -> None:
         type=_seconds,
         default=0.5,
         metavar="S",
-        help="seconds that a file must stand still before it is read; default 0.5",
+        help="seconds that a file must stay unchanged before it is read; default 0.5",
     )
     parser.add_argument(
         "--patience",
         type=_seconds,
         default=30.0,
         metavar="S",
-        help="seconds after which a file that cannot be read is refused; default 30",
+        help="seconds after which an unreadable file is rejected; default 30",
     )
     parser.add_argument(
         "--pieces",
         metavar="REGEX",
-        help=r"files are pieces of strips, named so: (?P<strip>.+)_(?P<piece>\d+)",
+        help=r"files are pieces of strips, named as in: (?P<strip>.+)_(?P<piece>\d+)",
     )
     parser.add_argument(
         "--piece-count",
@@ -48,21 +50,21 @@ def add_watch(commands: Commands) -> None:
 
 
 def _seconds(text: str) -> float:
-    """A number of seconds, 0 at least."""
+    """A number of seconds, at least 0."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
     return seconds
 
 
 def _run_watch(args: argparse.Namespace) -> int | None:
-    """Predict strips as a camera writes them into FOLDER, until it is stopped.
+    """Predict strips as they arrive in FOLDER, until interrupted.
 
-    Ctrl-C and SIGTERM end it after the strip at hand; the same command goes on where it was, after
-    a kill too: no strip is lost, none has two lines.
+    Ctrl-C and SIGTERM stop it after the current strip. Rerun the same command to resume, even after
+    a kill: every strip gets exactly one line.
 
     Reads  FOLDER, RUN, DIR/results.jsonl
     Writes DIR/results.jsonl, a line a strip; on request overlays/, masks/; posts and publishes
@@ -99,6 +101,6 @@ def _run_watch(args: argparse.Namespace) -> int | None:
                 is_stopped=lambda: note.signum is not None,
             )
     except Stopped as stopped:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; rerun the same command to resume", file=sys.stderr)
         return 128 + stopped.signum
     return None

@@ -1,1 +1,1 @@
-"""Every setting: its sections, and the files and command lines they are read from."""
+"""All settings, and how they are read from files and the command line."""

@@ -1,7 +1,7 @@
-"""Every setting: one YAML file, frozen sections, unknown names refused.
+"""Every setting: one YAML file, frozen sections, unknown names rejected.
 
 A file holds the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference`, `pseudo` and
-`search`; what it leaves out keeps the default below. On the command line any setting is
+`search`; settings that it omits keep the default below. On the command line any setting is
 `section.name=value`.
 Components never see these classes: stages unpack them into plain arguments.
 """
@@ -27,13 +27,13 @@ SEVERSTAL_POS_WEIGHT = (2.0, 2.0, 1.0, 1.5)
 
 
 def _must_be_long(name: str, values: Sequence[Any], length: int, of: str) -> None:
-    """Refuse a list that is neither empty nor `length` long."""
+    """Raise ValueError unless the list is empty or has `length` values."""
     if values and len(values) != length:
         raise ValueError(f"{name} has {len(values)} values, but {of}={length}")
 
 
 class DataConfig(Section):
-    """Where the strips are, what is on them and how they are cut for training."""
+    """The data set: its location, classes, image size, crops and folds."""
 
     root: Path = Path("input")
     """Folder with train.csv, train_images/, test_images/ and sample_submission.csv."""
@@ -42,54 +42,54 @@ class DataConfig(Section):
     """full: whole strips. crops: cut while loading. precropped: read `steelseg precrop` output."""
 
     num_classes: int = Field(4, ge=1, le=255)
-    """Defect classes; ClassId counts from 1."""
+    """Number of defect classes. ClassId starts at 1."""
 
     class_names: tuple[str, ...] = ()
-    """A name for each class, in ClassId order. Empty: "class 1", "class 2", ..."""
+    """Class names, in ClassId order. Empty: "class 1", "class 2", ..."""
 
     img_height: Annotated[int, Field(gt=0)] | None = 256
-    """Height of every image, in pixels. null: each image has its own."""
+    """Height of every image, in pixels. null: heights vary."""
 
     img_width: Annotated[int, Field(gt=0)] | None = 1600
-    """Width of every image, in pixels. null: each image has its own."""
+    """Width of every image, in pixels. null: widths vary."""
 
     channels: Literal[1, 3] = 1
-    """1 reads images as grey, 3 as RGB. Strips are grey, whatever their files say."""
+    """Input channels: 1 reads images as grayscale, 3 as RGB."""
 
     mean: tuple[float, ...] = ()
-    """Mean of each channel, of full scale. Empty: ImageNet's."""
+    """Per-channel mean for normalization, as a fraction of full scale. Empty: ImageNet."""
 
     std: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Standard deviation of each channel, of full scale. Empty: ImageNet's."""
+    """Per-channel standard deviation, as a fraction of full scale. Empty: ImageNet."""
 
     crop_height: int = Field(256, gt=0)
-    """Height of one crop, in pixels; smaller images are taken whole."""
+    """Crop height, in pixels. Smaller images are used whole."""
 
     crop_width: int = Field(512, gt=0)
-    """Width of one crop, in pixels; smaller images are taken whole."""
+    """Crop width, in pixels. Smaller images are used whole."""
 
     crop_stride: int = Field(256, gt=0)
-    """Distance between neighbouring crops, in pixels, in both directions."""
+    """Stride between neighbouring crops, in pixels, in both directions."""
 
     pixel_mm: Annotated[float, Field(gt=0)] | None = None
-    """Side of a pixel on the strip, in millimetres. null: not known; sizes are shown in pixels."""
+    """Pixel size on the strip, in millimetres. null: unknown; sizes are reported in pixels."""
 
     precropped_dir: Path = Path("precropped_data")
-    """Folder of the store that `steelseg precrop` makes and mode precropped reads."""
+    """Folder that `steelseg precrop` writes and mode=precropped reads."""
 
     num_folds: int = Field(5, ge=2)
-    """Cross-validation folds, stratified by number of defects per image."""
+    """Number of cross-validation folds, stratified by number of defects per image."""
 
     fold_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    """Which strips go to which fold. null: train.seed. Runs of several seeds need one fold_seed to
-    be compared or combined."""
+    """Seed of the fold assignment. null: train.seed. Set it to compare or combine runs that
+    were trained with different seeds."""
 
     group_duplicates: bool = True
-    """true keeps images that look alike (copies, flipped, recompressed) in one fold."""
+    """true keeps near-duplicate images (copies, flipped, recompressed) in the same fold."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A name for each class, given or made up."""
+        """Class names, given or generated."""
         return self.class_names or tuple(f"class {k}" for k in range(1, self.num_classes + 1))
 
     @property
@@ -148,27 +148,28 @@ class ModelConfig(Section):
         "deeplabv3plus",
         "classifier",
     ] = "unet"
-    """Architecture, as segmentation-models-pytorch builds it. classifier: an encoder that tells
-    which classes are on the image and makes no masks, the first look of `steelseg cascade`."""
+    """Architecture from segmentation-models-pytorch. classifier: an image-level classifier without
+    masks, used as the first stage of `steelseg cascade`."""
 
     encoder: str = "efficientnet-b3"
-    """Any encoder of segmentation-models-pytorch, or `tu-NAME` for one of timm's."""
+    """Encoder name in segmentation-models-pytorch, or `tu-NAME` for a timm encoder."""
 
     encoder_weights: str | None = "imagenet"
-    """imagenet (from the model hub), none, or the path of a local state dict (.safetensors)."""
+    """Initial encoder weights: imagenet (from the model hub), none for random initialization, or
+    the path of a local state dict (.safetensors)."""
 
     encoder_depth: Literal[3, 4, 5] | None = None
-    """How often the encoder halves the image, for unet, unetplusplus, linknet and classifier; fewer
-    times are quicker, pad to 8 or 16 pixels and see less around. null: what the arch is made for.
-    """
+    """Number of downsampling stages, for unet, unetplusplus, linknet and classifier; fewer is
+    faster, with a smaller receptive field, and pads images to multiples of 8 or 16 pixels.
+    null: the default of the architecture."""
 
     presence_head: bool = False
-    """true also learns whether a class is on the image at all, for inference.gate. A classifier
-    has nothing else, so arch=classifier makes it true."""
+    """true adds a head that predicts whether each class is present in the image, as inference.gate
+    needs. arch=classifier has only this head and sets it to true."""
 
     init_from: Path | None = None
-    """A run folder, whose same fold is taken, or a checkpoint, to start every weight from that
-    fits; the encoder must. null starts anew."""
+    """Checkpoint, or run folder whose checkpoint of the same fold is used, to initialize weights
+    from. The encoder must match; other weights are loaded where shapes match. null: do not."""
 
     @field_validator("encoder_weights")
     @classmethod
@@ -177,7 +178,7 @@ class ModelConfig(Section):
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the network makes no masks."""
+        """Whether the network predicts presence only, without masks."""
         return self.arch == "classifier"
 
     @model_validator(mode="after")
@@ -186,7 +187,7 @@ class ModelConfig(Section):
         if self.encoder_depth is not None and self.arch not in free:
             raise ValueError(
                 f"encoder_depth={self.encoder_depth} is for arch={', '.join(free)}; "
-                f"{self.arch} has its own, so leave it out"
+                f"{self.arch} has a fixed depth, so omit the setting"
             )
         return self
 
@@ -194,87 +195,94 @@ class ModelConfig(Section):
     def _a_classifier_tells_presence(self) -> Self:
         if self.is_classifier and not self.presence_head:
             raise ValueError(
-                "arch=classifier tells presence and nothing else, which presence_head=false "
-                "denies; leave presence_head out, or choose another arch"
+                "arch=classifier predicts only presence and cannot have presence_head=false; "
+                "omit presence_head, or choose another arch"
             )
         return self
 
 
 class PostprocessConfig(Section):
-    """From probabilities to masks. One value for all classes, or a list of one a class.
+    """Conversion of probabilities to masks. One value for all classes, or one value per class.
 
-    What is left null, `steelseg tune` chooses; what is set, it keeps.
+    `steelseg tune` chooses the settings that are null and keeps the others.
     """
 
     threshold: Probability | tuple[Probability, ...] | None = None
-    """Probability from which a pixel counts as defect. null: tuned, 0.5 before."""
+    """Minimum probability of a defect pixel. null: tuned, 0.5 before tuning."""
 
     min_size: Pixels | tuple[Pixels, ...] | None = None
-    """Connected components with fewer pixels are dropped; 0 keeps all. null: tuned, 0 before."""
+    """Connected components with fewer pixels are removed. null: tuned, 0 before tuning."""
 
     min_area: Pixels | tuple[Pixels, ...] | None = None
-    """A class whose mask has fewer pixels is emptied; 0 keeps all. null: tuned, 0 before."""
+    """Masks of a class with fewer pixels are emptied. null: tuned, 0 before tuning."""
 
     top_threshold: Probability | tuple[Probability, ...] | None = None
-    """Only pixels of this probability count for min_area. null: tuned, all before."""
+    """Minimum probability of the pixels that count towards min_area. null: tuned, all pixels
+    before tuning."""
 
     gate: Probability | tuple[Probability, ...] | None = None
-    """A class of lower presence is emptied by inference.gate=hard. null: tuned, 0.5 before."""
+    """Presence below which inference.gate=hard empties the mask of a class. null: tuned, 0.5
+    before tuning."""
 
 
 class TuneConfig(Section):
-    """How `steelseg tune` chooses what postprocess leaves open."""
+    """How `steelseg tune` chooses the postprocess settings that are null."""
 
     objective: Literal["dice", "dice_positive", "recall", "cost"] = "dice"
-    """dice: the competition's mean. dice_positive: over strips with the class. recall: fewest
-    false alarms at `min_recall`. cost: lowest sum of misses and false alarms at their costs."""
+    """Objective. dice: the competition's mean Dice. dice_positive: mean Dice over strips with the
+    class. recall: fewest false positives at `min_recall`. cost: lowest total cost of false
+    negatives and false positives."""
 
     min_recall: Probability = 0.95
-    """Share of the strips with a class that recall must find."""
+    """Minimum strip-level recall of each class with objective=recall."""
 
     cost_miss: Cost | tuple[Cost, ...] = 10.0
-    """Cost of a strip whose defect of a class is missed; one value, or one a class."""
+    """Cost of a false negative (a strip whose class is missed); one value, or one per class."""
 
     cost_false_alarm: Cost | tuple[Cost, ...] = 1.0
-    """Cost of a strip on which a class is found that is not there; one value, or one a class."""
+    """Cost of a false positive (a strip with a class predicted that it does not have); one value,
+    or one per class."""
 
     inner_folds: int = Field(5, ge=2)
     """Inner folds of the cross-fitted scores: each is scored with what was chosen on the others."""
 
     thresholds: tuple[Probability, ...] = ()
-    """Tried for threshold and top_threshold. Empty: 0.05, 0.1, ... 0.95."""
+    """Candidate values for threshold and top_threshold. Empty: 0.05, 0.1, ... 0.95."""
 
     sizes: tuple[Pixels, ...] = ()
-    """Tried for min_size and min_area. Empty: 0 and steps of the square root of 2 from a
-    16,384th to a 16th of the largest image."""
+    """Candidate values for min_size and min_area, in pixels. Empty: 0, and from 1/16384 to 1/16 of
+    the largest image in steps of the square root of 2."""
 
 
 class InferenceConfig(Section):
-    """How strips are predicted, in OOF and in `steelseg predict`."""
+    """How strips are predicted, out of fold and by `steelseg predict`."""
 
     tta: Literal["none", "hflip", "vflip", "both"] = "none"
-    """Test-time augmentation: mean over the strip and its flips; both has four views."""
+    """Test-time augmentation: the mean over the strip and its flips; both uses all four."""
 
     crops: bool = False
-    """true predicts crops of the training size and averages their overlaps; false whole strips."""
+    """true predicts overlapping crops of the training size and averages them; false predicts whole
+    strips."""
 
     gate: Literal["none", "hard", "soft"] = "none"
-    """hard empties a class whose presence is below postprocess.gate; soft multiplies its
-    probabilities by its presence. Both need model.presence_head=true."""
+    """Use of the presence head. hard: empty the mask of a class with presence below
+    postprocess.gate. soft: multiply its probabilities by its presence. Both need
+    model.presence_head=true."""
 
     ensemble: Literal["together", "sequential"] = "together"
-    """together keeps every checkpoint in memory; sequential holds one at a time."""
+    """together keeps all networks in memory; sequential loads one at a time."""
 
     cascade: bool = True
-    """true skips what the first look of `steelseg cascade` finds clean; false looks at all."""
+    """true skips strips that the first stage of `steelseg cascade` classifies as clean; false
+    predicts every strip."""
 
     amp: bool = False
-    """true predicts in mixed precision where the machine has it: faster, not to the same bit."""
+    """true predicts in mixed precision where supported: faster, but not bit-identical."""
 
     submission_form: Literal[
         "auto", "ImageId_ClassId,EncodedPixels", "ImageId,ClassId,EncodedPixels"
     ] = "auto"
-    """Header of submission.csv; auto takes sample_submission.csv's, else the first form."""
+    """Header of submission.csv. auto: as in sample_submission.csv, otherwise the first form."""
 
     @field_validator("tta", mode="before")
     @classmethod
@@ -300,7 +308,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_classifier_brings_settings(cls, content: Any) -> Any:
-        """Settle what a classifier leaves no choice about, where nothing else was asked for."""
+        """Default to the settings that a classifier requires."""
         model = content.get("model") if isinstance(content, dict) else None
         if not (isinstance(model, dict) and model.get("arch") == "classifier"):
             return content
@@ -339,7 +347,7 @@ class Config(Section):
             return self
         if self.inference.gate != "none":
             raise ValueError(
-                f"inference.gate={self.inference.gate} holds presence against masks, which "
+                f"inference.gate={self.inference.gate} applies presence to masks, which "
                 "model.arch=classifier does not make; use inference.gate=none"
             )
         if self.train.monitor != "presence":
@@ -358,7 +366,7 @@ class Config(Section):
     def _presence_is_monitored_where_it_is(self) -> Self:
         if self.train.monitor == "presence" and not self.model.presence_head:
             raise ValueError(
-                "train.monitor=presence judges a presence head, which the network does not have; "
+                "train.monitor=presence scores a presence head, but the network does not have one; "
                 "use model.presence_head=true, or train.monitor=dice"
             )
         return self

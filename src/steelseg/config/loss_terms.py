@@ -1,4 +1,4 @@
-"""What `train.loss` says: one of the baseline's five losses, a term, or a weighted sum of terms.
+"""Parser of `train.loss`: one of the baseline's five losses, a term, or a weighted sum of terms.
 
 "0.5 bce + 0.5 lovasz" is a sum; a term without a number has weight 1. No torch: the settings ask
 here, `losses` computes.
@@ -50,13 +50,13 @@ def _parse_term(text: str) -> tuple[str, float]:
     weight, _, term = text.strip().rpartition(" ")
     if term not in TERMS:
         raise ValueError(
-            f"{term or text!r} is no loss; use one of {', '.join(BASELINE)}, or a sum such as "
+            f"{term or text!r} is not a loss; use one of {', '.join(BASELINE)}, or a sum such as "
             f"'0.5 bce + 0.5 lovasz' of {', '.join(TERMS)}"
         )
     try:
         value = float(weight or 1)
     except ValueError:
-        raise ValueError(f"{weight.strip()!r} before {term} is no number") from None
+        raise ValueError(f"{weight.strip()!r} before {term} is not a number") from None
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"the weight {weight.strip()} of {term} is not above 0")
     return term, value

@@ -10,30 +10,31 @@ _CONFIDENCE = 0.8
 
 
 class PseudoConfig(Section):
-    """How sure `steelseg pseudo` must be of a strip to take what networks say of it for its label.
+    """Which predictions `steelseg pseudo` accepts as pseudo-labels.
 
-    A strip is kept only if every class of it passes.
+    A strip is accepted only if all its classes pass.
     """
 
     views: Literal["hflip", "vflip", "both"] = "both"
-    """Views of a strip that must agree: the strip and its flips; both has four."""
+    """TTA flips whose predictions must agree with that of the strip itself; both uses all four."""
 
     agreement: Probability = 0.8
-    """Least Dice, in every class, between the mask of each view by each network and the mask of
-    their mean; 1 where both are empty."""
+    """Minimum Dice, per class, between the mask of each network and flip and the mask of their mean
+    probability; 1 where both are empty."""
 
     confidence: Probability | tuple[Probability, ...] | None = None
-    """Least mean probability inside a mask; a class without one may be no likelier than 1 minus
-    this on any 8x8 block. One value, or one a class. null: chosen by `precision`, else 0.8."""
+    """Minimum mean probability inside a mask. For a class without a mask, 1 minus this is the
+    maximum mean probability of any 8x8 block. One value, or one per class. null: chosen by
+    `precision` if set, otherwise 0.8."""
 
     precision: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Chooses confidences on out-of-fold predictions instead, for each class the lowest at which
-    this share of the pixels in the masks that are kept, and of the classes that are kept as
-    absent, is right. null: `confidence` says."""
+    """Choose the confidence of each class on out-of-fold predictions instead: the lowest at which
+    this fraction of the pixels in accepted masks, and of the strips accepted as free of the
+    class, is correct. null: use `confidence`."""
 
     @property
     def least_confidence(self) -> float | tuple[float, ...]:
-        """The confidence that is given, or the default."""
+        """`confidence`, or its default."""
         return _CONFIDENCE if self.confidence is None else self.confidence
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from steelseg.config.section import Section
 
 
 class Span(Section):
-    """Numbers from `low` to `high`, both among them; whole ones where the setting is whole."""
+    """A range of numbers from `low` to `high`, inclusive; integers for an integer setting."""
 
     low: int | float
     """Smallest value."""
@@ -22,7 +22,7 @@ class Span(Section):
     """Largest value."""
 
     log: bool = False
-    """true draws evenly on a logarithmic scale."""
+    """true samples on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _ends_must_be_ordered(self) -> Self:
@@ -34,27 +34,27 @@ class Span(Section):
 
 
 class SearchConfig(Section):
-    """What `steelseg search` tries, and when it gives a trial up."""
+    """Search space of `steelseg search`, and when it prunes a trial."""
 
     trials: int = Field(40, ge=1)
-    """Trials in all, those given up among them."""
+    """Total number of trials, including pruned ones."""
 
     space: dict[str, Span | tuple[Any, ...]] = Field({})
-    """Settings to choose, by name: a list of values, or {low: 1.0e-4, high: 1.0e-2, log: true}."""
+    """Settings to search, by name: a list of values, or {low: 1.0e-4, high: 1.0e-2, log: true}."""
 
     min_images_per_second: Annotated[float, Field(gt=0)] | None = None
-    """Slower networks are given up before training; strips that one network predicts a second on
-    this machine. null asks for no speed."""
+    """Minimum speed of one network on this machine, in strips per second. Slower trials are pruned
+    before training. null: no minimum."""
 
     pruning: Literal["median", "hyperband", "none"] = "median"
-    """median gives a trial up whose best epoch so far is worse than the median of the others at
-    that epoch; hyperband lets a third of them go on each time; none trains each to its end."""
+    """median: prune a trial whose best score so far is below the median of the others at the same
+    epoch. hyperband: keep the best third at each rung. none: train every trial to its end."""
 
     warm_up_epochs: int = Field(3, ge=0)
-    """Epochs before a trial is given up for its score."""
+    """Epochs before a trial can be pruned for its score."""
 
     warm_up_trials: int = Field(5, ge=1)
-    """Trials that must be finished before median gives another up."""
+    """Completed trials before pruning=median can prune another."""
 
     @field_validator("space", mode="before")
     @classmethod
@@ -74,7 +74,7 @@ def _entry(name: str, entry: Any) -> "Span | tuple[Any, ...]":
     if not isinstance(entry, Mapping) or not {"low", "high"} <= set(entry):
         raise ValueError(f"{name} needs a list of values, or a span such as {{low: 1, high: 9}}")
     if odd := [word for word in entry if word not in Span.model_fields]:
-        raise ValueError(f"{name} has {odd[0]}, but a span knows low, high and log alone")
+        raise ValueError(f"{name} has {odd[0]}, but a span has only low, high and log")
     try:
         return Span.model_validate(dict(entry))
     except ValidationError as error:
@@ -82,10 +82,10 @@ def _entry(name: str, entry: Any) -> "Span | tuple[Any, ...]":
         if not fault["loc"]:
             raise ValueError(f"{name}: {_plain(fault)}") from None
         word = str(fault["loc"][0])
-        kind = "neither true nor false" if word == "log" else "no number"
+        kind = "neither true nor false" if word == "log" else "not a number"
         raise ValueError(f"{name}: {word}={entry[word]} is {kind}") from None
 
 
 def _plain(fault: Any) -> str:
-    """What a validator of ours said."""
+    """The message of one of our validators."""
     return str(fault["msg"]).removeprefix("Value error, ")

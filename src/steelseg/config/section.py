@@ -1,4 +1,4 @@
-"""What every section of settings shares."""
+"""Base class and types shared by all sections of settings."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ Cost = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A group of settings: read-only once built, unknown names refused."""
+    """A group of settings: immutable, unknown names rejected."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -19,9 +19,11 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse what pydantic would take for 1 or 0."""
+        """Reject booleans that pydantic would convert to 1 or 0."""
         values = value if isinstance(value, list | tuple) else [value]
         is_switch = cls.model_fields[info.field_name or ""].annotation is bool
         if not is_switch and any(isinstance(v, bool) for v in values):
-            raise ValueError("true and false do not fit here; yes, no, on and off mean them")
+            raise ValueError(
+                "true and false are not allowed here; YAML reads yes, no, on and off as such too"
+            )
         return value

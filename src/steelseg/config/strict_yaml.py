@@ -1,7 +1,7 @@
-"""YAML as settings need it: a name that stands twice is refused, not half forgotten.
+"""Strict YAML loader for settings: duplicate keys are an error.
 
-PyYAML keeps the last of two equal names in silence, so a second `train:` further down would
-undo the first. Only plain values are built, never objects. Aliases that unpack ten lines to
+PyYAML silently keeps the last of two equal keys, so a second `train:` further down would
+replace the first. Only plain values are built, never objects. Aliases that unpack ten lines to
 billions of values are refused before a value is built.
 """
 
@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    fault = f"'{key.value}' stands there twice"
+                    fault = f"'{key.value}' is duplicated"
                     raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
                 seen.add((key.tag, key.value))
         return node
@@ -42,7 +42,7 @@ def load(text: str) -> Any:
         if node is None:
             return None
         if _count(node, {}) > _MOST_VALUES:
-            raise yaml.YAMLError(f"its aliases make more than {_MOST_VALUES} values of it")
+            raise yaml.YAMLError(f"its aliases expand to more than {_MOST_VALUES} values")
         return loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None

@@ -11,13 +11,13 @@ from steelseg.config.section import Probability, Section
 
 
 def largest_part(share: float, size: int) -> int:
-    """The most samples that are no more than a share of `size`."""
+    """Largest number of samples within a fraction of `size`."""
     # 0.29 of 100 is 28.999999999999996 in floating point.
     return math.floor(share * size + 1e-9)
 
 
 def _is_a_loss(text: str) -> str:
-    """Refuse what is no loss."""
+    """Raise ValueError unless the text is a loss."""
     parse_loss(text)
     return text
 
@@ -26,73 +26,76 @@ LossText = Annotated[str, AfterValidator(_is_a_loss)]
 
 
 class TrainConfig(Section):
-    """How one fold is trained."""
+    """How each fold is trained."""
 
     epochs: int = Field(100, ge=1)
-    """Each trains, validates, and saves what is best."""
+    """Number of epochs. Each ends with validation and a checkpoint."""
 
     passes: int = Field(1, ge=1)
-    """Times that an epoch goes over the training samples. Where a fourth of the strips is held out,
-    validation is a seventh of the time after every pass, and a 25th after every fourth."""
+    """Passes over the training samples per epoch. With a quarter of the strips held out, validation
+    takes about 1/7 of the time at 1 pass per epoch, and 1/25 at 4."""
 
     batch_size_train: int = Field(8, ge=1)
-    """Samples a training step."""
+    """Training batch size."""
 
     batch_size_val: int = Field(8, ge=1)
-    """Images a step in validation, OOF and prediction."""
+    """Batch size of validation, OOF and prediction."""
 
     accumulate: int = Field(1, ge=1)
-    """Batches whose gradients are added up before one optimizer step."""
+    """Gradient accumulation: batches per optimizer step."""
 
     learning_rate: float = Field(5e-4, gt=0)
-    """Highest learning rate of the schedule."""
+    """Peak learning rate."""
 
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of the optimizer."""
 
     encoder_rate: float = Field(1.0, gt=0)
-    """Factor of the learning rate for the encoder."""
+    """Factor applied to the learning rate of the encoder."""
 
     freeze_batch_norm: bool = False
-    """true keeps the statistics of the encoder's batch normalisation."""
+    """true freezes the batch normalization statistics of the encoder."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """sgd has momentum 0.9 (Nesterov)."""
+    """Optimizer. sgd uses Nesterov momentum 0.9."""
 
     scheduler: Literal["reduce_on_plateau", "cosine", "one_cycle", "none"] = "reduce_on_plateau"
-    """reduce_on_plateau halves the rate after `patience` epochs without a better Dice."""
+    """Learning rate schedule. reduce_on_plateau halves the learning rate after `patience` epochs
+    without a better validation Dice."""
 
     patience: int = Field(3, ge=0)
-    """Epochs without a better validation Dice that reduce_on_plateau waits for."""
+    """Epochs without improvement before reduce_on_plateau lowers the learning rate."""
 
     loss: LossText = "bce_dice_pos_weight"
-    """bce_with_logits, dice, combo (0.5 BCE + 0.5 Dice), bce_pos_weight, bce_dice_pos_weight (0.75
-    weighted BCE + 0.25 Dice), or a sum such as "0.5 bce + 0.5 lovasz" of bce, bce_pos_weight, dice,
-    image_dice, focal, tversky, focal_tversky, jaccard, lovasz, symmetric_lovasz."""
+    """Loss: bce_with_logits, dice, combo (0.5 BCE + 0.5 Dice), bce_pos_weight, bce_dice_pos_weight
+    (0.75 weighted BCE + 0.25 Dice), or a weighted sum such as "0.5 bce + 0.5 lovasz" of bce,
+    bce_pos_weight, dice, image_dice, focal, tversky, focal_tversky, jaccard, lovasz,
+    symmetric_lovasz."""
 
     later_loss: LossText | None = None
-    """The loss from epoch `later_loss_epoch` on; null keeps `loss`. Validation shows `loss`."""
+    """Loss from epoch `later_loss_epoch` on. null: `loss` throughout. Validation reports `loss`."""
 
     later_loss_epoch: int = Field(2, ge=2)
     """First epoch of `later_loss`."""
 
     focal_gamma: float = Field(2.0, ge=0)
-    """Power by which the focal loss turns away from pixels that are sure."""
+    """Focusing parameter gamma of the focal loss; larger values down-weight well-classified
+    pixels."""
 
     tversky_alpha: Probability = 0.3
-    """Weight of false pixels in the Tversky losses; missed ones have the rest of 1."""
+    """Weight alpha of false positives in the Tversky losses; false negatives get 1 - alpha."""
 
     pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Weight of a defect pixel, one a class. Empty: 2, 2, 1, 1.5 for four classes, else 1."""
+    """Positive-pixel weight of each class. Empty: 2, 2, 1, 1.5 for four classes, otherwise 1."""
 
     presence_weight: float = Field(0.5, ge=0)
-    """Weight of the presence head's cross-entropy beside the loss; read with presence_head. A
-    classifier learns by it alone: `loss` and `later_loss` are for masks."""
+    """Weight of the presence head's cross-entropy, added to the loss. For arch=classifier it is the
+    whole loss; `loss` and `later_loss` apply to masks only."""
 
     augmentation: str | tuple[str, ...] = "flips"
-    """A step, or a list of steps in order: none, flips, light (flips, brightness), brightness,
+    """A step, or a list applied in order: none, flips, light (flips, brightness), brightness,
     gamma, noise, blur, jpeg, shift_scale, conveyor_shift, black_ends, defect_blackout,
-    defect_paste, or `module:callable` of your own; "0.3 jpeg" for a share of the samples."""
+    defect_paste, or a custom `module:callable`; "0.3 jpeg" applies it with probability 0.3."""
 
     sampling: Literal["all", "balanced", "positives"] = "all"
     """all: every sample once a pass. balanced: as many, clean and each class equally often.
@@ -100,61 +103,62 @@ class TrainConfig(Section):
     gate."""
 
     centre_defects: Probability = 0.0
-    """Share of the crops with a defect that are moved so that a pixel of it lies anywhere in them;
-    0 keeps crops where the stride puts them."""
+    """Probability of shifting a crop with a defect to a random position that still contains one of
+    its pixels. 0: crops stay on the stride grid."""
 
     hard_negatives: Path | None = None
-    """A run whose out-of-fold false alarms are drawn more often; null weighs none."""
+    """Run folder whose out-of-fold false positives are sampled more often. null: none."""
 
     hard_negative_weight: float = Field(3.0, ge=0)
-    """How much more often a clean crop is drawn that hard_negatives is sure of; with
-    sampling=positives, how often beside a crop with a defect."""
+    """Sampling weight added to a clean crop on which hard_negatives is most confident of a defect;
+    with sampling=positives, its weight relative to a crop with a defect."""
 
     pseudo_labels: Path | None = None
-    """Folder that `steelseg pseudo` wrote: fold K also learns from its fold_K. null: from none."""
+    """Folder written by `steelseg pseudo`; fold K also trains on its fold_K. null: none."""
 
     pseudo_share: float = Field(0.25, gt=0, lt=1)
-    """Largest share of a batch that pseudo-labelled samples have."""
+    """Maximum fraction of a batch that is pseudo-labelled."""
 
     average: Literal["none", "ema", "last"] = "none"
     """Weight averaging: the weights that are validated and kept. ema: an exponential moving average
     over steps. last: the mean of the last `average_epochs` epochs."""
 
     ema_decay: float = Field(0.999, gt=0, lt=1)
-    """Share of ema that each step keeps; less at the start."""
+    """Decay of ema per step; lower during the first steps."""
 
     average_epochs: int = Field(5, ge=1)
     """Number of epochs that average=last averages."""
 
     gradient_clip: float = Field(1.0, ge=0)
-    """Largest norm of the gradient; 0 switches clipping off."""
+    """Maximum gradient norm; 0 disables clipping."""
 
     monitor: Literal["dice", "swept_dice", "presence"] = "dice"
-    """Chooses the best epoch. dice: at postprocess.threshold, 0.5 before tuning. swept_dice: with
-    the threshold and smallest mask that suit each class best in that epoch, as after tuning.
-    presence: mean over the classes of the average precision of a presence head's answers, which
-    is what a classifier has."""
+    """Metric that selects the best epoch. dice: Dice at postprocess.threshold, 0.5 before tuning.
+    swept_dice: Dice with the best threshold and minimum mask size of each class in that epoch.
+    presence: average precision of the presence head, averaged over classes; the default for a
+    classifier."""
 
     early_stopping: int = Field(0, ge=0)
-    """Stop after this many epochs without a better validation Dice; 0 never stops early."""
+    """Stop after this many epochs without improvement of `monitor`; 0 disables early stopping."""
 
     amp: bool = True
-    """true trains in mixed precision where the machine has it (bf16, else fp16 on a GPU)."""
+    """true trains in mixed precision where supported (bf16, otherwise fp16 on a GPU)."""
 
     compile: bool = False
-    """true compiles the network first: minutes before the first step, faster steps on a GPU."""
+    """true uses torch.compile: faster steps on a GPU after minutes of compilation."""
 
     save_best_only: bool = True
-    """false also keeps checkpoint_epoch_N of every epoch."""
+    """false also keeps the checkpoint of every epoch, checkpoint_epoch_N."""
 
     save_minutes: float = Field(10.0, ge=0)
-    """Minutes between resumable checkpoints within an epoch; 0 saves at its end alone."""
+    """Minutes between resumable checkpoints within an epoch; 0 saves only at the end of epochs."""
 
     num_workers: int = Field(2, ge=0)
-    """Threads that load training samples; processes for an augmentation of your own. 0: none."""
+    """Worker threads that load training samples; processes for a custom augmentation. 0: load in
+    the main thread."""
 
     seed: int = Field(42, ge=0, lt=2**32)
-    """Every random draw follows from it: weights, order, augmentation, folds."""
+    """Random seed of weights, sample order, augmentation and, without data.fold_seed, folds."""
 
     @model_validator(mode="after")
     def _a_later_loss_needs_its_epoch(self) -> Self:

@@ -42,7 +42,7 @@ def oof_run(
         DataError: if the data set has changed.
     """
     if run.ensemble_json.exists():
-        refuse_combined(run, f"Combine anew: {read_combination(run).command(run.path)}.")
+        refuse_combined(run, f"Combine again: {read_combination(run).command(run.path)}.")
     folds = list(folds) if folds else run.trained_folds(config.data.num_folds)
     labels = load_labels(config.data)
     fold_of = read_folds(

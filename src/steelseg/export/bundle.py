@@ -256,7 +256,7 @@ def _refuse_other_folder(path: Path) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_dir():
-        raise ConfigError(f"{path} is no folder. Choose another --out.")
+        raise ConfigError(f"{path} is not a folder. Choose another --out.")
     if not any(path.iterdir()):
         return
     if not is_bundle(path):
@@ -267,7 +267,7 @@ def _refuse_other_folder(path: Path) -> None:
     except CheckpointError as error:
         raise ConfigError(f"{error} Remove it, or choose another --out.") from None
     if odd:
-        raise ConfigError(f"{path / odd[0]} is no part of the bundle there. Move it elsewhere.")
+        raise ConfigError(f"{path / odd[0]} is not part of the bundle there. Move it elsewhere.")
 
 
 def _plain_settings(config: Config, masks: MaskSettings) -> dict[str, dict[str, Any]]:

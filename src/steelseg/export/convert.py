@@ -119,7 +119,7 @@ def _refuse_pooled(model: StripNet) -> None:
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
             raise ConfigError(
                 "The network pools its features to a grid of fixed size, as pspnet does, and can "
-                "be exported for one image size alone: add --fixed-size."
+                "be exported for one image size only: add --fixed-size."
             )
 
 

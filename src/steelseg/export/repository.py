@@ -73,11 +73,11 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
     """
     if not is_bundle(bundle):
         raise ConfigError(
-            f"{bundle} is no bundle: it has no {MANIFEST}. Make one of an export: "
+            f"{bundle} is not a bundle: it has no {MANIFEST}. Make one of an export: "
             "steelseg bundle RUN --from onnx-fp32."
         )
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ConfigError(f"{out} is no empty folder. Choose another --out.")
+        raise ConfigError(f"{out} is not an empty folder. Choose another --out.")
     manifest = read_manifest(bundle)
     refuse_changed(bundle, manifest.files)
     if manifest.backend == "torch":

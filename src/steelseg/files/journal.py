@@ -132,7 +132,7 @@ def _is_same(content: dict[str, Any], identity: dict[str, Any], path: Path) -> b
     """Whether the first line is of the same prediction; says so if it is not."""
     before = content.get("identity", {})
     if odd := [name for name, value in identity.items() if before.get(name) != value]:
-        reason = f"warning: {path} is of other {' and '.join(odd)}. The prediction begins anew."
+        reason = f"warning: {path} is of other {' and '.join(odd)}. The prediction starts again."
         print(reason, file=sys.stderr, flush=True)
     return not odd
 

@@ -57,7 +57,7 @@ def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
     """
     load = {".onnx": _load_onnx, ".xml": _load_openvino}.get(path.suffix)
     if load is None:
-        raise ConfigError(f"{path} is no exported network. Expected an .onnx or an .xml file.")
+        raise ConfigError(f"{path} is not an exported network. Expected an .onnx or an .xml file.")
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such export. Make it: steelseg export RUN.")
     loaded = load(path, amp)

@@ -59,7 +59,7 @@ def _open(
     run: RunFolder, combination: Combination, combined: Combined, fold: int, *, amp: bool
 ) -> Member:
     """One network, if it is still the one that was combined."""
-    way_out = f"Combine anew: {combination.command(run.path)}."
+    way_out = f"Combine again: {combination.command(run.path)}."
     path = member_run(run, combined).best_model(fold)
     try:
         member = checkpoint_member(path)

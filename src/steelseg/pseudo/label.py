@@ -135,9 +135,9 @@ def _refuse_other_folder(path: Path) -> None:
     """Raise ConfigError unless `path` is free, an empty folder, or holds pseudo-labels."""
     is_free = not path.exists() and not path.is_symlink()
     if not is_free and (path.is_symlink() or not path.is_dir()):
-        raise ConfigError(f"{path} is no folder. Choose another --out.")
+        raise ConfigError(f"{path} is not a folder. Choose another --out.")
     if not is_free and any(path.iterdir()) and not is_pseudo_folder(path):
-        raise ConfigError(f"{path} holds files that are no pseudo-labels. Choose another --out.")
+        raise ConfigError(f"{path} holds files that are not pseudo-labels. Choose another --out.")
 
 
 def _open_runs(

@@ -2,7 +2,7 @@
 
 A file that is not there raises CheckpointError with the command that makes it; `report` puts that
 line in place of the part. A file that is there and does not hold what it should raises DataError.
-Nothing is computed anew: the figures are those of history.csv and metrics.json.
+Nothing is computed again: the figures are those of history.csv and metrics.json.
 """
 
 import csv

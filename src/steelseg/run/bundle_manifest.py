@@ -203,7 +203,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _read_text(path: Path) -> str:
     """Read a text of reasonable length that is no link."""
     if path.is_symlink() or not path.is_file():
-        raise CheckpointError(f"{path} is no regular file. Is {path.parent} a whole bundle?")
+        raise CheckpointError(f"{path} is not a regular file. Is {path.parent} a whole bundle?")
     if path.stat().st_size > _MOST_BYTES:
         raise CheckpointError(f"{path} is damaged: it has more than {_MOST_BYTES} bytes.")
     try:
@@ -223,7 +223,7 @@ def refuse_changed(folder: Path, files: Mapping[str, FileSeal]) -> None:
     if missing := sorted(files.keys() - there):
         raise CheckpointError(f"{folder / missing[0]} is missing: {MANIFEST} lists it.")
     if odd := sorted(there - files.keys()):
-        raise CheckpointError(f"{folder / odd[0]} is no part of the bundle. Move it elsewhere.")
+        raise CheckpointError(f"{folder / odd[0]} is not part of the bundle. Move it elsewhere.")
     for name, seal in files.items():
         path = folder / name
         if path.stat().st_size != seal.size:
@@ -246,7 +246,7 @@ def file_names(folder: Path) -> Iterator[str]:
             elif entry.is_file(follow_symlinks=False):
                 yield Path(entry.path).relative_to(folder).as_posix()
             else:
-                raise CheckpointError(f"{entry.path} is no regular file, which a bundle needs.")
+                raise CheckpointError(f"{entry.path} is not a regular file, which a bundle needs.")
 
 
 def seal_of(path: Path) -> FileSeal:

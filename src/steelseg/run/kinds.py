@@ -17,9 +17,9 @@ def refuse_classifier(config: Config, place: Path | str, *, what: str) -> None:
     """
     if config.model.is_classifier:
         raise ConfigError(
-            f"{place} is a classifier: it makes no masks, so there is nothing {what}. Let it look "
-            "first for a run that does: steelseg cascade RUN --first CLASSIFIER; what it is worth "
-            "says steelseg evaluate CLASSIFIER."
+            f"{place} is a classifier: it makes no masks, so there is nothing {what}. Use it "
+            "as first stage of a run that does: steelseg cascade RUN --first CLASSIFIER; for its "
+            "scores run steelseg evaluate CLASSIFIER."
         )
 
 

@@ -1,8 +1,8 @@
 """What a search found, as plain records: for the table, the report, and whoever asks.
 
-A trial ends in one of three ways. It is finished: trained to its last epoch. It is given up, for a
-reason: its score, its speed, settings that contradict each other, a loss that is no number. Or it
-failed: its files are damaged, and it was put in the queue again.
+A trial ends in one of three ways. Finished: trained to its last epoch. Pruned, for a reason: its
+score, its speed, settings that contradict each other, a loss that is not a number. Failed: its
+files are damaged, and it was queued again.
 """
 
 from collections.abc import Mapping

@@ -103,7 +103,7 @@ def _go_on(study: optuna.Study, asked: Asked, folder: Path, *, end: float | None
         try:
             ended = run_trial(study, trial, asked, folder, is_time_up=is_time_up, say=_say)
         except TimeIsUp:
-            _say(f"trial {trial.number}: the time is up; the same command goes on")
+            _say(f"trial {trial.number}: the time is up; rerun the same command to resume")
             return
         unbuildable = unbuildable + 1 if isinstance(ended, Unbuildable) else 0
         write_results(study, asked, folder)

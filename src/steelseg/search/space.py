@@ -100,7 +100,7 @@ def _read(config: Config, name: str, entry: Span | tuple[Any, ...]) -> Setting:
     for value, built in zip(entry, _try(config, name, entry), strict=True):
         label = built if isinstance(built, str) else json.dumps(built)
         if label in values:
-            raise ConfigError(f"{name}: {label} stands there twice.")
+            raise ConfigError(f"{name}: {label} is duplicated.")
         values[label] = value
     return Choice(name, values)
 

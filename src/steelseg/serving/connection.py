@@ -128,7 +128,7 @@ class Connection:
             answer = refusal.answer
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint
-            answer = Refusal(status, f"This is no HTTP/1.1 request: {error}.").answer
+            answer = Refusal(status, f"This is not an HTTP/1.1 request: {error}.").answer
         except OSError:
             raise
         except Exception:
@@ -183,7 +183,7 @@ class Connection:
             raise Refusal(400, f"The request's target cannot be read: {error}.") from None
         query = dict(pairs)
         if len(query) < len(pairs):
-            raise Refusal(400, "A parameter of the query stands there twice.")
+            raise Refusal(400, "A parameter of the query is duplicated.")
         return Request(self._method, unquote(target.path), query, headers, self._read_body)
 
     async def _read_body(self) -> bytes:

@@ -43,7 +43,7 @@ def read_options(query: Mapping[str, str], masks: MaskSettings) -> Options:
     if unknown := sorted(query.keys() - {"answer", "class", "threshold", "min_size"}):
         raise Refusal(
             400,
-            f"{unknown[0][:40]!r} is no parameter. There are: answer, class, threshold, min_size.",
+            f"{unknown[0][:40]!r} is not a parameter. Use answer, class, threshold or min_size.",
         )
     classes = len(masks.threshold)
     if "threshold" in query:
@@ -86,7 +86,7 @@ def _class_id(query: Mapping[str, str], classes: int) -> int | None:
     if "class" not in query:
         return None
     if query.get("answer") != "mask":
-        raise Refusal(400, "class goes with answer=mask alone.")
+        raise Refusal(400, "class is allowed only with answer=mask.")
     text = query["class"]
     if not re.fullmatch("[1-9][0-9]{0,2}", text) or int(text) > classes:
         raise Refusal(400, f"class={text[:40]} is wrong. Expected 1 to {classes}.")

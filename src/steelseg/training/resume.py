@@ -128,7 +128,7 @@ def _newest_good(
     why = f" {refused[0][1]}" if refused else ""
     raise CheckpointError(
         f"{files.folder} was trained, but its last/ holds no checkpoint to go on from.{why} "
-        "Remove the folder to train this fold anew."
+        "Remove the folder to train this fold again."
     )
 
 
@@ -165,7 +165,7 @@ def _restore(path: Path, origin: Origin, config: Config, build: Build) -> tuple[
         if isinstance(e, ConfigError):
             raise
         reason = str(e).splitlines()[0].rstrip(". :")
-        raise CheckpointError(f"{path} does not fit the settings beside it: {reason}.") from None
+        raise CheckpointError(f"{path} does not fit the settings next to it: {reason}.") from None
 
 
 def _refuse_strange(checkpoint: Checkpoint, path: Path, origin: Origin, config: Config) -> None:
@@ -235,10 +235,10 @@ def _settle_best(
     if _remade_best(files, origin, config, done):
         return
     if fault:
-        raise CheckpointError(f"{fault} Remove the file to have the best epoch sought anew.")
+        raise CheckpointError(f"{fault} Remove the file to have the best epoch determined again.")
     run.warn(
         f"there is no best model of epoch {done.best_epoch} here or beside {path}; "
-        "the best epoch is sought anew."
+        "the best epoch is determined again."
     )
     done.best_dice, done.best_epoch = -1.0, done.epoch
 

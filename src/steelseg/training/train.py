@@ -145,7 +145,7 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
     for fold in folds:
         if run.fold(fold).exists() and not go_on:
             raise ConfigError(
-                f"{run.fold(fold)} holds a fold already. Pass --resume to go on, or another --out."
+                f"{run.fold(fold)} holds a fold already. Use --resume, or another --out."
             )
 
 

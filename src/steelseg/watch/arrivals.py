@@ -151,9 +151,9 @@ class Arrivals:
                     continue
                 # Bytes that are not UTF-8 come as lone surrogates, which no file takes.
                 if not entry.name.isprintable():
-                    self._warn(entry.name, "is left alone: rename it to plain text")
+                    self._warn(entry.name, "is ignored: rename it to plain text")
                 elif not stat.S_ISREG(status.st_mode):
-                    self._warn(entry.name, "is left alone: it is no regular file")
+                    self._warn(entry.name, "is ignored: it is not a regular file")
                 else:
                     yield FileVersion(entry.name, status.st_size, status.st_mtime_ns)
 

@@ -94,7 +94,9 @@ def _parts(url: str) -> tuple[str, str, int, str]:
         host, port, parts = None, None, urlsplit("")
     topic = parts.path[1:]
     if parts.scheme not in _PORTS or not host or not topic or set("+#?") & set(url):
-        raise ConfigError(f"--mqtt {url!r} is no URL such as mqtt://broker.example/line3/strips.")
+        raise ConfigError(
+            f"--mqtt {url!r} is not a URL such as mqtt://broker.example/line3/strips."
+        )
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             "--mqtt: put no password into the URL, but into STEELSEG_MQTT_USER and "

@@ -137,7 +137,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"--pieces {pattern!r} is no regular expression: {error}.") from None
+        raise ConfigError(f"--pieces {pattern!r} is not a regular expression: {error}.") from None
     if lacking := {"strip", "piece"} - compiled.groupindex.keys():
         raise ConfigError(
             f"--pieces {pattern!r} has no group {min(lacking)!r}. An example with both: "

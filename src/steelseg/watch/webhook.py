@@ -80,7 +80,7 @@ def _parts(url: str) -> tuple[str, int | None, str, bool]:
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host or not url.isascii() or " " in url:
-        raise ConfigError(f"--webhook {url!r} is no URL such as https://mes.example/strips.")
+        raise ConfigError(f"--webhook {url!r} is not a URL such as https://mes.example/strips.")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(f"--webhook: put no password into the URL, but a token into {TOKEN}.")
     query = f"?{parts.query}" if parts.query else ""

@@ -241,8 +241,8 @@ def test_what_is_no_image_is_refused(mine, attribute, returned):
     ("name", "reason"),
     [
         ("flip", "expected none, flips, light, brightness, .*defect_paste or module:callable"),
-        ("often jpeg", "often before jpeg is no share"),
-        ("1.5 jpeg", "1.5 before jpeg is no share"),
+        ("often jpeg", "often before jpeg is not a fraction"),
+        ("1.5 jpeg", "1.5 before jpeg is not a fraction"),
         ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such_function", "cannot be imported"),
         ("math:pi", "is a float, no callable"),

@@ -107,7 +107,7 @@ def test_nothing_outside_the_data_set_is_read(root, tmp_path):
     [
         ("no hash\n", "M:1: 'no hash' is not a SHA-256 and a file name"),
         (f"{'0' * 64}  train.csv\n{'0' * 63}  a\n", "M:2: '0{60}' is not a SHA-256"),
-        (f"{'0' * 64}  train.csv\n" * 2, "M:2: train.csv stands there twice"),
+        (f"{'0' * 64}  train.csv\n" * 2, "M:2: train.csv is duplicated"),
         ("\udcff", "M is not a manifest: it is not UTF-8 text"),
     ],
 )

@@ -329,7 +329,7 @@ def test_a_member_that_was_trained_on_since_is_refused(runs):
 
     with pytest.raises(CheckpointError, match=r"another .*best_model") as caught:
         open_source(runs / "both")
-    command = str(caught.value).partition("Combine anew: ")[2].removesuffix(".").split()
+    command = str(caught.value).partition("Combine again: ")[2].removesuffix(".").split()
     assert command[:2] == ["steelseg", "ensemble"]
     assert set(command[2:4]) == {str(runs / "a"), str(runs / "b")}
     assert command[4:] == ["--weights", "greedy", "--out", str(runs / "both")]
@@ -370,7 +370,7 @@ def test_a_combination_made_anew_takes_the_place_of_the_old(runs):
     ensemble([runs / "a", runs / "c"], runs / "both")
     assert not (runs / "both" / "postprocess.json").exists()
     (runs / "both" / "submission.csv").write_text("mine")
-    with pytest.raises(ConfigError, match=r"submission.csv is no part of the combined run"):
+    with pytest.raises(ConfigError, match=r"submission.csv is not part of the combined run"):
         ensemble([runs / "a", runs / "b"], runs / "both")
     with pytest.raises(ConfigError, match=r"a holds files and no combined run"):
         ensemble([runs / "c", runs / "b"], runs / "a")
@@ -382,7 +382,7 @@ def test_what_needs_networks_of_its_own_says_where_they_are(trained, tmp_path):
 
     with pytest.raises(ConfigError, match="Choose another --out to train"):
         train(config, both)
-    with pytest.raises(ConfigError, match="Combine anew: steelseg ensemble"):
+    with pytest.raises(ConfigError, match="Combine again: steelseg ensemble"):
         oof(both)
     with pytest.raises(ConfigError, match="Export its members"):
         export(both, format="onnx")
@@ -399,7 +399,7 @@ def test_what_needs_networks_of_its_own_says_where_they_are(trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a"], "alone is no ensemble"),
+        (["a"], "is not an ensemble by itself"),
         (["a", "a"], "has the networks of"),
         (["a", "b", "--per-class"], "--per-class is about weights"),
         (["a", "--weights", "learnt", "--presence", "b"], "nothing to weigh"),

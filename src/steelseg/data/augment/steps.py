@@ -69,8 +69,8 @@ def _parse_step(step: str, donors: strip_changes.Donors | None) -> tuple[float, 
         share = -1.0
     if not 0 < share <= 1:
         raise ConfigError(
-            f"train.augmentation={step}: {share_text.strip()} before {name} is no share; give one "
-            "above 0, of at most 1."
+            f"train.augmentation={step}: {share_text.strip()} before {name} is not a fraction; "
+            "give one above 0, of at most 1."
         )
     return share, _find_one(name, donors)
 

@@ -84,7 +84,7 @@ def read_manifest(path: Path) -> dict[str, str]:
     """Read the hash of each file, by its path below data.root.
 
     Raises:
-        DataError: if the manifest cannot be read, a line is none, or a name stands there twice.
+        DataError: if the manifest cannot be read, a line is not an entry, or a name is duplicated.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -99,7 +99,7 @@ def read_manifest(path: Path) -> dict[str, str]:
             raise DataError(f"{path}:{number}: {line[:60]!r} is not a SHA-256 and a file name.")
         name = parts[3].replace("\\\\", "\\") if parts[1] else parts[3]
         if name in hashes:
-            raise DataError(f"{path}:{number}: {name} stands there twice.")
+            raise DataError(f"{path}:{number}: {name} is duplicated.")
         hashes[name] = parts[2]
     return hashes
 

@@ -150,7 +150,7 @@ def open_candidate(
         num_classes=trained.config.data.num_classes,
         num_folds=trained.config.data.num_folds,
     )
-    way_out = f"Predict anew: steelseg oof {trained.run.path}."
+    way_out = f"Predict again: steelseg oof {trained.run.path}."
     for fold, digest in held_out.models.items():
         if trained.models.get(fold) != digest:
             raise CheckpointError(
@@ -186,7 +186,7 @@ def refuse_other_strips(candidates: Sequence[Candidate]) -> None:
             if other.held_out.labels.sizes[image_id] != size:
                 raise DataError(
                     f"{other.predictions.path} predicted {image_id} as another image than "
-                    f"{first.predictions.path} did. Predict both anew: steelseg oof RUN."
+                    f"{first.predictions.path} did. Predict both again: steelseg oof RUN."
                 )
 
 
@@ -206,6 +206,6 @@ def read_side_by_side(
             if name != image_id:
                 raise DataError(
                     f"{candidate.predictions.oof(fold)} has its strips in another order. "
-                    f"Predict anew: steelseg oof {candidate.trained.run.path}."
+                    f"Predict again: steelseg oof {candidate.trained.run.path}."
                 )
         yield image_id, np.stack([probs_chw for _, probs_chw in strips]), labels.draw(image_id)

@@ -171,7 +171,8 @@ def refuse_nothing_to_do(
     """Raise ConfigError if what is asked for changes nothing."""
     if len(paths) == 1 and not presence and not plan.choose_tta:
         raise ConfigError(
-            f"{paths[0]} alone is no ensemble. Name another run, or choose its flips: --choose-tta."
+            f"{paths[0]} is not an ensemble by itself. Name another run, "
+            "or choose its flips: --choose-tta."
         )
     if len(paths) == 1 and plan.weights != "equal":
         raise ConfigError(
@@ -200,7 +201,7 @@ def refuse_no_presence(lookers: Sequence[Candidate]) -> None:
         if not looker.has_presence:
             raise ConfigError(
                 f"{looker.trained.run.path} has no presence to take. Train it with "
-                "model.presence_head=true, or predict it anew: steelseg oof "
+                "model.presence_head=true, or predict it again: steelseg oof "
                 f"{looker.trained.run.path}."
             )
 
@@ -208,7 +209,7 @@ def refuse_no_presence(lookers: Sequence[Candidate]) -> None:
 def refuse_other_folder(out: Path) -> None:
     """Raise ConfigError unless `out` is free, an empty folder, or a combination and no more."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ConfigError(f"{out} is no folder. Choose another --out.")
+        raise ConfigError(f"{out} is not a folder. Choose another --out.")
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if not names:
         return
@@ -217,6 +218,6 @@ def refuse_other_folder(out: Path) -> None:
     odd = [name for name in names if name not in _OURS and not name.startswith("fold_")]
     if odd:
         raise ConfigError(
-            f"{out / odd[0]} is no part of the combined run there. Move it elsewhere, or choose "
+            f"{out / odd[0]} is not part of the combined run there. Move it elsewhere, or choose "
             "another --out."
         )
