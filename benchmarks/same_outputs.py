@@ -28,7 +28,8 @@ SIZE = (
 )
 CROPS = "data.mode=crops data.crop_height=64 data.crop_width=128 data.crop_stride=64"
 LEARNS = (
-    "train.sampling=balanced train.average=ema train.optimizer=adamw train.scheduler=one_cycle "
+    "train.encoder_rate=0.5 train.sampling=balanced train.average=ema train.optimizer=adamw "
+    "train.scheduler=one_cycle "
     "train.augmentation=light train.centre_defects=0.5 model.presence_head=true inference.gate=soft"
 )
 COMMANDS = (
