@@ -140,7 +140,7 @@ def test_a_query_changes_threshold_and_min_size(server, strips, probs):
         ("threshold=", "threshold= is wrong"),
         ("min_size=-1", "min_size=-1 is wrong"),
         ("answer=csv", "answer=csv is none of json, mask"),
-        ("class=1", "answer=mask alone"),
+        ("class=1", "only with answer=mask"),
         ("answer=mask&class=3", "Expected 1 to 2"),
         ("answer=json&answer=mask", "is duplicated"),
         ("url=http://localhost/", "'url' is not a parameter"),
