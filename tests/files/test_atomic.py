@@ -290,3 +290,29 @@ def test_a_folder_that_somebody_writes_stays(tmp_path):
         ours.rename(folder)
 
     assert (tmp_path / "bundle" / "a.txt").read_text() == "text"
+
+
+REPLACE_OFTEN = """
+import sys
+from pathlib import Path
+
+from steelseg.files.atomic import replacing_folder
+
+for _ in range(100):
+    with replacing_folder(Path(sys.argv[1])) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(sys.argv[2])
+"""
+
+
+def test_two_processes_may_replace_the_same_folder(tmp_path):
+    """Neither fails when the other comes between, and what is left is whole and of one of them."""
+    path = tmp_path / "store"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", REPLACE_OFTEN, str(path), text]) for text in "12"
+    ]
+
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert sorted(entry.name for entry in path.iterdir()) == ["a", "b"]
+    assert (path / "a").read_text() == (path / "b").read_text()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]

@@ -5,6 +5,7 @@ leaves the old file or the new one, never a half of either. What it left beside 
 temporary name is removed by the next process that writes into the folder.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -121,7 +122,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
     A folder that was there is moved aside first, and removed once the new one is in its place:
     a kill in that moment leaves both beside `path`, and the next process that writes there puts
-    the old one back. If the block raises, `path` stays as it was.
+    the old one back. If the block raises, `path` stays as it was. If another process puts a
+    folder there at the same time, the last one to finish is kept.
     """
     _make_folder(path.parent)
     remove_leftovers(path.parent)
@@ -136,19 +138,30 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             for name in names:
                 _sync(Path(folder, name))
             _sync(Path(folder))
-        if path.exists():
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        _swap(partial, path, old)
         sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         os.close(handle)
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, path: Path, old: Path) -> None:
+    """Move `path` to `old` and `partial` to `path`, while other processes may do the same."""
+    while True:
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                # Another process put its folder there after `path` was moved to `old`.
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            if old.exists():
+                old.rename(path)
+            raise
+        return
 
 
 def sync_folder(folder: Path) -> None:

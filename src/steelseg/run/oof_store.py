@@ -9,7 +9,6 @@ head, the presence of each class on each strip. What is kept is before any gate.
 No torch: what reads predictions needs none.
 """
 
-import shutil
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from steelseg.errors import CheckpointError
-from steelseg.files.atomic import replacing, sync_folder
+from steelseg.files.atomic import replacing, replacing_folder
 
 
 def views_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
@@ -41,6 +40,9 @@ def new_store(
 ) -> Iterator[Any]:
     """Open an array beside `path` that takes its place when the block ends well.
 
+    Several processes may write the same store at once: each writes an array of its own, and the
+    last one to finish is kept.
+
     Args:
         path: Folder of the zarr array.
         image_ids: The strips, in the order of the array.
@@ -53,11 +55,9 @@ def new_store(
         The array, shape (N, C, H, W), uint8, zero.
     """
     height, width = (max(side) for side in zip(*sizes, strict=True))
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with replacing_folder(path) as folder:
         yield zarr.create_array(
-            store=str(partial),
+            store=str(folder),
             shape=(len(image_ids), num_classes, height, width),
             chunks=(1, num_classes, height, width),
             dtype="uint8",
@@ -68,11 +68,6 @@ def new_store(
                 "views": views,
             },
         )
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_oof(
