@@ -6,18 +6,27 @@
     +-- CheckpointError            a checkpoint or a run folder cannot be used
     +-- ExportError                an exported network is not as good as its original
     +-- TrainingError              the loss is not a number any more
+    +-- OutOfMemory                the processor or a GPU has too little memory
 
 The command line prints these as one line and exits with 1. Any other exception is a bug of
 ours and keeps its traceback.
 """
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# How torch says that memory is short: on a processor, on a GPU, and of a lost worker.
+# What torch and the backends say when memory runs out: on a processor, on a GPU, of a lost worker.
 _NO_MEMORY = (
-    *("DefaultCPUAllocator", "not enough memory"),
+    *("DefaultCPUAllocator", "not enough memory", "Failed to allocate memory", "bad_alloc"),
     *("out of memory", "_STATUS_ALLOC_FAILED"),
     "by signal: Killed",
+)
+
+_LESS_MEMORY = (
+    "There is not enough memory. Lower train.batch_size_train or the crop size to train, "
+    "train.batch_size_val to validate, train.num_workers where samples are loaded; "
+    "inference.ensemble=sequential predicts with one network at a time."
 )
 
 
@@ -45,6 +54,10 @@ class TrainingError(SteelsegError):
     """Training cannot go on: a loss or gradient is not a number any more."""
 
 
+class OutOfMemory(SteelsegError):  # noqa: N818 - torch has an OutOfMemoryError of its own
+    """The processor or a GPU has too little memory for what was asked."""
+
+
 class Stopped(KeyboardInterrupt):
     """Someone asked to stop, by Ctrl-C or SIGTERM."""
 
@@ -54,8 +67,23 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was short."""
+@contextmanager
+def raising_out_of_memory(message: str = _LESS_MEMORY) -> Iterator[None]:
+    """Raise OutOfMemory in place of any error of the block that says that memory ran out.
+
+    Args:
+        message: What the user can do.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemory(message) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return any(words in str(error) for words in _NO_MEMORY)

@@ -168,12 +168,20 @@ def test_a_lack_of_memory_says_what_to_lower(capsys):
         assert line.count("\n") == 1
 
 
-def test_a_lack_of_memory_on_a_gpu_says_so_too(capsys):
-    """Its error is torch's own, and its words are known."""
-    import torch
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "Failed to allocate memory for requested buffer of size 1073741824",
+        "std::bad_alloc",
+    ],
+)
+def test_a_lack_of_memory_that_a_library_reports_says_so_too(capsys, words):
+    """Torch, its GPU libraries and the exported networks each have their own words for it."""
 
     def fail():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise RuntimeError(words)
 
     assert guard(fail) == 1
     assert "inference.ensemble=sequential" in capsys.readouterr().err

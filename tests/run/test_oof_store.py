@@ -78,9 +78,13 @@ def test_an_error_leaves_the_store_as_it_was(tmp_path):
     with new_store(path, **facts) as array:
         array[0] = 7
 
-    with pytest.raises(KeyError), new_store(path, **facts) as array:
-        array[0] = 9
-        raise KeyError
+    def break_off():
+        with new_store(path, **facts) as array:
+            array[0] = 9
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
 
     [(_, probs_chw)] = read_oof(path)
     np.testing.assert_array_equal(probs_chw, 7)

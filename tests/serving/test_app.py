@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from steelseg.data.formats import rle
+from steelseg.errors import OutOfMemory
 from steelseg.inference.predictor import Predictor
 from steelseg.prediction.predict import predict_folder
 
@@ -208,7 +209,12 @@ def test_metrics_count_what_was_asked(start, strips):
 @pytest.mark.parametrize(
     ("error", "status", "reason"),
     [
-        (RuntimeError("no memory"), 503, "The network failed on this image of 32x96 pixels."),
+        (
+            OutOfMemory("too large"),
+            503,
+            "There is not enough memory for this image of 32x96 pixels.",
+        ),
+        (RuntimeError("bug"), 500, "The server failed; its log says where."),
         (KeyError("bug"), 500, "The server failed; its log says where."),
     ],
 )

@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from steelseg import Predictor
 from steelseg.cli.main import main
@@ -249,6 +251,30 @@ def test_a_strip_that_the_network_does_not_take_is_refused_alone(
         "1.png": True,
         "2.png": False,
     }
+
+
+def test_a_strip_that_needs_too_much_memory_is_refused_alone(predictor, camera, tmp_path):
+    """One that is far too long must not end the watch; those beside it are predicted."""
+
+    def allocate(_module, inputs):
+        if any(getattr(given, "shape", ())[-1:] == (640,) for given in inputs):
+            # More than any machine has, so torch raises its own error inside the network.
+            torch.empty(2**60)
+
+    for number, width in enumerate((96, 640, 96)):
+        write(camera / f"{number}.png", pixels(number, width=width))
+    out = tmp_path / "out"
+
+    hook = register_module_forward_pre_hook(allocate)
+    try:
+        with watching(predictor, camera, out):
+            wait_for(lambda: len(lines(out)) == 3)
+    finally:
+        hook.remove()
+
+    reasons = {line["image_id"]: line.get("refused", "") for line in lines(out)}
+    assert reasons["0.png"] == reasons["2.png"] == ""
+    assert reasons["1.png"].startswith("There is not enough memory to predict.")
 
 
 def test_a_strip_whose_pictures_have_no_name_is_refused_alone(predictor, camera, tmp_path):

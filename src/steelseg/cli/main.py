@@ -27,7 +27,7 @@ from steelseg.cli.prediction import add_predict
 from steelseg.cli.serving import add_serve
 from steelseg.cli.training import add_oof, add_pseudo, add_run, add_search, add_train
 from steelseg.cli.watch import add_watch
-from steelseg.errors import SteelsegError, Stopped, is_out_of_memory
+from steelseg.errors import SteelsegError, Stopped, raising_out_of_memory
 from steelseg.version import __version__
 
 # What a disk or its rights refuse is no bug of ours.
@@ -47,12 +47,6 @@ _FOR_THE_USER = frozenset(
         errno.EROFS,
         errno.ESTALE,
     )
-)
-
-_LESS_MEMORY = (
-    "There is not enough memory. Lower train.batch_size_train or the crop size to train, "
-    "train.batch_size_val to validate, train.num_workers where samples are loaded; "
-    "inference.ensemble=sequential predicts with one network at a time."
 )
 
 # A setting is recognised wherever it stands, so options may come before or after it.
@@ -91,18 +85,16 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
     # SIGTERM unwinds as Ctrl-C does, so that no half-written file stays behind.
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        return int(run() or 0)
+        with raising_out_of_memory():
+            return int(run() or 0)
     except SteelsegError as error:
         print(f"error: {reword(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does.
         return 1
-    except (MemoryError, OSError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            print(f"error: {reword(_LESS_MEMORY)}", file=sys.stderr)
-            return 1
-        if not isinstance(error, OSError) or error.errno not in _FOR_THE_USER:
+    except OSError as error:
+        if error.errno not in _FOR_THE_USER:
             raise
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror}.{reword(_way_out(error))}", file=sys.stderr)

@@ -15,13 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.data.formats.images import read_image
-from steelseg.errors import DataError
+from steelseg.errors import DataError, raising_out_of_memory
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.inference.model_source import Place, Source, identify, open_source
 from steelseg.models.device import pick_device
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
+
+_LESS_MEMORY = (
+    "There is not enough memory to predict. inference.crops=true takes less for long strips, a "
+    "lower train.batch_size_val for many at once, inference.ensemble=sequential for several "
+    "networks."
+)
 
 
 class Predictor:
@@ -125,8 +131,12 @@ class Predictor:
 
         Returns:
             Probabilities, shape (N, classes, H, W), in [0, 1].
+
+        Raises:
+            OutOfMemory: if the processor or the GPU has too little memory.
         """
-        return self._looks.predict_now(images_nhwc, self._plan)
+        with raising_out_of_memory(_LESS_MEMORY):
+            return self._looks.predict_now(images_nhwc, self._plan)
 
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
@@ -139,10 +149,14 @@ class Predictor:
 
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
+
+        Raises:
+            OutOfMemory: if the processor or the GPU has too little memory.
         """
-        strips = batches(image_ids, read, batch_size=self.batch_size)
-        for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
-            yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
+        with raising_out_of_memory(_LESS_MEMORY):
+            strips = batches(image_ids, read, batch_size=self.batch_size)
+            for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
+                yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
     def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring one image to the channels that the networks take."""

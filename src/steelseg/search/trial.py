@@ -17,7 +17,13 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from steelseg.config.config import Config
-from steelseg.errors import CheckpointError, ConfigError, TrainingError, is_out_of_memory
+from steelseg.errors import (
+    CheckpointError,
+    ConfigError,
+    OutOfMemory,
+    TrainingError,
+    raising_out_of_memory,
+)
 from steelseg.files.atomic import write_bytes
 from steelseg.run.run_folder import RunFolder
 from steelseg.search.results import trial_name, write_value
@@ -213,19 +219,19 @@ def _trained(
     """Time and train a trial, and turn what its settings can cause into GivenUp."""
     hook = None
     try:
-        config = apply(asked.config, asked.space, trial.params)
-        _refuse_slow(config, _speed(study, trial, config, say), asked.config)
-        hook = _Hook(trial, asked.folds, config.train.epochs, is_time_up, told=_told(trial))
-        _train(config, asked, folder, folder / trial_name(trial.number), hook)
-        return fmean(hook.best.values())
+        with raising_out_of_memory():
+            config = apply(asked.config, asked.space, trial.params)
+            _refuse_slow(config, _speed(study, trial, config, say), asked.config)
+            hook = _Hook(trial, asked.folds, config.train.epochs, is_time_up, told=_told(trial))
+            _train(config, asked, folder, folder / trial_name(trial.number), hook)
+            return fmean(hook.best.values())
     except ConfigError as error:
         raise Unbuildable(str(error)) from None
     except TrainingError as error:
         raise GivenUp(str(error).partition(". ")[0]) from None
-    except (MemoryError, OSError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside the block, where nothing holds on to the frames of the error any more.
+    except OutOfMemory:
+        # The frames of the error hold memory until the block ends.
+        pass
     gc.collect()
     torch.cuda.empty_cache()
     raise GivenUp("there is not enough memory for it")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.formats import jpeg, png
 from steelseg.data.formats.images import decode_image, measure
-from steelseg.errors import DataError, SteelsegError
+from steelseg.errors import DataError, OutOfMemory, SteelsegError
 from steelseg.serving.answers import make_answer
 from steelseg.serving.batching import Batcher
 from steelseg.serving.messages import Answer, Headers, Limits, Refusal, Request, to_json
@@ -200,15 +200,14 @@ class App:
         """Probabilities of a strip."""
         try:
             return await self._batcher.probs(model, image_hwc)
-        except SteelsegError as error:
-            raise Refusal(422, str(error)) from None
-        except (MemoryError, RuntimeError):
-            # Torch and the other backends say with a RuntimeError that memory ran out.
+        except OutOfMemory:
             traceback.print_exc(file=sys.stderr)
             high, wide = image_hwc.shape[:2]
             raise Refusal(
-                503, f"The network failed on this image of {high}x{wide} pixels."
+                503, f"There is not enough memory for this image of {high}x{wide} pixels."
             ) from None
+        except SteelsegError as error:
+            raise Refusal(422, str(error)) from None
 
     async def _in_thread(self, stage: str, work: Callable[[], _T]) -> _T:
         """Do something in a thread, and count its time."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.errors import ConfigError, DataError
+from steelseg.errors import ConfigError, DataError, OutOfMemory
 from steelseg.inference.predictor import Predictor
 from steelseg.run.bundle_manifest import is_bundle
 from steelseg.watch.arrivals import Arrivals
@@ -198,18 +198,18 @@ class _Line:
                 del left[number]
                 if is_stopped():
                     return
-        except (ConfigError, DataError, MemoryError, RuntimeError) as error:
-            reason = _reason(error)
-            if reason is None:
-                raise
-            if count == 1:
-                self._refuse(left["0"], reason)
+            return
+        except (ConfigError, DataError, OutOfMemory) as error:
+            # No more than the text: the frames of an OutOfMemory hold memory.
+            reason = str(error)
+        if count == 1:
+            self._refuse(left["0"], reason)
+            return
+        # Whichever it was, the others are predicted.
+        for strip in list(left.values()):
+            self._predict([strip], is_stopped)
+            if is_stopped():
                 return
-            # Whichever it was, the others are predicted.
-            for strip in list(left.values()):
-                self._predict([strip], is_stopped)
-                if is_stopped():
-                    return
 
     def _write(
         self,
@@ -256,13 +256,3 @@ def _pixels(strip: Strip) -> NDArray[np.uint8]:
     """The pixels of a strip that was not refused."""
     assert strip.image_hwc is not None
     return strip.image_hwc
-
-
-def _reason(error: Exception) -> str | None:
-    """Why a strip cannot be predicted; None if the fault is not the strip's."""
-    if isinstance(error, ConfigError | DataError):
-        return str(error)
-    words = ("DefaultCPUAllocator", "not enough memory", "out of memory")
-    if isinstance(error, MemoryError) or any(word in str(error) for word in words):
-        return "there is not enough memory to predict it whole; inference.crops=true takes less."
-    return None
