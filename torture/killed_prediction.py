@@ -103,7 +103,7 @@ class _Bench:
         process.join(self.seconds * rng.random())
         process.kill()
         if warm.end(process) == 0:
-            # It was through: the next one begins anew.
+            # It was through: the next one starts again.
             self.tiny.remove("out")
             return ""
         there = _contents(self.tiny.folder / "out")
@@ -132,7 +132,7 @@ class _Bench:
     def _expected(self, change: str, known: int) -> list[str]:
         """What the last command must say, one of it."""
         if change in ("network", "threshold"):
-            return ["The prediction begins anew."]
+            return ["The prediction starts again."]
         counts = (known, known - 1) if change == "image" else (known,)
         return [f"{x} of {self.strips} images were predicted before" for x in counts if x]
 

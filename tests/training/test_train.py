@@ -275,7 +275,7 @@ def test_a_trained_fold_is_not_overwritten(trained_run, make_config):
     """A second `steelseg train` without --resume would cost a day of training."""
     config = RunFolder(trained_run).load_config()
 
-    with pytest.raises(ConfigError, match=r"fold_0 holds a fold already. Pass --resume"):
+    with pytest.raises(ConfigError, match=r"fold_0 holds a fold already\. Use --resume"):
         train_run(config, trained_run)
 
 
