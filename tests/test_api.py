@@ -36,6 +36,16 @@ def test_every_public_name_is_there():
         _ = steelseg.predict
 
 
+def test_run_is_the_function_whatever_was_imported_before():
+    """The folder run/ has the name of a public function."""
+    code = (
+        "import steelseg.run.run_folder, steelseg.api; from steelseg import run; "
+        "assert run is steelseg.api.run; assert steelseg.run is run"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_few_lines_train_and_predict(config, tmp_path):
     """From settings to a mask, without a command line."""
     path = steelseg.train(config, tmp_path / "run", folds=[0])
