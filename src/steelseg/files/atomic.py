@@ -3,6 +3,10 @@
 Every artifact is written beside its final name, flushed to disk and renamed. A killed run
 leaves the old file or the new one, never a half of either. What it left beside them under a
 temporary name is removed by the next process that writes into the folder.
+
+`NAME` is written as `.NAME.PID.partial`; a folder that it replaces is moved to `.NAME.PID.old`. A
+leftover is removed when no process of this machine has that number and nobody holds the file: a
+lock is seen from other machines and containers too.
 """
 
 import errno

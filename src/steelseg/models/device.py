@@ -1,4 +1,9 @@
-"""Where the network runs, and in which precision."""
+"""Where the network runs, in which precision, and what happens to the memory that it frees.
+
+glibc returns some of the large blocks that a network frees to the system and keeps others, by a
+threshold that it adjusts. Training and prediction are faster when it keeps them all, because the
+kernel need not clear pages at each step. docs/experiments.md says how far memory grows then.
+"""
 
 import ctypes
 import time

@@ -1,4 +1,4 @@
-"""The masks that held-out strips are scored by.
+"""Held-out strips: their predictions, their parts, and the masks that they are scored by.
 
 Of a tuned run every strip is masked with settings that were chosen without it, else with the
 settings of the run. What scores strips and what shows them both ask here, so that a picture is

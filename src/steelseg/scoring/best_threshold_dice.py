@@ -6,7 +6,12 @@ suit it. So does this figure: thresholds are every fifth of the 256 stored level
 the square root of 2. It is chosen and scored on the same strips, so it ranks epochs and promises
 nothing: `tune` and `evaluate` say what to expect.
 
-Axes: n strips, c classes, l levels. No files, no torch.
+`ThresholdDice` chooses the same settings for the strips of each part on the other parts, class by
+class, so that its Dice is what to expect of new strips. It is less than what `steelseg tune` finds,
+which also drops components; it serves to compare predictions.
+
+Axes: n strips, c classes, l levels, p parts; a trailing 3 is intersection, prediction and truth.
+No files, no torch.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,8 @@
 
 A strip is let in before its body is read where there is room, read, let in again, decoded in a
 thread, predicted in the network's thread, and answered from a thread: the event loop computes
-nothing, so that `/live` answers under any load.
+nothing, so that `/live` answers under any load. The number of strips let in is limited; those
+beyond it are refused at once.
 """
 
 import asyncio
