@@ -1,102 +1,123 @@
-"""Settings that older versions had: removed ones, and renamed ones.
+"""Settings of older versions: renamed ones, removed ones and removed values.
 
-What a user writes today is refused if it names one of them; the message says what to use instead.
-What an older version stored in a run folder, a checkpoint or a bundle is translated.
+To rename or remove a setting, add a row to one of the three tables. A setting that a user writes
+today is refused with what to use instead. Settings that an older version stored in a run folder,
+a checkpoint or a bundle are translated.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RENAMED = {"tune.parts": "tune.inner_folds"}
-"""Former name and name today."""
+LAST_COMMIT = "0c2f354"
+"""A commit that still has every setting below."""
+
+NO_GAIN = "it did not improve scores"
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A setting that is gone. It affected training only, so prediction does without it."""
+    """Why a setting, or one of its values, was removed."""
 
-    default: Any
-    """The value with which training is as it is today."""
+    because: str
+    """Completes "was removed because"."""
 
     instead: str
-    """What to use in its place."""
+    """Completes "use"."""
 
+    default: Any = None
+    """Value at which a removed setting had no effect. Required for settings that change training:
+    a run that was trained with another value can predict, but not resume."""
+
+
+RENAMED = {
+    "tune.parts": "tune.inner_folds",
+}
+"""Former name and name today, in the same section."""
 
 REMOVED = {
-    "train.layer_decay": Removed(1.0, "train.encoder_rate"),
-    "train.freeze_encoder_epochs": Removed(0, "train.encoder_rate or train.freeze_batch_norm"),
-    "train.swa_rate": Removed(0.2, "train.average=ema or last"),
+    "train.layer_decay": Removed(NO_GAIN, "train.encoder_rate", default=1.0),
+    "train.freeze_encoder_epochs": Removed(
+        NO_GAIN, "train.encoder_rate or train.freeze_batch_norm", default=0
+    ),
+    "train.swa_rate": Removed(NO_GAIN, "train.average=ema or last", default=0.2),
 }
+"""Settings that were removed."""
 
 REMOVED_VALUES = {
-    ("train.average", "swa"): "ema or last",
-    ("train.average", "soup"): "ema or last",
-    ("train.sampling", "rare"): "balanced",
+    ("train.average", "swa"): Removed(NO_GAIN, "ema or last"),
+    ("train.average", "soup"): Removed(NO_GAIN, "ema or last"),
+    ("train.sampling", "rare"): Removed(NO_GAIN, "balanced"),
 }
-"""Setting and value that it no longer takes, and what to use instead. All affect training only."""
+"""Values that were removed from a setting that remains."""
 
-LAST_COMMIT = "0c2f354"
-"""The last commit with the settings that were removed."""
+# Settings of the other sections have no effect on training.
+_TRAINING_SECTIONS = ("data", "model", "train")
 
 
 def advice(name: str, value: Any = None) -> str:
-    """Say what became of a former setting, or of a value of it; "" if it is not a former one.
+    """Say what became of a former setting or value; return "" if it is not a former one.
 
     Args:
         name: The setting, as section.name.
-        value: The value that a setting of today was given; None asks about the name alone.
+        value: The value given for it; None asks about the name only.
     """
     if name in RENAMED:
         return f"was renamed; use {RENAMED[name]}."
-    if name in REMOVED:
-        return f"was removed because it did not improve scores; use {REMOVED[name].instead}."
-    if isinstance(value, str) and (name, value) in REMOVED_VALUES:
-        instead = REMOVED_VALUES[name, value]
-        return f"{value} was removed because it did not improve scores; use {instead}."
+    if removed := REMOVED.get(name):
+        return f"was removed because {removed.because}; use {removed.instead}."
+    removed = REMOVED_VALUES.get((name, value)) if isinstance(value, str) else None
+    if removed:
+        return f"{value} was removed because {removed.because}; use {removed.instead}."
     return ""
 
 
 def translate(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring settings that an older version stored to the names of today, without removed ones."""
+    """Return stored settings with renamed ones renamed and removed ones left out."""
     translated = {k: dict(v) if isinstance(v, Mapping) else v for k, v in content.items()}
     for old, new in RENAMED.items():
-        section, key = old.split(".")
-        if key in _group(translated, section):
-            translated[section].setdefault(new.split(".")[1], translated[section].pop(key))
+        section, key = _locate(translated, old)
+        if key in section:
+            section.setdefault(_locate(translated, new)[1], section.pop(key))
     for name in REMOVED:
-        section, key = name.split(".")
-        _group(translated, section).pop(key, None)
+        section, key = _locate(translated, name)
+        section.pop(key, None)
     for name, value in REMOVED_VALUES:
-        section, key = name.split(".")
-        if _group(translated, section).get(key) == value:
-            del translated[section][key]
+        section, key = _locate(translated, name)
+        if section.get(key) == value:
+            del section[key]
     return translated
 
 
 def removed_in_use(content: Mapping[str, Any]) -> str:
-    """Name the first removed setting by which stored settings train otherwise; "" if none does."""
+    """Return the first removed setting that changed training, as name=value; "" if there is none.
+
+    Args:
+        content: Stored settings, as nested dictionaries.
+    """
+    trained = {name: content.get(name) for name in _TRAINING_SECTIONS}
     for name, removed in REMOVED.items():
-        section, key = name.split(".")
-        value = _group(content, section).get(key, removed.default)
+        section, key = _locate(trained, name)
+        value = section.get(key, removed.default)
         if value != removed.default:
             return f"{name}={str(value)[:60]}"
     for name, value in REMOVED_VALUES:
-        section, key = name.split(".")
-        if _group(content, section).get(key) == value:
+        section, key = _locate(trained, name)
+        if section.get(key) == value:
             return f"{name}={value}"
     return ""
 
 
 def way_out(setting: str) -> str:
-    """Say what to do about stored settings that training cannot go on with."""
+    """Say what to do about a removed setting without which training cannot continue."""
     return (
         f"was trained with {setting}, which was removed. "
         f"Train again without it, or use steelseg at commit {LAST_COMMIT}."
     )
 
 
-def _group(content: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The settings of a section; none where it is missing or not a section."""
+def _locate(content: Mapping[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Split section.name; return the section, empty if it is missing, and the name in it."""
+    section, _, key = name.partition(".")
     group = content.get(section)
-    return group if isinstance(group, dict) else {}
+    return (group if isinstance(group, dict) else {}), key
