@@ -98,23 +98,23 @@ def print_margins(folder, origins):
     thumbnails = [make_thumbnail(read_image(folder / i, channels=1)) for i in image_ids]
     flat = np.stack(thumbnails).reshape(len(image_ids), -1)
     turned = [np.stack([t[f] for t in thumbnails]).reshape(flat.shape) for f in FLIPS.values()]
-    likeness = np.stack([flat @ other.T for other in turned])
+    similarity = np.stack([flat @ other.T for other in turned])
     family = np.array([origins.get(i, i) for i in image_ids])
     kin = family[:, None] == family
     grains = {True: [], False: []}
     tops = {True: [], False: []}
     for related in (True, False):
-        best = np.where(kin == related, likeness, -1.0).max(axis=0)
+        best = np.where(kin == related, similarity, -1.0).max(axis=0)
         np.fill_diagonal(best, -1.0)
         pairs = np.dstack(np.unravel_index(np.argsort(-best, axis=None), best.shape))[0]
         pairs = [(a, b) for a, b in pairs if a < b and best[a, b] > -1]
         for a, b in pairs if related else pairs[:300]:
-            flip = list(FLIPS)[int(likeness[:, a, b].argmax())]
+            flip = list(FLIPS)[int(similarity[:, a, b].argmax())]
             images = (read_image(folder / image_ids[k], channels=1) for k in (a, b))
             tops[related].append(best[a, b])
             grains[related].append(compare_grain(*images, flip)[1])
     for name, of in (("thumbnails", tops), ("grain", grains)):
-        print(f"likeness of {name}: copies at least {min(of[True]):.2f}", end="")
+        print(f"similarity of {name}: copies at least {min(of[True]):.2f}", end="")
         print(f" (1 % below {np.percentile(of[True], 1):.2f}),", end="")
         print(f" others at most {max(of[False]):.2f}")
 

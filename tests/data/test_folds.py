@@ -206,12 +206,12 @@ def test_what_is_written_is_read_back(tmp_path):
         (f"{HEADER}a,zero,0,\nb,1,0,\n", "is damaged"),
         (f"{HEADER}a,,0,\nb,1,0,\n", "is damaged"),
         (f'{HEADER}a,0,0,\n"b,1,0,\n', "is damaged"),
-        (f"{HEADER}a,0,0,\nb,1,0,\na,1,0,\n", "names an image twice"),
-        (f"{HEADER}a,0,0,\n", r"does not fit .*: b is in only one .*\(1 such\)"),
-        (f"{HEADER}a,0,0,\nb,1,0,\nc,1,0,\n", "does not fit the data set: c is"),
-        (f"{HEADER}a,0,0,\nb,2,0,\n", "names the folds 0, 2, but .*num_folds=2"),
-        (f"{HEADER}a,0,0,\nb,0,0,\n", "names the folds 0, but data.num_folds=2"),
-        (f"{HEADER}a,0,0,\nb,-1,0,\n", "names the folds -1, 0"),
+        (f"{HEADER}a,0,0,\nb,1,0,\na,1,0,\n", "contains an image twice"),
+        (f"{HEADER}a,0,0,\n", r"does not match .*: b is in only one .*\(1 such\)"),
+        (f"{HEADER}a,0,0,\nb,1,0,\nc,1,0,\n", "does not match the data set: c is"),
+        (f"{HEADER}a,0,0,\nb,2,0,\n", "has the folds 0, 2, but .*num_folds=2"),
+        (f"{HEADER}a,0,0,\nb,0,0,\n", "has the folds 0, but data.num_folds=2"),
+        (f"{HEADER}a,0,0,\nb,-1,0,\n", "has the folds -1, 0"),
         (f"{HEADER}a,0,0,a\nb,1,0,a\n", "puts b into fold 1, but its group a is not there"),
         (f"{HEADER}a,0,0,\nb,1,0,c\n", "puts b into fold 1, but its group c is not there"),
     ],
@@ -230,7 +230,7 @@ def test_another_number_of_folds_is_refused(tmp_path):
     write_folds(tmp_path / "folds.csv", folds, PRESENT)
 
     for num_folds in (2, 5):
-        with pytest.raises(DataError, match=f"names the folds 0, 1, 2, .*num_folds={num_folds}"):
+        with pytest.raises(DataError, match=f"has the folds 0, 1, 2, .*num_folds={num_folds}"):
             read_folds(tmp_path / "folds.csv", image_ids=list(PRESENT), num_folds=num_folds)
 
 

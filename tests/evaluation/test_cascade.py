@@ -54,7 +54,7 @@ def choose(run, first, *overrides, miss_rate=0.0, **options):
 def test_a_first_look_that_knows_skips_the_clean_strips_alone(runs, capsys):
     run, first = runs
     labels = load_labels(run.load_config().data)
-    clean = sum(not labels.present(image_id) for image_id in labels.sizes)
+    clean = sum(not labels.class_ids(image_id) for image_id in labels.sizes)
 
     found = choose(run, first)
 

@@ -297,7 +297,7 @@ def test_copies_of_a_strip_are_held_out_together(root, tmp_path, make_config):
     image_ids = list(labels.sizes)
     fold_of = read_folds(grouped, image_ids=image_ids, num_folds=2)
     assert len({fold_of[image_id] for image_id in copies}) == 1
-    present = {image_id: labels.present(image_id) for image_id in image_ids}
+    present = {image_id: labels.class_ids(image_id) for image_id in image_ids}
     assert read_folds(plain, image_ids=image_ids, num_folds=2) == assign_folds(
         present, num_folds=2, seed=42
     )

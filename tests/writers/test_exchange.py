@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as npst
 from steelseg.data.formats import rle
 from steelseg.errors import DataError
 from steelseg.writers.exchange import (
+    coco_record,
     coco_writer,
     components,
-    find_components,
-    find_defects,
+    jsonl_record,
     jsonl_writer,
     write_pngs,
 )
@@ -46,13 +46,13 @@ def decode_counts(segmentation):
 def write_coco(path, *masks_chw):
     with coco_writer(path, NAMES) as add:
         for number, mask_chw in enumerate(masks_chw):
-            add(f"{number}.jpg", find_components(mask_chw, mask_chw * 0.5))
+            add(f"{number}.jpg", coco_record(mask_chw, mask_chw * 0.5))
 
 
 def test_coco_annotates_each_component(tmp_path):
     """The worked example: pixels that touch at a corner belong to one component."""
     with coco_writer(tmp_path / "p.json", NAMES) as add:
-        add("a.jpg", find_components(MASK_CHW, PROBS_CHW))
+        add("a.jpg", coco_record(MASK_CHW, PROBS_CHW))
 
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["categories"] == [{"id": 1, "name": "scratch"}, {"id": 2, "name": "inclusion"}]
@@ -104,7 +104,7 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
 
     with coco_writer(tmp_path / "p.json", NAMES) as add:
         for number in range(3):
-            add(f"{number}.jpg", find_components(mask_chw, mask_chw.astype(np.float32)))
+            add(f"{number}.jpg", coco_record(mask_chw, mask_chw.astype(np.float32)))
         written = sum(file.stat().st_size for file in tmp_path.iterdir())
 
     assert written > 100_000
@@ -113,8 +113,8 @@ def test_coco_annotations_do_not_wait_in_memory(tmp_path):
 def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
     """The worked example; the clean image has a line too, or it would look forgotten."""
     with jsonl_writer(tmp_path / "p.jsonl") as add:
-        add("a.jpg", find_defects(MASK_CHW, PROBS_CHW, NAMES))
-        add("b.jpg", find_defects(np.zeros_like(MASK_CHW), PROBS_CHW, NAMES))
+        add("a.jpg", jsonl_record(MASK_CHW, PROBS_CHW, NAMES))
+        add("b.jpg", jsonl_record(np.zeros_like(MASK_CHW), PROBS_CHW, NAMES))
 
     first, second = map(json.loads, (tmp_path / "p.jsonl").read_text().splitlines())
     assert first == {
@@ -139,7 +139,7 @@ def test_jsonl_has_one_line_an_image_and_one_entry_a_class_present(tmp_path):
 @settings(max_examples=40, deadline=None)
 def test_defects_of_a_line_decode_to_the_masks(mask_chw):
     """Class, box and area agree with the decoded mask."""
-    found = find_defects(mask_chw, mask_chw.astype(np.float32), NAMES)
+    found = jsonl_record(mask_chw, mask_chw.astype(np.float32), NAMES)
 
     total = np.zeros_like(mask_chw)
     for defect in found["defects"]:
@@ -195,8 +195,8 @@ def test_an_image_id_may_hold_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("open_writer", "find"),
     [
-        (partial(coco_writer, class_names=NAMES), find_components),
-        (jsonl_writer, partial(find_defects, class_names=NAMES)),
+        (partial(coco_writer, class_names=NAMES), coco_record),
+        (jsonl_writer, partial(jsonl_record, class_names=NAMES)),
     ],
 )
 def test_an_exception_leaves_the_old_file_alone(tmp_path, open_writer, find):
@@ -231,5 +231,5 @@ def test_what_was_found_survives_json(mask_chw):
     """It waits in a journal until the files are written."""
     probs_chw = np.where(mask_chw, 1 / 3, 0).astype(np.float32)
 
-    for found in (find_components(mask_chw, probs_chw), find_defects(mask_chw, probs_chw, NAMES)):
+    for found in (coco_record(mask_chw, probs_chw), jsonl_record(mask_chw, probs_chw, NAMES)):
         assert json.dumps(json.loads(json.dumps(found))) == json.dumps(found)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from steelseg.errors import ConfigError
-from steelseg.writers.open_writer import FILE_NAMES, OutputFormat, TextFormat, find, open_writer
+from steelseg.writers.open_writer import (
+    FILE_NAMES,
+    OutputFormat,
+    TextFormat,
+    make_record,
+    open_writer,
+)
 
 NAMES = ("scratch", "inclusion")
 MASK_CHW = np.zeros((2, 4, 6), dtype=bool)
@@ -17,7 +23,7 @@ def test_each_text_writes_its_file_into_the_output_folder(tmp_path, format):
     output_dir = tmp_path / "new" / "output"
 
     with open_writer(format, output_dir, class_names=NAMES) as add:
-        add("a.jpg", find(format, MASK_CHW, MASK_CHW.astype(np.float32), class_names=NAMES))
+        add("a.jpg", make_record(format, MASK_CHW, MASK_CHW.astype(np.float32), class_names=NAMES))
 
     assert [path.name for path in output_dir.iterdir()] == [FILE_NAMES[format]]
 
@@ -34,7 +40,7 @@ def test_a_mask_of_one_channel_too_many_is_our_bug(format):
     mask_chw = np.zeros((3, 4, 6), dtype=bool)
 
     with pytest.raises(AssertionError):
-        find(format, mask_chw, mask_chw, class_names=NAMES)
+        make_record(format, mask_chw, mask_chw, class_names=NAMES)
 
 
 def test_the_columns_of_a_sample_reach_the_submission(tmp_path):
@@ -42,7 +48,7 @@ def test_the_columns_of_a_sample_reach_the_submission(tmp_path):
     columns = ("ImageId", "EncodedPixels", "ClassId")
 
     with open_writer("csv", tmp_path, class_names=NAMES, columns=columns) as add:
-        add("a.jpg", find("csv", MASK_CHW, MASK_CHW, class_names=NAMES))
+        add("a.jpg", make_record("csv", MASK_CHW, MASK_CHW, class_names=NAMES))
 
     assert (tmp_path / "submission.csv").read_text() == (
         "ImageId,EncodedPixels,ClassId\na.jpg,10 1,1\na.jpg,,2\n"

@@ -11,7 +11,7 @@ from steelseg.data.formats import rle
 from steelseg.data.formats.annotations import read_rows
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE, name_cells, read_table
 from steelseg.errors import ConfigError
-from steelseg.writers.submission import find_runs, submission_writer
+from steelseg.writers.submission import csv_record, submission_writer
 
 KAGGLE = ("ImageId", "EncodedPixels", "ClassId")
 
@@ -19,7 +19,7 @@ KAGGLE = ("ImageId", "EncodedPixels", "ClassId")
 def write(path, *, columns, masks_nchw, image_ids):
     with submission_writer(path, columns=columns) as add:
         for image_id, mask_chw in zip(image_ids, masks_nchw, strict=True):
-            add(image_id, find_runs(mask_chw))
+            add(image_id, csv_record(mask_chw))
 
 
 def read_submission(path):
@@ -109,7 +109,7 @@ def test_an_exception_leaves_nothing_behind(tmp_path):
 
     def write_half():
         with submission_writer(tmp_path / "s.csv", columns=JOINED) as add:
-            add("a.jpg", find_runs(mask_chw))
+            add("a.jpg", csv_record(mask_chw))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

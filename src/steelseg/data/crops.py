@@ -1,8 +1,8 @@
-"""Where crops lie on an image.
+"""Positions of crops on an image.
 
-Crops step by `stride` from the top left corner; the last one of a row or column is moved
-back until it is flush with the edge, so every pixel is covered and no crop is padded.
-An image smaller than the crop is taken whole.
+Crops step by `stride` from the top left corner; the last one of a row or column is moved back to
+be flush with the edge, so every pixel is covered and no crop is padded. An image smaller than the
+crop is used whole.
 """
 
 from typing import NamedTuple
@@ -57,10 +57,10 @@ def crop_boxes(
         width: Width of the image, in pixels.
         crop_height: Height of a crop.
         crop_width: Width of a crop.
-        crop_stride: Distance between neighbours, both ways.
+        crop_stride: Distance between neighbours in both directions.
 
     Returns:
-        The crops; all of one size, the smaller of image and crop along each axis.
+        The crops; all have one size, the smaller of image and crop along each axis.
     """
     size = min(crop_height, height), min(crop_width, width)
     return [
@@ -70,27 +70,26 @@ def crop_boxes(
     ]
 
 
-def around_defect(
+def crop_around_defect(
     box: Box, mask_chw: NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
 ) -> Box:
-    """Move a crop so that a pixel of a defect it shows lies anywhere in it.
+    """Move a crop so that a random defect pixel that it contains lies at a random place in it.
 
-    Every class that it shows is as likely to be chosen, and every pixel of that class, wherever the
-    grid of crops has cut it.
+    First one of the classes in the crop is drawn, then one of its pixels, both uniformly.
 
     Args:
         box: The crop.
-        mask_chw: What it shows, shape (C, h, w).
+        mask_chw: Masks of the crop, shape (C, h, w).
         size: Height and width of the image.
-        rng: Where the pixel comes from, and its place.
+        rng: Random generator.
 
     Returns:
-        A crop of the same size within the image; `box` itself if it shows no defect.
+        A crop of the same size within the image; `box` itself if it contains no defect.
     """
-    shown = np.flatnonzero(mask_chw.any(axis=(1, 2)))
-    if not len(shown):
+    channels = np.flatnonzero(mask_chw.any(axis=(1, 2)))
+    if not len(channels):
         return box
-    pixels = np.argwhere(mask_chw[rng.choice(shown)])
+    pixels = np.argwhere(mask_chw[rng.choice(channels)])
     row, column = (int(place) for place in pixels[rng.integers(len(pixels))])
     top = box.top + row - int(rng.integers(box.height))
     left = box.left + column - int(rng.integers(box.width))

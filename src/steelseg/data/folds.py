@@ -1,13 +1,13 @@
 """Cross-validation folds, stratified by the number of defects per image.
 
-Images are dealt like cards, stratum after stratum, strips with the most defects first. In a
-round every fold gets one image, and each image goes to the fold that has seen the least of
-its classes, rare classes first. So fold sizes and the folds' shares of every stratum differ
-by one at most, and a class of four strips is spread over the folds as far as that allows.
+Images are assigned stratum by stratum, the most defects first. In each round every fold gets one
+image, and each image goes to the fold that has the fewest of its classes, rare classes first. So
+fold sizes and each stratum's counts per fold differ by at most one, and a class with four strips
+is spread over as many folds as possible.
 
-Images of one group (strips that look alike, see `duplicates`) go to one fold, as one card,
-before the single images of their stratum, which then level the folds as far as they suffice.
-`folds.csv` keeps folds and groups for every later stage.
+Images of one group (near-duplicates, see `duplicates`) go to one fold as one unit, before the
+single images of their stratum, which then even out the fold sizes as far as possible.
+`folds.csv` stores folds and groups for every later stage.
 """
 
 import csv
@@ -34,14 +34,14 @@ def assign_folds(
     seed: int,
     groups: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
-    """Deal images to folds.
+    """Assign images to folds.
 
     Args:
-        present: Class ids that each image shows, by image_id.
+        present: Class ids of each image, by image_id.
         num_folds: Number of folds, at least 2.
-        seed: Of the shuffle within a stratum.
-        groups: For each image that must not be parted from others, one of them, the same for
-            all. Images that are not in `present` may be named too.
+        seed: Seed of the shuffle within a stratum.
+        groups: Group of each image that must share a fold with others, given as one of its
+            members. May contain images that are not in `present`.
 
     Returns:
         Fold of each image, 0 to `num_folds - 1`, in the order of `present`.
@@ -50,63 +50,62 @@ def assign_folds(
         ConfigError: if there are fewer images, or groups of images, than folds.
     """
     image_ids = sorted(present)
-    draws = dict(
+    shuffled = dict(
         zip(image_ids, np.random.default_rng(seed).permutation(len(image_ids)), strict=True)
     )
     totals = Counter(class_id for ids in present.values() for class_id in ids)
-    cards = [
-        _Card(members, tuple(class_id for i in members for class_id in present[i]))
-        for members in _unite(image_ids, groups or {})
+    units = [
+        _Unit(members, tuple(class_id for i in members for class_id in present[i]))
+        for members in _group_images(image_ids, groups or {})
     ]
-    _refuse_few(len(cards), len(image_ids), num_folds)
+    _refuse_few(len(units), len(image_ids), num_folds)
 
-    def rank(card: _Card) -> tuple[int, int, tuple[int, ...], int]:
-        """The largest go first, then the rarest, and alike ones together, while all can follow."""
-        rarity = min((totals[class_id] for class_id in card.shown), default=0)
-        return -len(card.image_ids), rarity, card.shown, draws[card.image_ids[0]]
+    def rank(unit: _Unit) -> tuple[int, int, tuple[int, ...], int]:
+        """Sort large units first, then rare classes; equal combinations stay together."""
+        rarity = min((totals[class_id] for class_id in unit.class_ids), default=0)
+        return -len(unit.image_ids), rarity, unit.class_ids, shuffled[unit.image_ids[0]]
 
     strata = defaultdict(list)
-    for card in cards:
-        strata[max(len(present[image_id]) for image_id in card.image_ids)].append(card)
-    dealer = _Dealer(num_folds, present, totals)
+    for unit in units:
+        strata[max(len(present[image_id]) for image_id in unit.image_ids)].append(unit)
+    assigner = _Assigner(num_folds, present, totals)
     for num_defects in sorted(strata, reverse=True):
-        dealer.deal(num_defects, sorted(strata[num_defects], key=rank))
-    return {image_id: dealer.folds[image_id] for image_id in present}
+        assigner.assign_stratum(num_defects, sorted(strata[num_defects], key=rank))
+    return {image_id: assigner.folds[image_id] for image_id in present}
 
 
 @dataclass(frozen=True)
-class _Card:
-    """Images that go to one fold together."""
+class _Unit:
+    """One image, or the members of a group, which go to one fold together."""
 
     image_ids: tuple[str, ...]
-    """One image, or the members of a group."""
 
-    shown: tuple[int, ...]
-    """Class ids that they show, image after image."""
+    class_ids: tuple[int, ...]
+    """Class ids of the images, concatenated."""
 
 
-def _unite(image_ids: Sequence[str], groups: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Put the images of each group together; every other image stays alone."""
+def _group_images(image_ids: Sequence[str], groups: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return the members of each group, and every other image as a group of one."""
     members: dict[str, list[str]] = {}
     for image_id in image_ids:
         members.setdefault(groups.get(image_id, image_id), []).append(image_id)
     return [tuple(together) for together in members.values()]
 
 
-def _refuse_few(num_cards: int, num_images: int, num_folds: int) -> None:
-    """Raise ConfigError if a fold would stay empty."""
-    if num_cards >= num_folds:
+def _refuse_few(num_units: int, num_images: int, num_folds: int) -> None:
+    """Raise ConfigError if a fold would be empty."""
+    if num_units >= num_folds:
         return
     what = f"{num_images} images"
-    if num_cards < num_images:
-        what += f" in {num_cards} groups that must not be parted (data.group_duplicates)"
+    if num_units < num_images:
+        what += f" in {num_units} groups that must share a fold (data.group_duplicates)"
     raise ConfigError(
-        f"data.num_folds={num_folds}, but there are {what}. Use at most {num_cards} folds."
+        f"data.num_folds={num_folds}, but there are {what}. Use at most {num_units} folds."
     )
 
 
-class _Dealer:
-    """Gives cards to folds, round by round: one to every fold that lags, then the next round."""
+class _Assigner:
+    """Assigns units to folds in rounds: one to each fold with the fewest of the stratum."""
 
     def __init__(
         self, num_folds: int, present: Mapping[str, Sequence[int]], totals: Mapping[int, int]
@@ -117,36 +116,37 @@ class _Dealer:
         self._sizes = [0] * num_folds
         # Images of each stratum (number of defects) in each fold.
         self._strata: dict[int, list[int]] = defaultdict(lambda: [0] * num_folds)
-        self._shown: list[Counter[int]] = [Counter() for _ in range(num_folds)]
+        self._class_counts: list[Counter[int]] = [Counter() for _ in range(num_folds)]
 
-    def deal(self, num_defects: int, cards: Sequence[_Card]) -> None:
-        """Deal one stratum so that its share in any two folds differs by one card at most."""
+    def assign_stratum(self, num_defects: int, units: Sequence[_Unit]) -> None:
+        """Assign one stratum, so that its counts in any two folds differ by at most one unit."""
         counts, begin = self._strata[num_defects], 0
-        while begin < len(cards):
+        while begin < len(units):
             lowest = min(counts)
             lagging = [fold for fold, count in enumerate(counts) if count == lowest]
-            part = cards[begin : begin + len(lagging)]
-            # A round that not every fold takes part in goes to the smallest folds.
+            part = units[begin : begin + len(lagging)]
+            # If fewer units than folds remain, the smallest folds get them.
             free = sorted(lagging, key=self._sizes.__getitem__)[: len(part)]
-            for card in part:
-                fold = min(free, key=lambda k: self._fullness(k, card))
+            for unit in part:
+                fold = min(free, key=lambda k: self._fullness(k, unit))
                 free.remove(fold)
-                self._give(card, fold)
+                self._add(unit, fold)
             begin += len(part)
 
-    def _give(self, card: _Card, fold: int) -> None:
-        """Put a card into a fold."""
-        for image_id in card.image_ids:
+    def _add(self, unit: _Unit, fold: int) -> None:
+        """Add a unit to a fold."""
+        for image_id in unit.image_ids:
             self.folds[image_id] = fold
             self._strata[len(self._present[image_id])][fold] += 1
-        self._sizes[fold] += len(card.image_ids)
-        self._shown[fold].update(card.shown)
+        self._sizes[fold] += len(unit.image_ids)
+        self._class_counts[fold].update(unit.class_ids)
 
-    def _fullness(self, fold: int, card: _Card) -> tuple[int, float, int]:
-        """How little a fold needs a card: by its size for a group, then by what it has seen."""
-        size = self._sizes[fold] if len(card.image_ids) > 1 else 0
-        seen = self._shown[fold]
-        return size, sum(seen[class_id] / self._totals[class_id] for class_id in card.shown), fold
+    def _fullness(self, fold: int, unit: _Unit) -> tuple[int, float, int]:
+        """Return the sort key of a fold: its size (for groups), then its share of the classes."""
+        size = self._sizes[fold] if len(unit.image_ids) > 1 else 0
+        counts = self._class_counts[fold]
+        share = sum(counts[class_id] / self._totals[class_id] for class_id in unit.class_ids)
+        return size, share, fold
 
 
 def write_folds(
@@ -155,7 +155,7 @@ def write_folds(
     present: Mapping[str, Sequence[int]],
     groups: Mapping[str, str] | None = None,
 ) -> None:
-    """Write folds.csv: image_id, fold, num_defects, group ("" for an image alone)."""
+    """Write folds.csv: image_id, fold, num_defects, group ("" for an image without a group)."""
     groups = groups or {}
     with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -167,43 +167,43 @@ def write_folds(
 
 
 def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[str, int]:
-    """Read folds.csv back and hold it against the data.
+    """Read folds.csv and check that it matches the data set.
 
     Args:
         path: The file that `write_folds` wrote.
-        image_ids: Every image of the data set.
+        image_ids: All images of the data set.
         num_folds: Number of folds.
 
     Returns:
         Fold of each image.
 
     Raises:
-        DataError: if the file is damaged, its images or folds are not those of the data set,
-            or a group lies in two folds.
+        DataError: if the file is damaged, its images or folds differ from the data set, or a
+            group is split between folds.
     """
     rows = _read_rows(path)
     folds = {row.image_id: row.fold for row in rows}
     if len(folds) != len(rows):
-        raise DataError(f"{path} names an image twice. Keep one row of each image.")
+        raise DataError(f"{path} contains an image twice. Keep one row per image.")
     if odd := set(folds) ^ set(image_ids):
         raise DataError(
-            f"{path} does not fit the data set: {min(odd)} is in only one of them "
+            f"{path} does not match the data set: {min(odd)} is in only one of them "
             f"({len(odd)} such). Start a new run for changed data."
         )
     if set(folds.values()) != set(range(num_folds)):
         named = ", ".join(map(str, sorted(set(folds.values()))))
-        raise DataError(f"{path} names the folds {named}, but data.num_folds={num_folds}.")
+        raise DataError(f"{path} has the folds {named}, but data.num_folds={num_folds}.")
     for row in rows:
         if row.group and folds.get(row.group) != row.fold:
             raise DataError(
                 f"{path} puts {row.image_id} into fold {row.fold}, but its group {row.group} "
-                f"is not there. Images of one group belong into one fold."
+                f"is not there. Images of one group must share a fold."
             )
     return folds
 
 
 def fingerprint(labels: Labels, folds: Mapping[str, int]) -> str:
-    """SHA-256 over the images, their sizes and folds, and every run of their masks."""
+    """Return a SHA-256 over the images, their sizes, folds and masks."""
     digest = hashlib.sha256()
     for image_id, size in sorted(labels.sizes.items()):
         digest.update(repr((image_id, size, folds[image_id])).encode())
@@ -213,7 +213,7 @@ def fingerprint(labels: Labels, folds: Mapping[str, int]) -> str:
 
 
 def read_fold_numbers(path: Path) -> dict[str, int]:
-    """Read the fold of each image, whatever data set it is of.
+    """Read the fold of each image, without checking the images.
 
     Raises:
         DataError: if the file is damaged.
@@ -222,12 +222,12 @@ def read_fold_numbers(path: Path) -> dict[str, int]:
 
 
 def seen_in_training(path: Path, *, trained_fold: int, image_ids: Iterable[str]) -> list[str]:
-    """Name the images that a network was trained on, sorted.
+    """Return the images that a network was trained on, sorted.
 
     Args:
         path: folds.csv of its run.
         trained_fold: Its fold.
-        image_ids: The images to look for; those that the file does not name were never seen.
+        image_ids: The images to check; images missing from the file were not used in training.
 
     Raises:
         DataError: if the file is damaged.
@@ -237,7 +237,7 @@ def seen_in_training(path: Path, *, trained_fold: int, image_ids: Iterable[str])
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """Read the groups of folds.csv: for each image that is in one, its first member.
+    """Read the group of each image that has one, named by the group's first member.
 
     Raises:
         DataError: if the file is damaged.
@@ -246,7 +246,7 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 class _Row(NamedTuple):
-    """One row of folds.csv, without what follows from train.csv."""
+    """One row of folds.csv, without num_defects."""
 
     image_id: str
     fold: int

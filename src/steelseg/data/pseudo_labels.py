@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from steelseg.data.checks.file_hashes import hash_file
 from steelseg.data.formats import rle
 from steelseg.data.formats.annotations import Labels, read_labels
-from steelseg.data.formats.images import digest_image
+from steelseg.data.formats.images import hash_image
 from steelseg.data.formats.mask_csv import SEPARATE
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
@@ -140,7 +140,7 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
             'them back, or name their new place under "images" there.'
         )
     for strip in kept:
-        if digest_image(images / strip.image_id) != strip.sha256:
+        if hash_image(images / strip.image_id) != strip.sha256:
             raise DataError(f"{images / strip.image_id} has changed since it was labelled. {again}")
     sizes = {strip.image_id: strip.size for strip in kept}
     labels = read_labels(place / "train.csv", sizes, num_classes=len(names))

@@ -164,7 +164,7 @@ class _Strips:
     def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
         """Draw strips that show every class and none, held out by the fold or trained on."""
         present = {
-            image_id: self.labels.present(image_id)
+            image_id: self.labels.class_ids(image_id)
             for image_id in self.labels.sizes
             if (image_id in self.held_out) is held_out
         }

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data.folder import DataSet
-from steelseg.data.formats.images import digest_image, list_images, read_image
+from steelseg.data.formats.images import hash_image, list_images, read_image
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 from steelseg.data.formats.sample_submission import read_sample
 from steelseg.errors import ConfigError, DataError
@@ -25,8 +25,14 @@ from steelseg.files.journal import JOURNAL, Entry, Journal, open_journal
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
 from steelseg.version import __version__
-from steelseg.writers.exchange import Found, write_pngs
-from steelseg.writers.open_writer import FILE_NAMES, OutputFormat, TextFormat, find, open_writer
+from steelseg.writers.exchange import Record, write_pngs
+from steelseg.writers.open_writer import (
+    FILE_NAMES,
+    OutputFormat,
+    TextFormat,
+    make_record,
+    open_writer,
+)
 from steelseg.writers.overlays import OverlayWriter
 
 # Strips that go through a network together are predicted anew together.
@@ -127,8 +133,8 @@ class _Output:
     ) -> Entry:
         """Write the pictures of an image, and give what the texts will say of it."""
         names = self.class_names
-        found: dict[str, Found] = {
-            text: find(text, mask_chw, probs_chw, class_names=names) for text in self.texts
+        found: dict[str, Record] = {
+            text: make_record(text, mask_chw, probs_chw, class_names=names) for text in self.texts
         }
         pictures: list[Path] = []
         if self.has_pngs:
@@ -142,7 +148,7 @@ class _Output:
     def is_done(self, entry: Entry, image: Path) -> bool:
         """Whether an image was predicted as it is now, and its pictures are there."""
         are_there = all((self.folder / name).is_file() for name in entry.files)
-        return are_there and entry.sha256 == digest_image(image)
+        return are_there and entry.sha256 == hash_image(image)
 
 
 def _predict(
@@ -157,7 +163,7 @@ def _predict(
 
     def read(image_id: str) -> NDArray[np.uint8]:
         # An image that changes in between is predicted again, because the digest comes first.
-        digests[image_id] = digest_image(folder / image_id)
+        digests[image_id] = hash_image(folder / image_id)
         return read_image(folder / image_id, channels=predictor.config.data.channels)
 
     blocks = _blocks(image_ids, done, batch_size=predictor.batch_size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from steelseg.config.config import Config
 from steelseg.data.checks.copies import Candidate
-from steelseg.data.formats.images import digest_image, read_image
+from steelseg.data.formats.images import hash_image, read_image
 from steelseg.data.pseudo_labels import KEPT, Verdict, encode_masks
 from steelseg.errors import DataError
 from steelseg.files.journal import Entry, Journal
@@ -130,7 +130,7 @@ def _read_same(
 ) -> NDArray[np.uint8]:
     """Read an image that is what it was when copies were looked for."""
     image_hwc = read_image(folder / image_id, channels=channels)
-    if digest_image(folder / image_id) != candidates[image_id].sha256:
+    if hash_image(folder / image_id) != candidates[image_id].sha256:
         raise DataError(f"{folder / image_id} was changed while it was labelled. Start again.")
     return image_hwc
 

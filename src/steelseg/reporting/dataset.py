@@ -99,7 +99,7 @@ def _sizes(
 
 def _count(labels: Labels, names: Sequence[str]) -> Statistics:
     """Sum up the labels."""
-    shown = Counter(len(labels.present(image_id)) for image_id in labels.sizes)
+    shown = Counter(len(labels.class_ids(image_id)) for image_id in labels.sizes)
     sizes = Counter(labels.sizes.values()).most_common()
     heights, widths = zip(*labels.sizes.values(), strict=True)
     return Statistics(

@@ -74,7 +74,7 @@ class HeldOut:
     @property
     def present(self) -> dict[str, tuple[int, ...]]:
         """Class ids that each strip shows."""
-        return {image_id: self.labels.present(image_id) for image_id in self.fold_of}
+        return {image_id: self.labels.class_ids(image_id) for image_id in self.fold_of}
 
 
 def open_held_out(

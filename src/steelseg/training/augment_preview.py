@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.augment.geometric import Donors
+from steelseg.data.augment.geometric import CopyPasteSource
 from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.checks.check import load_labels
 from steelseg.data.crops import Box
@@ -50,7 +50,7 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
         labels, list(labels.sizes), crop=None if data.mode == "full" else data.crop
     )
     chosen = _choose(labels, listed, samples, seed=train.seed)
-    donors = Donors(labels, list(labels.sizes), windows.read)
+    copy_paste = CopyPasteSource(labels, list(labels.sizes), windows.read)
     plain, augmented = (
         SampleDataset(
             labels,
@@ -62,7 +62,7 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
         )
         for augmentation, centre_defects in (
             (find_augmentation("none"), 0.0),
-            (find_augmentation(train.augmentation, donors=donors), train.centre_defects),
+            (find_augmentation(train.augmentation, copy_paste=copy_paste), train.centre_defects),
         )
     )
     rows = [

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from steelseg.data.samples.dataset import Batch, Key, SampleDataset
+from steelseg.data.samples.dataset import Batch, SampleDataset, SampleKey
 from steelseg.errors import SteelsegError
 
 
@@ -24,7 +24,7 @@ class BatchLoader:
     def __init__(
         self,
         dataset: SampleDataset,
-        order: Iterable[Sequence[Key]],
+        order: Iterable[Sequence[SampleKey]],
         *,
         num_workers: int,
         pin_memory: bool,

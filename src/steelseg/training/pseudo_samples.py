@@ -20,7 +20,7 @@ from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers, seen_in_training
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.pseudo_labels import PseudoLabels, read_pseudo_labels
-from steelseg.data.samples.dataset import FolderReader, Windows
+from steelseg.data.samples.dataset import CropReader, FolderReader
 from steelseg.errors import ConfigError, DataError
 
 _MARK = "pseudo/"
@@ -44,7 +44,7 @@ class PseudoSamples:
 class MarkedWindows:
     """Windows of labelled strips, and of pseudo-labelled ones by their marked names."""
 
-    labelled: Windows
+    labelled: CropReader
     pseudo: FolderReader
 
     @property

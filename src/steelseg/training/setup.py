@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from steelseg.config.config import Config
-from steelseg.data.augment.geometric import Donors
+from steelseg.data.augment.geometric import CopyPasteSource
 from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.crops import Box
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
-from steelseg.data.samples.batch_mix import Extra
+from steelseg.data.samples.batch_mix import ExtraSamples
 from steelseg.data.samples.dataset import (
+    CropReader,
     EpochBatches,
     FolderReader,
     SampleDataset,
-    Windows,
     list_samples,
 )
 from steelseg.data.samples.precropped_store import open_store
@@ -41,7 +41,7 @@ from steelseg.training.pseudo_samples import MarkedWindows, PseudoSamples, join_
 from steelseg.training.sampling import sample_chances
 
 
-def window_source(config: Config, labels: Labels) -> Windows:
+def window_source(config: Config, labels: Labels) -> CropReader:
     """Where training windows come from in the chosen mode."""
     data = config.data
     if data.mode == "precropped":
@@ -58,7 +58,7 @@ def training_samples(
     config: Config,
     labels: Labels,
     image_ids: list[str],
-    source: Windows,
+    source: CropReader,
     fold: int,
     pseudo: PseudoSamples | None = None,
 ) -> tuple[SampleDataset, EpochBatches]:
@@ -68,7 +68,7 @@ def training_samples(
     samples = list_samples(labels, image_ids, crop=crop)
     seed = train.seed + fold
     # Pseudo-labelled strips give no defects away, so that their share of a batch is what it says.
-    donors = Donors(labels, image_ids, source.read)
+    copy_paste = CopyPasteSource(labels, image_ids, source.read)
     chances = sample_chances(
         labels,
         samples,
@@ -83,7 +83,7 @@ def training_samples(
         labels,
         samples + others,
         source,
-        augmentation=find_augmentation(train.augmentation, donors=donors),
+        augmentation=find_augmentation(train.augmentation, copy_paste=copy_paste),
         seed=seed,
         centre_defects=train.centre_defects,
     )
@@ -100,7 +100,7 @@ def training_samples(
 
 def _extra_samples(
     config: Config, pseudo: PseudoSamples | None
-) -> tuple[list[tuple[str, Box]], Extra | None]:
+) -> tuple[list[tuple[str, Box]], ExtraSamples | None]:
     """Windows of pseudo-labelled strips, and how they come into batches."""
     if pseudo is None:
         return [], None
@@ -118,7 +118,7 @@ def _extra_samples(
         hard_negatives=None,
         hard_negative_weight=0,
     )
-    return samples, Extra(len(samples), train.pseudo_share, chances)
+    return samples, ExtraSamples(len(samples), train.pseudo_share, chances)
 
 
 def losses(config: Config) -> tuple[Loss, Loss]:

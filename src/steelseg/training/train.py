@@ -15,7 +15,7 @@ from steelseg.data.augment.steps import find_augmentation
 from steelseg.data.checks.check import inspect_data, load_labels, refuse_faults
 from steelseg.data.folds import assign_folds, fingerprint, read_folds, write_folds
 from steelseg.data.formats.annotations import Labels
-from steelseg.data.samples.dataset import Windows
+from steelseg.data.samples.dataset import CropReader
 from steelseg.errors import ConfigError
 from steelseg.models.build import build_network
 from steelseg.run.kinds import refuse_combined
@@ -183,7 +183,7 @@ def _settle_folds(
 
 def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
     """Class ids that each image shows."""
-    return {image_id: labels.present(image_id) for image_id in labels.sizes}
+    return {image_id: labels.class_ids(image_id) for image_id in labels.sizes}
 
 
 def _held_out(labels: Labels, fold_of: dict[str, int], fold: int) -> list[str]:
@@ -198,7 +198,7 @@ def _train_fold(
     fold_of: dict[str, int],
     fold: int,
     *,
-    source: Windows,
+    source: CropReader,
     pseudo: PseudoSamples | None,
     checkpoint: Path | None,
     after_epoch: AfterEpoch,

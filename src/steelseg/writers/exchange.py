@@ -45,14 +45,14 @@ class Region:
     """Mean probability of its pixels, six decimals."""
 
 
-Found = Any
+Record = Any
 """What a file says of one image; JSON gives it back as it was."""
 
-Add = Callable[[str, Found], None]
+AddRecord = Callable[[str, Record], None]
 """Writes one image: its image_id, and what was found for this file."""
 
 
-def find_components(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Found:
+def coco_record(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Record:
     """Find what COCO says of an image: an annotation for each 8-connected component.
 
     Args:
@@ -69,7 +69,7 @@ def find_components(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Fou
 
 
 @contextmanager
-def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
+def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[AddRecord]:
     """Write one COCO file.
 
     Segmentations are uncompressed RLE. Annotations go straight to the file; only the list of
@@ -80,17 +80,17 @@ def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[Add]:
         class_names: Name of each class, class 1 first.
 
     Yields:
-        What writes the annotations of one image, as `find_components` finds them.
+        What writes the annotations of one image, as `coco_record` finds them.
     """
     categories = [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)]
     images: list[dict[str, object]] = []
     numbers = count(1)
     with replacing(path) as file:
 
-        def add(image_id: str, found: Found) -> None:
-            size = {"height": found["height"], "width": found["width"]}
+        def add(image_id: str, record: Record) -> None:
+            size = {"height": record["height"], "width": record["width"]}
             images.append({"id": len(images) + 1, "file_name": image_id, **size})
-            for annotation in found["annotations"]:
+            for annotation in record["annotations"]:
                 number = next(numbers)
                 line = json.dumps({"id": number, "image_id": len(images), **annotation})
                 file.write((",\n" if number > 1 else "\n") + line)
@@ -114,9 +114,9 @@ def _annotation(region: Region, *, height: int, width: int) -> dict[str, object]
     }
 
 
-def find_defects(
+def jsonl_record(
     mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any], class_names: Sequence[str]
-) -> Found:
+) -> Record:
     """Find what a line of JSON says of an image: one entry for each class present.
 
     Args:
@@ -136,16 +136,16 @@ def find_defects(
 
 
 @contextmanager
-def jsonl_writer(path: Path) -> Iterator[Add]:
+def jsonl_writer(path: Path) -> Iterator[AddRecord]:
     """Write one line of JSON for each image.
 
     Yields:
-        What writes the line of one image, as `find_defects` finds it.
+        What writes the line of one image, as `jsonl_record` finds it.
     """
     with replacing(path) as file:
 
-        def add(image_id: str, found: Found) -> None:
-            file.write(json.dumps({"image_id": image_id, **found}) + "\n")
+        def add(image_id: str, record: Record) -> None:
+            file.write(json.dumps({"image_id": image_id, **record}) + "\n")
 
         yield add
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from steelseg.data.formats.mask_csv import JOINED
 from steelseg.writers.exchange import (
-    Add,
-    Found,
+    AddRecord,
+    Record,
+    coco_record,
     coco_writer,
-    find_components,
-    find_defects,
+    jsonl_record,
     jsonl_writer,
 )
-from steelseg.writers.submission import find_runs, submission_writer
+from steelseg.writers.submission import csv_record, submission_writer
 
 TextFormat = Literal["csv", "coco", "jsonl"]
 
@@ -36,13 +36,13 @@ FILE_NAMES: dict[OutputFormat, str] = {
 }
 
 
-def find(
+def make_record(
     format: TextFormat,
     mask_chw: NDArray[np.bool_],
     probs_chw: NDArray[Any],
     *,
     class_names: Sequence[str],
-) -> Found:
+) -> Record:
     """Find what a format says of one image.
 
     Args:
@@ -54,11 +54,11 @@ def find(
     assert len(mask_chw) == len(class_names), (mask_chw.shape, class_names)
     match format:
         case "csv":
-            return find_runs(mask_chw)
+            return csv_record(mask_chw)
         case "coco":
-            return find_components(mask_chw, probs_chw)
+            return coco_record(mask_chw, probs_chw)
         case "jsonl":
-            return find_defects(mask_chw, probs_chw, class_names)
+            return jsonl_record(mask_chw, probs_chw, class_names)
 
 
 def open_writer(
@@ -67,7 +67,7 @@ def open_writer(
     *,
     class_names: Sequence[str],
     columns: Sequence[str] = JOINED,
-) -> AbstractContextManager[Add]:
+) -> AbstractContextManager[AddRecord]:
     """Make the writer of a format.
 
     Args:

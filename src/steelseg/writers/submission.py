@@ -17,16 +17,16 @@ from steelseg.data.formats import rle
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE, is_form
 from steelseg.errors import ConfigError
 from steelseg.files.atomic import replacing
-from steelseg.writers.exchange import Add, Found
+from steelseg.writers.exchange import AddRecord, Record
 
 
-def find_runs(mask_chw: NDArray[np.bool_]) -> Found:
+def csv_record(mask_chw: NDArray[np.bool_]) -> Record:
     """Find what a submission says of an image: the RLE of each class."""
     return [rle.encode(mask) for mask in mask_chw]
 
 
 @contextmanager
-def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[Add]:
+def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[AddRecord]:
     """Write a submission row by row; the file appears when the `with` block ends well.
 
     Args:
@@ -34,7 +34,7 @@ def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[Add]:
         columns: Column names of either form, in the order to write them.
 
     Yields:
-        What writes the rows of one image, as `find_runs` finds them.
+        What writes the rows of one image, as `csv_record` finds them.
 
     Raises:
         ConfigError: if the columns are of neither form.
@@ -48,8 +48,8 @@ def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[Add]:
         rows = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         rows.writeheader()
 
-        def add(image_id: str, found: Found) -> None:
-            for class_id, text in enumerate(found, start=1):
+        def add(image_id: str, record: Record) -> None:
+            for class_id, text in enumerate(record, start=1):
                 row = {
                     "ImageId_ClassId": f"{image_id}_{class_id}",
                     "ImageId": image_id,

@@ -3,7 +3,7 @@ import pytest
 
 from steelseg.config.config import DataConfig
 from steelseg.data.augment.geometric import (
-    Donors,
+    CopyPasteSource,
     black_ends,
     conveyor_shift,
     defect_blackout,
@@ -102,22 +102,24 @@ def test_a_clean_sample_has_nothing_to_black_out():
 
 
 @pytest.fixture
-def donors(tmp_path, make_strips):
+def copy_paste(tmp_path, make_strips):
     """Give the defects of eight strips of 32x96; class 1 is bright, class 2 dark."""
     make_strips(tmp_path)
     labels = load_labels(DataConfig(root=tmp_path, num_classes=2, img_height=32, img_width=96))
-    return Donors(labels, list(labels.sizes), FolderReader(tmp_path / "train_images", 1).read)
+    return CopyPasteSource(
+        labels, list(labels.sizes), FolderReader(tmp_path / "train_images", 1).read
+    )
 
 
 @pytest.mark.parametrize("size", [(48, 96), (20, 16)])
-def test_a_pasted_defect_brings_its_label(donors, size):
+def test_a_pasted_defect_brings_its_label(copy_paste, size):
     """As bright against its new surroundings as it was; a larger one is cut to the sample."""
     classes = set()
     for seed in SEEDS:
         image = np.random.default_rng(seed).integers(100, 120, (1, *size), dtype=np.uint8)
         mask = np.zeros((2, *size), np.uint8)
 
-        donors.paste(image, mask, np.random.default_rng(seed))
+        copy_paste.paste(image, mask, np.random.default_rng(seed))
 
         assert mask.any()
         assert mask.max() == 1
@@ -135,20 +137,20 @@ def test_a_pasted_defect_brings_its_label(donors, size):
     assert classes == {0, 1}
 
 
-def test_nothing_is_pasted_beyond_the_end_of_a_strip(donors):
+def test_nothing_is_pasted_beyond_the_end_of_a_strip(copy_paste):
     """Where no steel is, no defect can be."""
     image, mask = np.zeros((1, 48, 96), np.uint8), np.zeros((2, 48, 96), np.uint8)
 
-    donors.paste(image, mask, np.random.default_rng(0))
+    copy_paste.paste(image, mask, np.random.default_rng(0))
 
     assert not image.any()
     assert not mask.any()
 
 
-def test_without_a_defect_nothing_is_pasted(donors):
-    donors._strips_of = {}
+def test_without_a_defect_nothing_is_pasted(copy_paste):
+    copy_paste._image_ids_by_class = {}
     image, mask = make_sample()
 
-    donors.paste(image, mask, np.random.default_rng(0))
+    copy_paste.paste(image, mask, np.random.default_rng(0))
 
     np.testing.assert_array_equal(image, make_sample()[0])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from steelseg.data.augment import photometric as pixel_changes
+from steelseg.data.augment import photometric
 from steelseg.data.augment.steps import find_augmentation
 
 NAMES = ["brightness", "gamma", "noise", "blur", "jpeg"]
@@ -38,7 +38,7 @@ def test_noise_has_no_bias():
     """Rounded, not cut: a grey stays that grey in the mean."""
     image = np.full((1, 200, 200), 100, np.uint8)
 
-    pixel_changes.noise(image, image, np.random.default_rng(0))
+    photometric.noise(image, image, np.random.default_rng(0))
 
     assert abs(image.mean() - 100) < 0.2
     assert 2 <= image.std() <= 12.1
@@ -48,7 +48,7 @@ def test_gamma_keeps_black_and_white():
     """It bends what lies between."""
     image = np.array([[[0, 128, 255]]], np.uint8)
 
-    pixel_changes.gamma(image, image, np.random.default_rng(0))
+    photometric.gamma(image, image, np.random.default_rng(0))
 
     assert image[0, 0, 0] == 0
     assert image[0, 0, 2] == 255

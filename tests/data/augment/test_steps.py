@@ -245,7 +245,7 @@ def test_what_is_no_image_is_refused(mine, attribute, returned):
         ("1.5 jpeg", "1.5 before jpeg is not a fraction"),
         ("no_such_module:f", "cannot be imported: No module named 'no_such_module'"),
         ("math:no_such_function", "cannot be imported"),
-        ("math:pi", "is a float, no callable"),
+        ("math:pi", "is a float, not a callable"),
     ],
 )
 def test_an_unknown_augmentation_is_refused(name, reason):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from steelseg.data.checks.check import inspect
 from steelseg.data.checks.duplicates import (
     FLIPS,
-    GRAIN_LIKENESS,
+    GRAIN_SIMILARITY,
     Match,
     compare_grain,
     cut_to_overlap,
@@ -181,7 +181,7 @@ def test_a_stamped_pattern_in_the_same_place_is_no_match():
     one, other = checkered(0), checkered(1)
 
     assert float((make_thumbnail(one) * make_thumbnail(other)).sum()) > 0.6
-    assert compare_grain(one, other, "none")[1] < GRAIN_LIKENESS
+    assert compare_grain(one, other, "none")[1] < GRAIN_SIMILARITY
     assert len(matches_of({"a": one, "b": other, "c": recompress(one, 60)})) == 1
 
 

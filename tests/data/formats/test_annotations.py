@@ -122,7 +122,7 @@ def test_a_clean_image_has_a_size_and_no_mask(tmp_path):
 
     assert faults == []
     assert list(labels.sizes) == ["a.jpg", "b.jpg", "c.jpg"]
-    assert [labels.present(name) for name in labels.sizes] == [(), (), (2,)]
+    assert [labels.class_ids(name) for name in labels.sizes] == [(), (), (2,)]
     assert labels.draw("a.jpg").shape == (2, 3, 4)
     assert not labels.draw("b.jpg").any()
 
@@ -143,7 +143,7 @@ def test_masks_are_drawn_as_they_were(mask_chw):
 
     np.testing.assert_array_equal(labels.draw("a.jpg"), mask_chw)
     present = np.flatnonzero(mask_chw.any(axis=(1, 2))) + 1
-    assert labels.present("a.jpg") == tuple(present)
+    assert labels.class_ids("a.jpg") == tuple(present)
 
 
 @given(stacks, st.data())

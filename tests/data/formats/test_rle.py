@@ -137,7 +137,7 @@ def test_a_window_is_a_slice_of_the_whole(mask, data):
     left = data.draw(st.integers(0, full_width))
     width = data.draw(st.integers(0, full_width - left))
 
-    window = rle.draw(rle.to_runs(mask), height, width, left)
+    window = rle.to_mask(rle.to_runs(mask), height, width, left)
 
     np.testing.assert_array_equal(window, mask[:, left : left + width])
 

@@ -4,25 +4,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelseg.config.train import largest_part
-from steelseg.data.samples.batch_mix import Extra, lay_out
+from steelseg.data.samples.batch_mix import ExtraSamples, plan_batches
 from steelseg.data.samples.dataset import EpochBatches
 
 
 def test_batches_without_others_are_what_they_were():
     """Ten samples in batches of four, and no last batch of one."""
-    assert lay_out(10, None, batch_size=4) == [(4, 0), (4, 0), (2, 0)]
-    assert lay_out(9, None, batch_size=4) == [(4, 0), (4, 0)]
-    assert lay_out(2, None, batch_size=1) == [(1, 0), (1, 0)]
+    assert plan_batches(10, None, batch_size=4) == [(4, 0), (4, 0), (2, 0)]
+    assert plan_batches(9, None, batch_size=4) == [(4, 0), (4, 0)]
+    assert plan_batches(2, None, batch_size=1) == [(1, 0), (1, 0)]
 
 
 def test_others_come_on_top():
     """A quarter of eight is two; the epoch is longer by what comes on top."""
-    assert lay_out(12, Extra(100, 0.25), batch_size=8) == [(6, 2), (6, 2)]
+    assert plan_batches(12, ExtraSamples(100, 0.25), batch_size=8) == [(6, 2), (6, 2)]
 
 
 def test_few_others_are_spread_evenly():
     """Three among four batches: no batch gets two of them."""
-    assert [other for _, other in lay_out(29, Extra(3, 0.5), batch_size=8)] == [0, 1, 1, 1]
+    assert [other for _, other in plan_batches(29, ExtraSamples(3, 0.5), batch_size=8)] == [
+        0,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_a_share_is_counted_in_whole_samples():
@@ -36,7 +41,7 @@ def test_a_share_is_counted_in_whole_samples():
 )
 def test_no_batch_of_any_epoch_has_more_than_the_share(num_samples, others, size, share, epoch):
     """And every labelled sample comes once, every other at most once."""
-    order = EpochBatches(num_samples, size, seed=3, extra=Extra(others, share))
+    order = EpochBatches(num_samples, size, seed=3, extra=ExtraSamples(others, share))
     order.epoch = epoch % 1000
 
     batches = [[index for _, index in batch] for batch in order]
@@ -51,7 +56,7 @@ def test_no_batch_of_any_epoch_has_more_than_the_share(num_samples, others, size
 
 
 def batches_of(seed=3, epoch=1, begin=0, **chances):
-    order = EpochBatches(20, 4, seed=seed, extra=Extra(9, 0.25, **chances))
+    order = EpochBatches(20, 4, seed=seed, extra=ExtraSamples(9, 0.25, **chances))
     order.epoch, order.begin = epoch, begin
     return list(order)
 
@@ -83,7 +88,7 @@ def test_others_are_drawn_by_their_chances():
 @pytest.mark.parametrize("share", [0.25, 0.5])
 def test_others_change_from_epoch_to_epoch(share):
     """An epoch has no room for all, so each takes other ones."""
-    order = EpochBatches(20, 4, seed=3, extra=Extra(40, share))
+    order = EpochBatches(20, 4, seed=3, extra=ExtraSamples(40, share))
     seen = []
     for order.epoch in range(2):
         seen.append({i for batch in order for _, i in batch if i >= 20})

@@ -1,9 +1,9 @@
 """Augmentation of training samples.
 
-An augmentation takes `image_chw` (uint8), `mask_chw` (uint8, 0 or 1) and a generator, and returns
-both: the built-in ones change the two arrays in place, a user's gives new ones, of another size
-perhaps. Every draw comes from that generator, which the data set derives from (seed, epoch,
-sample): worker count and resuming change nothing.
+An augmentation takes `image_chw` (uint8), `mask_chw` (uint8, 0 or 1) and a random generator, and
+returns both. The built-in ones change the two arrays in place; a custom one returns new arrays,
+which may have another size. All randomness comes from the generator, which the data set derives
+from (seed, epoch, sample), so worker count and resuming change nothing.
 """
 
 import importlib
@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.augment import geometric as strip_changes
-from steelseg.data.augment import photometric as pixel_changes
+from steelseg.data.augment import geometric, photometric
+from steelseg.data.augment.geometric import CopyPasteSource
 from steelseg.errors import ConfigError
 
 Image = NDArray[np.uint8]
@@ -26,42 +26,43 @@ Mask = NDArray[np.uint8]
 Augmentation = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
-_CHANGES: dict[str, Augmentation] = {
-    "brightness": pixel_changes.brightness,
-    "gamma": pixel_changes.gamma,
-    "noise": pixel_changes.noise,
-    "blur": pixel_changes.blur,
-    "jpeg": pixel_changes.jpeg,
-    "shift_scale": strip_changes.shift_scale,
-    "conveyor_shift": strip_changes.conveyor_shift,
-    "black_ends": strip_changes.black_ends,
-    "defect_blackout": strip_changes.defect_blackout,
+_BUILTIN: dict[str, Augmentation] = {
+    "brightness": photometric.brightness,
+    "gamma": photometric.gamma,
+    "noise": photometric.noise,
+    "blur": photometric.blur,
+    "jpeg": photometric.jpeg,
+    "shift_scale": geometric.shift_scale,
+    "conveyor_shift": geometric.conveyor_shift,
+    "black_ends": geometric.black_ends,
+    "defect_blackout": geometric.defect_blackout,
 }
 
 
 def find_augmentation(
-    steps: str | Sequence[str], *, donors: strip_changes.Donors | None = None
+    steps: str | Sequence[str], *, copy_paste: CopyPasteSource | None = None
 ) -> Augmentation:
-    """Look an augmentation up.
+    """Build the augmentation that `train.augmentation` describes.
 
     Args:
-        steps: One step or several, done in their order. A step is a name, or "0.3 NAME" for a
-            share of the samples, or `module:callable`. The callable is called as
+        steps: One step or several, applied in this order. A step is a name, "0.3 NAME" to apply it
+            with that probability, or `module:callable`. The callable is called as
             `f(image=image_hwc, mask=mask_hwc)` with uint8 arrays and returns a dict with
             those two keys, as an `albumentations.Compose` does.
-        donors: Where defect_paste takes defects from.
+        copy_paste: Where defect_paste takes defects from; without it defect_paste does nothing.
 
     Raises:
         ConfigError: if a name is unknown or a callable cannot be imported.
     """
-    chain = [_parse_step(step, donors) for step in ([steps] if isinstance(steps, str) else steps)]
-    if len(chain) == 1 and chain[0][0] == 1:
-        return chain[0][1]
-    return Chain(chain)
+    texts = [steps] if isinstance(steps, str) else steps
+    parsed = [_parse_step(text, copy_paste) for text in texts]
+    if len(parsed) == 1 and parsed[0][0] == 1:
+        return parsed[0][1]
+    return Compose(parsed)
 
 
-def _parse_step(step: str, donors: strip_changes.Donors | None) -> tuple[float, Augmentation]:
-    """A share of the samples, and what is done to them."""
+def _parse_step(step: str, copy_paste: CopyPasteSource | None) -> tuple[float, Augmentation]:
+    """Return the probability and the augmentation of a step."""
     share_text, _, name = step.strip().rpartition(" ")
     try:
         share = float(share_text or 1)
@@ -70,15 +71,15 @@ def _parse_step(step: str, donors: strip_changes.Donors | None) -> tuple[float, 
     if not 0 < share <= 1:
         raise ConfigError(
             f"train.augmentation={step}: {share_text.strip()} before {name} is not a fraction; "
-            "give one above 0, of at most 1."
+            "use a number above 0 and at most 1."
         )
-    return share, _find_one(name, donors)
+    return share, _find_step(name, copy_paste)
 
 
-def _find_one(name: str, donors: strip_changes.Donors | None) -> Augmentation:
-    """One step by its name."""
-    builtin: dict[str, Augmentation] = {"none": keep, "flips": flip, "light": light, **_CHANGES}
-    builtin["defect_paste"] = donors.paste if donors else keep
+def _find_step(name: str, copy_paste: CopyPasteSource | None) -> Augmentation:
+    """Return the augmentation with this name."""
+    builtin: dict[str, Augmentation] = {"none": identity, "flips": flip, "light": light, **_BUILTIN}
+    builtin["defect_paste"] = copy_paste.paste if copy_paste else identity
     if name in builtin:
         return builtin[name]
     module_name, colon, attribute = name.partition(":")
@@ -94,26 +95,28 @@ def _find_one(name: str, donors: strip_changes.Donors | None) -> Augmentation:
             "is found with PYTHONPATH=. in front of the command."
         ) from None
     if not callable(function):
-        raise ConfigError(f"train.augmentation={name} is a {type(function).__name__}, no callable.")
-    return Foreign(name, function)
+        raise ConfigError(
+            f"train.augmentation={name} is a {type(function).__name__}, not a callable."
+        )
+    return CustomAugmentation(name, function)
 
 
-class Chain:
-    """Several steps, each for its share of the samples; picklable for worker processes."""
+class Compose:
+    """Applies steps in order, each with its probability; picklable for worker processes."""
 
     def __init__(self, steps: Sequence[tuple[float, Augmentation]]) -> None:
-        """Take the share of the samples and the augmentation of each step."""
+        """Take the probability and the augmentation of each step."""
         self._steps = tuple(steps)
 
     @property
     def needs_processes(self) -> bool:
-        """Whether a step does."""
+        """Whether any step needs processes."""
         return any(needs_processes(step) for _, step in self._steps)
 
     def __call__(
         self, image_chw: Image, mask_chw: Mask, rng: np.random.Generator
     ) -> tuple[Image, Mask]:
-        """Do the steps in their order."""
+        """Apply the steps to one sample."""
         for share, step in self._steps:
             if share == 1 or rng.random() < share:
                 image_chw, mask_chw = step(image_chw, mask_chw, rng)
@@ -121,12 +124,12 @@ class Chain:
 
 
 def needs_processes(augmentation: Augmentation) -> bool:
-    """Whether threads would disturb each other in it."""
+    """Whether it must run in worker processes, because threads would share its global state."""
     return bool(getattr(augmentation, "needs_processes", False))
 
 
-def keep(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:  # noqa: ARG001
-    """Change nothing."""
+def identity(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:  # noqa: ARG001
+    """Return the sample unchanged."""
     return image_chw, mask_chw
 
 
@@ -144,14 +147,14 @@ def flip(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Im
 def light(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
     """Flip, then scale contrast by 0.8 to 1.2 and shift brightness by up to 10 % of full scale."""
     flip(image_chw, mask_chw, rng)
-    return pixel_changes.brightness(image_chw, mask_chw, rng)
+    return photometric.brightness(image_chw, mask_chw, rng)
 
 
-class Foreign:
-    """A user's callable behind our signature; picklable for worker processes.
+class CustomAugmentation:
+    """Adapts a user's callable to our signature; picklable for worker processes.
 
-    It draws from the global generators, which are seeded from ours. Threads would draw from them
-    at once, so what holds one of these needs processes.
+    The callable uses the global random generators, which are seeded from ours before each call.
+    Threads would share those generators, so this needs processes.
     """
 
     needs_processes = True
@@ -163,7 +166,7 @@ class Foreign:
     def __call__(
         self, image_chw: Image, mask_chw: Mask, rng: np.random.Generator
     ) -> tuple[Image, Mask]:
-        """Call it; refuse what is no image of as many channels with a mask of its size."""
+        """Call it; raise ConfigError unless it returns an image and mask of matching shapes."""
         seed = int(rng.integers(2**32))
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
@@ -175,8 +178,10 @@ class Foreign:
         except MemoryError:
             raise
         except Exception as error:
-            # What a user's code raises can be anything; the traceback goes with it.
-            raise ConfigError(f"train.augmentation={self._name} failed: {_told(error)}") from error
+            # User code can raise anything; the traceback is kept.
+            raise ConfigError(
+                f"train.augmentation={self._name} failed: {_describe(error)}"
+            ) from error
         if not isinstance(result, Mapping) or not {"image", "mask"} <= result.keys():
             raise ConfigError(
                 f"train.augmentation={self._name} returned a {type(result).__name__}; expected a "
@@ -192,26 +197,26 @@ class Foreign:
             raise ConfigError(
                 f"train.augmentation={self._name} returned an image of {image.dtype} "
                 f"{image.shape} and a mask of {mask.shape}; expected uint8, equal sizes, "
-                "and as many channels and classes as it was given. "
-                "Leave normalisation and tensors out of it."
+                "and the same number of channels and classes as given. "
+                "Leave normalisation and conversion to tensors out."
             )
         return _channels_first(image), _channels_first((mask > 0).view(np.uint8))
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, and in which line of which file."""
+def _describe(error: Exception) -> str:
+    """Return the error with the file and line where it was raised."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})."
 
 
 def _has_planes(array: NDArray[Any], planes: int) -> bool:
-    """Whether an array has two axes of pixels and so many planes; one plane needs no axis."""
+    """Whether an array is (H, W, planes); a single plane may also be (H, W)."""
     return array.ndim > 1 and array.size == planes * math.prod(array.shape[:2])
 
 
 def _channels_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """From hwc, or hw as OpenCV drops the axis of one channel, to chw.
+    """Convert hwc to chw; hw is accepted, because OpenCV drops the axis of a single channel.
 
-    A copy where planes are interleaved, because OpenCV writes whole ones only.
+    Planes are contiguous, as OpenCV's in-place functions require.
     """
     return np.ascontiguousarray(array.reshape(*array.shape[:2], -1).transpose(2, 0, 1))

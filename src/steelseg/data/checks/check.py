@@ -63,7 +63,7 @@ class Inspection:
     def summary(self) -> str:
         """What the data set holds, in a line."""
         labels = self.labels
-        clean = sum(not labels.present(image_id) for image_id in labels.sizes)
+        clean = sum(not labels.class_ids(image_id) for image_id in labels.sizes)
         masks = [sum(key[1] == k for key in labels.runs) for k in range(1, labels.num_classes + 1)]
         num_groups = len(set(self.groups.values()))
         groups = f"{num_groups} group{'s' if num_groups > 1 else ''}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steelseg.data.checks.duplicates import Thumbnail, find_matches, group_matches, make_thumbnail
-from steelseg.data.formats.images import digest_image, read_image
+from steelseg.data.formats.images import hash_image, read_image
 from steelseg.progress import Progress
 
 
@@ -94,7 +94,7 @@ def _look_at(paths: dict[str, Path], channels: int, progress: Progress) -> dict[
     def look(path: Path) -> _Seen:
         image_hwc = read_image(path, channels=channels)
         height, width, _ = image_hwc.shape
-        return _Seen(digest_image(path), (height, width), make_thumbnail(image_hwc))
+        return _Seen(hash_image(path), (height, width), make_thumbnail(image_hwc))
 
     names = list(paths)
     pool = ThreadPoolExecutor()

@@ -44,12 +44,12 @@ MAX_SHIFT = 2
 # Measured on 9,850 changed copies of real and synthetic strips, six of ten recompressed;
 # benchmarks/duplicates.py prints the same of its own.
 # Thumbnails: copies at least 0.64 (99.7 % above 0.70), 4 million other pairs at most 0.55.
-CANDIDATE_LIKENESS = 0.6
+CANDIDATE_SIMILARITY = 0.6
 
 # Grain: copies at least 0.16 (99.7 % above 0.24), 60,000 other pairs at most -0.20; checkered
 # plates cut so that their patterns lie on each other at most -0.17. Where a recompression took
 # the grain of one strip away, other pairs come near 0.
-GRAIN_LIKENESS = 0.08
+GRAIN_SIMILARITY = 0.08
 
 # Masks are the same where so much of either lies on the other, give or take a pixel.
 SAME_MASK = 0.9
@@ -144,8 +144,8 @@ def find_matches(
             first, second = image_ids[place], image_ids[later]
             if _root(parents, first) == _root(parents, second):
                 continue
-            shift, likeness = compare_grain(read(first), read(second), flip)
-            if likeness >= GRAIN_LIKENESS:
+            shift, similarity = compare_grain(read(first), read(second), flip)
+            if similarity >= GRAIN_SIMILARITY:
                 matches.append(Match(first, second, flip, shift))
                 _join(parents, first, second)
     return matches
@@ -179,11 +179,11 @@ def _candidates(thumbnails_nhw: NDArray[np.float32]) -> Iterator[tuple[int, int,
     for begin in range(0, len(flat), _BLOCK):
         block = thumbnails_nhw[begin : begin + _BLOCK]
         known = flat[: begin + len(block)].T
-        likeness = np.stack([block[f].reshape(len(block), -1) @ known for f in FLIPS.values()])
+        similarity = np.stack([block[f].reshape(len(block), -1) @ known for f in FLIPS.values()])
         for row in range(len(block)):
             later = begin + row
-            of_row = likeness[:, row, :later]
-            flips, earlier = np.nonzero(of_row >= CANDIDATE_LIKENESS)
+            of_row = similarity[:, row, :later]
+            flips, earlier = np.nonzero(of_row >= CANDIDATE_SIMILARITY)
             best_first = np.argsort(-of_row[flips, earlier], kind="stable")
             for k in best_first[:_MOST_CANDIDATES]:
                 yield int(earlier[k]), later, list(FLIPS)[flips[k]]
@@ -207,7 +207,7 @@ def compare_grain(first_hwc: Image, second_hwc: Image, flip: str) -> tuple[tuple
     inner_hw = inner_hw[MAX_SHIFT:-MAX_SHIFT, MAX_SHIFT:-MAX_SHIFT]
     *_, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(bounded_hw, inner_hw, cv2.TM_CCORR))
     shift = y - MAX_SHIFT, x - MAX_SHIFT
-    return shift, _grain_likeness(*cut_to_overlap(first_hw, second_hw, shift))
+    return shift, _grain_similarity(*cut_to_overlap(first_hw, second_hw, shift))
 
 
 def describe_conflicts(
@@ -279,7 +279,7 @@ def _grain(image_hwc: Image) -> Grain:
     return np.asarray(fine - coarse, dtype=np.float32)
 
 
-def _grain_likeness(first_hw: Grain, second_hw: Grain) -> float:
+def _grain_similarity(first_hw: Grain, second_hw: Grain) -> float:
     """The correlation that three quarters of the tiles reach; -1 if too few have grain."""
     height, width = (side // _TILE * _TILE for side in first_hw.shape)
     first_hw, second_hw = (_without_lines(g[:height, :width]) for g in (first_hw, second_hw))

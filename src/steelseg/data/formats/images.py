@@ -74,7 +74,7 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: {error}") from None
 
 
-def digest_image(path: Path) -> str:
+def hash_image(path: Path) -> str:
     """SHA-256 of an image file, in hexadecimal; errors as `read_image`."""
     try:
         return hashlib.sha256(_read(path)).hexdigest()

@@ -93,7 +93,7 @@ def _cut(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def draw(runs: Runs, height: int, width: int, left: int = 0) -> NDArray[np.bool_]:
+def to_mask(runs: Runs, height: int, width: int, left: int = 0) -> NDArray[np.bool_]:
     """Draw the columns `left` to `left + width` of a mask.
 
     Args:

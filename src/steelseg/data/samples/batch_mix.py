@@ -1,8 +1,8 @@
-"""Two kinds of samples in one batch: those that an epoch visits, and others that come on top.
+"""Batches that mix regular samples with extra ones, such as pseudo-labelled strips.
 
-No batch has more than a share of the others. Every sample of the first kind comes once an epoch,
-as it does without them; the others come once at most, spread evenly, and the epoch is longer by
-their number.
+Extra samples are limited to a share of each batch. Every regular sample comes once per epoch, as
+without extra samples; each extra sample comes at most once, spread evenly, and makes the epoch
+longer.
 """
 
 from dataclasses import dataclass
@@ -14,46 +14,45 @@ from steelseg.config.train import largest_part
 
 
 @dataclass(frozen=True)
-class Extra:
-    """Samples that come on top."""
+class ExtraSamples:
+    """Samples that are added to the regular ones."""
 
     num_samples: int
-    """How many there are; an epoch takes as many of them as its batches have room for."""
+    """Number of samples; an epoch uses as many of them as its batches have room for."""
 
     share: float
-    """Largest share of a batch that they have, in (0, 1)."""
+    """Largest share of a batch that they take, in (0, 1)."""
 
     chances: NDArray[np.float64] | None = None
-    """Chance of each to be drawn, with replacement; None takes each once at most."""
+    """Sampling weight of each, drawn with replacement; None uses each at most once."""
 
 
-def lay_out(num_samples: int, extra: Extra | None, *, batch_size: int) -> list[tuple[int, int]]:
-    """Say how many samples of each kind every batch of an epoch takes.
+def plan_batches(
+    num_samples: int, extra: ExtraSamples | None, *, batch_size: int
+) -> list[tuple[int, int]]:
+    """Return the number of regular and of extra samples in each batch of an epoch.
 
     Args:
-        num_samples: Samples of the first kind; each has its place.
-        extra: The others; None has none.
-        batch_size: Samples a batch; the last batch has what remains, but never a single one
-            unless it is the only batch.
-
-    Returns:
-        Samples of the first kind, and others, of each batch.
+        num_samples: Number of regular samples; all are used.
+        extra: The extra samples, or None.
+        batch_size: Samples per batch. The last batch is smaller if the samples do not fill it,
+            and dropped if it has one sample and is not the only batch.
     """
-    others = extra.num_samples if extra else 0
-    sizes = _sizes(num_samples + others, batch_size)
-    while extra and others > sum(largest_part(extra.share, size) for size in sizes):
-        others -= 1
-        sizes = _sizes(num_samples + others, batch_size)
+    num_extra = extra.num_samples if extra else 0
+    sizes = _sizes(num_samples + num_extra, batch_size)
+    while extra and num_extra > sum(largest_part(extra.share, size) for size in sizes):
+        num_extra -= 1
+        sizes = _sizes(num_samples + num_extra, batch_size)
     rooms = np.cumsum([0] + [largest_part(extra.share, size) if extra else 0 for size in sizes])
-    # Rounding down a growing line gives no batch more than its room.
-    taken = np.diff(others * rooms // max(int(rooms[-1]), 1))
+    # Rounding a growing line down never exceeds the room of a batch.
+    taken = np.diff(num_extra * rooms // max(int(rooms[-1]), 1))
     batches = [(size - int(part), int(part)) for size, part in zip(sizes, taken, strict=True)]
-    # Batch normalisation has no variance over one sample, so a last single one sits out.
+    # Batch normalisation needs two samples for a variance, so a single last one is dropped.
     is_single = sum(batches[-1]) == 1 < min(batch_size, len(batches))
     return batches[:-1] if is_single else batches
 
 
 def _sizes(total: int, batch_size: int) -> list[int]:
-    """Samples of each batch."""
+    """Return the size of each batch."""
     whole, rest = divmod(total, batch_size)
     return [batch_size] * whole + [rest] * (rest > 0 or whole == 0)

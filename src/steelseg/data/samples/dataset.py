@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from steelseg.data.augment.steps import Augmentation, needs_processes
-from steelseg.data.crops import Box, around_defect, crop_boxes
+from steelseg.data.crops import Box, crop_around_defect, crop_boxes
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.data.samples.batch_buffers import BatchMemory
-from steelseg.data.samples.batch_mix import Extra, lay_out
+from steelseg.data.samples.batch_mix import ExtraSamples, plan_batches
 
-Key = tuple[int, int]
+SampleKey = tuple[int, int]
 """Number of the pass over all samples, and index of one."""
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
@@ -36,7 +36,7 @@ Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """image_chw and mask_chw."""
 
 
-class Windows(Protocol):
+class CropReader(Protocol):
     """Where windows come from: a `Store` or a `FolderReader`."""
 
     @property
@@ -86,7 +86,7 @@ class SampleDataset(Dataset[Batch]):
         self,
         labels: Labels,
         samples: Sequence[tuple[str, Box]],
-        windows: Windows,
+        reader: CropReader,
         *,
         augmentation: Augmentation,
         seed: int,
@@ -97,14 +97,14 @@ class SampleDataset(Dataset[Batch]):
         Args:
             labels: The masks.
             samples: Windows, as `list_samples` gives them.
-            windows: Where their pixels come from.
+            reader: Where their pixels come from.
             augmentation: Changes what was drawn.
             seed: Of every draw, beside the key of the sample.
             centre_defects: Share of the windows with a defect that are moved around it.
         """
         self._labels = labels
         self._samples = samples
-        self._windows = windows
+        self._reader = reader
         self._augmentation = augmentation
         self._seed = seed
         self._centre_defects = centre_defects
@@ -118,11 +118,11 @@ class SampleDataset(Dataset[Batch]):
         """Whether threads would disturb each other: a user's augmentation has global state."""
         return needs_processes(self._augmentation)
 
-    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
         """Make the samples of these keys."""
         return self.make(keys)
 
-    def make(self, keys: Sequence[Key], *, pin_memory: bool = False) -> Batch:
+    def make(self, keys: Sequence[SampleKey], *, pin_memory: bool = False) -> Batch:
         """Make the samples of these keys, in memory that a GPU can read from if it is pinned."""
         sizes = [self._samples[index][1][2:] for _, index in keys]
         if self.needs_processes:
@@ -141,7 +141,7 @@ class SampleDataset(Dataset[Batch]):
 
     def _new(self, size: tuple[int, int]) -> Sample:
         """Arrays for one sample."""
-        image_chw = np.empty((self._windows.channels, *size), np.uint8)
+        image_chw = np.empty((self._reader.channels, *size), np.uint8)
         return image_chw, np.empty((self._labels.num_classes, *size), np.uint8)
 
     def _new_batch(
@@ -149,7 +149,7 @@ class SampleDataset(Dataset[Batch]):
     ) -> tuple[Batch, list[Sample]]:
         """A batch for samples of these sizes, and the place of each sample in it."""
         height, width = map(max, zip(*sizes, strict=True))
-        planes = [self._windows.channels, self._labels.num_classes]
+        planes = [self._reader.channels, self._labels.num_classes]
         if len(set(sizes)) > 1:
             planes.append(1)
         images, masks, *valid = self._memory.new(
@@ -163,23 +163,23 @@ class SampleDataset(Dataset[Batch]):
         ]
         return (images, masks, valid[0].view(torch.bool) if valid else None), places
 
-    def _draw(self, key: Key, place: Sample) -> Sample:
+    def _draw(self, key: SampleKey, place: Sample) -> Sample:
         """Draw a sample over `place`; give it augmented, in place if the augmentation does so."""
         image_chw, mask_chw = place
         image_id, box = self._samples[key[1]]
         if self._centre_defects:
             box = self._moved(key, image_id, box)
-        _write(image_chw, self._windows.read(image_id, box))
+        _write(image_chw, self._reader.read(image_id, box))
         self._labels.draw_into(mask_chw, image_id, box)
         return self._augmentation(image_chw, mask_chw, np.random.default_rng([self._seed, *key]))
 
-    def _moved(self, key: Key, image_id: str, box: Box) -> Box:
+    def _moved(self, key: SampleKey, image_id: str, box: Box) -> Box:
         """A window that shows a defect, moved around one of its pixels now and then."""
         # A generator of its own, so that the augmentation draws what it always draws.
         rng = np.random.default_rng([self._seed, *key, 1])
         if rng.random() >= self._centre_defects:
             return box
-        return around_defect(
+        return crop_around_defect(
             box, self._labels.draw(image_id, box), self._labels.sizes[image_id], rng
         )
 
@@ -208,7 +208,7 @@ def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
             array_chw[:, high:] = array_chw[:, high - 1 : high]
 
 
-class EpochBatches(Sampler[list[Key]]):
+class EpochBatches(Sampler[list[SampleKey]]):
     """Batches of one epoch after the other; the order follows from seed and epoch alone."""
 
     def __init__(
@@ -218,7 +218,7 @@ class EpochBatches(Sampler[list[Key]]):
         *,
         seed: int,
         chances: NDArray[np.float64] | None = None,
-        extra: Extra | None = None,
+        extra: ExtraSamples | None = None,
         passes: int = 1,
     ) -> None:
         """Start at epoch 1 and its first batch; set `epoch` and `begin` for others.
@@ -234,20 +234,20 @@ class EpochBatches(Sampler[list[Key]]):
         self._num_samples = num_samples
         self._chances = chances
         self._extra = extra
-        self._batches = lay_out(num_samples, extra, batch_size=batch_size)
+        self._batches = plan_batches(num_samples, extra, batch_size=batch_size)
         self._passes = passes
         self._seed = seed
         self.epoch = 1
         self.begin = 0
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         skipped, begin = divmod(self.begin, len(self._batches))
         for number in range(skipped, self._passes):
             # Numbered through, so that epochs of two passes see what twice as many of one do.
             yield from self._one_pass((self.epoch - 1) * self._passes + number + 1, begin)
             begin = 0
 
-    def _one_pass(self, number: int, begin: int) -> Iterator[list[Key]]:
+    def _one_pass(self, number: int, begin: int) -> Iterator[list[SampleKey]]:
         """Batches of one pass over the samples, from batch `begin` on."""
         order = _draw(np.random.default_rng([self._seed, number]), self._num_samples, self._chances)
         others = order[:0]
