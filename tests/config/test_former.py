@@ -19,6 +19,8 @@ train:
   average_epochs: 5
   swa_rate: 0.2
   gradient_clip: 1.0
+inference:
+  submission_form: auto
 tune:
   objective: dice
   min_recall: 0.95
@@ -81,6 +83,10 @@ def test_a_removed_setting_matters_to_training_alone(stored, old, new, setting):
         ("train.layer_decay=1.0", "train.layer_decay: was removed .*; use train.encoder_rate."),
         ("train.swa_rate=0.2", "train.swa_rate: was removed .*; use train.average=ema or last."),
         ("train.average=soup", "train.average: soup was removed .*; use ema or last."),
+        (
+            "inference.submission_form=auto",
+            "inference.submission_form: was removed .*; use a sample_submission.csv .*.",
+        ),
         ("train.sampling=rare", "train.sampling: rare was removed .*; use balanced."),
     ],
 )
@@ -98,6 +104,13 @@ def test_a_former_setting_is_refused_where_a_user_writes_it(tmp_path, stored, ov
         load_config(mine, [override])
     with pytest.raises(ConfigError, match=f"on the command line:\n  {line}$"):
         load_stored_config(stored(), [override])
+
+
+def test_a_removed_setting_that_does_not_train_never_refuses_training(stored):
+    """Its stored value is dropped, whatever it was."""
+    path = stored("submission_form: auto", "submission_form: ImageId,ClassId,EncodedPixels")
+
+    assert load_stored_config(path, to_train=True) == load_stored_config(stored())
 
 
 def test_no_former_name_is_a_setting_today():

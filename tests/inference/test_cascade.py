@@ -49,8 +49,6 @@ def looks():
     )
 
 
-# The sample that the run would take the form from is not in the bundle.
-FORM = "inference.submission_form=ImageId_ClassId,EncodedPixels"
 OUTS = ("plain_out", "run_out", "bundle_out", "all_out")
 
 
@@ -195,10 +193,12 @@ def test_a_bundle_holds_the_first_look(runs, tmp_path):
     """It predicts as the run does, where neither run is."""
     run, first = runs
     images = run.load_config().data.root / "test_images"
-    predict_folder(Predictor(run.path, [FORM]), tmp_path / "plain_out", images=images)
+    # A bundle does not contain the data set's sample_submission.csv, so none is used here.
+    no_sample = f"data.root={tmp_path}"
+    predict_folder(Predictor(run.path, [no_sample]), tmp_path / "plain_out", images=images)
     choose(run, first, 1.0)
-    predict_folder(Predictor(run.path, [FORM]), tmp_path / "run_out", images=images)
-    path = bundle(run.path, [FORM], out=tmp_path / "bundle")
+    predict_folder(Predictor(run.path, [no_sample]), tmp_path / "run_out", images=images)
+    path = bundle(run.path, out=tmp_path / "bundle")
     first.best_model(0).unlink()
 
     predict_folder(Predictor(path), tmp_path / "bundle_out", images=images)

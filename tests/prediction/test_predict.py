@@ -85,16 +85,6 @@ def test_the_masks_of_a_submission_are_those_of_the_predictor(trained_run, root,
             np.testing.assert_array_equal(found[f"{image_id}_{class_id}"], mask)
 
 
-@pytest.mark.parametrize("form", [JOINED, SEPARATE])
-def test_the_form_can_be_set(trained_run, root, tmp_path, form):
-    """Whatever the sample says."""
-    predictor = make_predictor(trained_run, root, f"inference.submission_form='{','.join(form)}'")
-
-    predict_folder(predictor, tmp_path)
-
-    assert read(tmp_path / "submission.csv")[0] == form
-
-
 def test_without_a_sample_all_images_are_predicted_by_name(trained_run, root, tmp_path):
     """In the first of the two forms."""
     (root / "sample_submission.csv").unlink()

@@ -279,11 +279,6 @@ class InferenceConfig(Section):
     amp: bool = False
     """true predicts in mixed precision where supported: faster, but not bit-identical."""
 
-    submission_form: Literal[
-        "auto", "ImageId_ClassId,EncodedPixels", "ImageId,ClassId,EncodedPixels"
-    ] = "auto"
-    """Header of submission.csv. auto: as in sample_submission.csv, otherwise the first form."""
-
     @field_validator("tta", mode="before")
     @classmethod
     def _truth_is_a_flip(cls, value: Any) -> Any:

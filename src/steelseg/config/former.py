@@ -41,6 +41,10 @@ REMOVED = {
         NO_GAIN, "train.encoder_rate or train.freeze_batch_norm", default=0
     ),
     "train.swa_rate": Removed(NO_GAIN, "train.average=ema or last", default=0.2),
+    "inference.submission_form": Removed(
+        "submission.csv has the columns of sample_submission.csv",
+        "a sample_submission.csv with these columns in data.root",
+    ),
 }
 """Settings that were removed."""
 

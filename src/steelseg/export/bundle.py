@@ -64,7 +64,7 @@ _KEPT = {
     ),
     "model": ("arch", "encoder", "encoder_depth", "presence_head"),
     "train": ("batch_size_val",),
-    "inference": ("tta", "crops", "gate", "ensemble", "cascade", "amp", "submission_form"),
+    "inference": ("tta", "crops", "gate", "ensemble", "cascade", "amp"),
 }
 
 

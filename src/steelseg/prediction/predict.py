@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import hash_image, list_images, read_image
-from steelseg.data.formats.mask_csv import JOINED, SEPARATE
+from steelseg.data.formats.mask_csv import JOINED
 from steelseg.data.formats.sample_submission import read_sample
 from steelseg.errors import ConfigError, DataError
 from steelseg.files.journal import JOURNAL, Entry, Journal, open_journal
@@ -73,7 +73,7 @@ def predict_folder(
     sample = data_set.sample_submission if has_root else None
     folder = images or data_set.test_images
     image_ids = _order(folder, sample if images is None else None)
-    columns = _columns(predictor.config.inference.submission_form, sample)
+    columns = read_sample(sample).form if sample and sample.exists() else JOINED
     output = _Output(output_dir, predictor.class_names, tuple(formats), overlays)
     identity = {
         **predictor.identity,
@@ -205,10 +205,3 @@ def _order(folder: Path, sample: Path | None) -> list[str]:
             f"{sample} names {absent[0]}, which is not in {folder} ({len(absent)} such)."
         )
     return wanted + sorted(set(there) - set(wanted))
-
-
-def _columns(form: str, sample: Path | None) -> tuple[str, ...]:
-    """Columns of submission.csv, by setting or as in the sample."""
-    if form == "auto":
-        return read_sample(sample).form if sample and sample.exists() else JOINED
-    return JOINED if form == ",".join(JOINED) else SEPARATE

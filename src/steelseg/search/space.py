@@ -29,7 +29,6 @@ _FIXED = {
     "data.root": "says which strips are scored, which must be the same in every trial",
     "inference.cascade": "changes no score of a training",
     "inference.ensemble": "changes no score of a training",
-    "inference.submission_form": "changes no score of a training",
     "inference.tta": "changes no score of a training, which validates without flips",
 }
 

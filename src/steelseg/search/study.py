@@ -38,7 +38,7 @@ _STATES: dict[TrialState, State] = {
 _MAY_CHANGE = (
     *("search", "tune", "data.root", "data.precropped_dir", "data.pixel_mm"),
     *("train.num_workers", "train.save_minutes", "train.save_best_only"),
-    *("inference.cascade", "inference.ensemble", "inference.submission_form"),
+    *("inference.cascade", "inference.ensemble"),
 )
 
 # With fewer finished trials than these, what matters is a guess.

@@ -39,7 +39,7 @@ _MAY_CHANGE = {
         "save_minutes",
     },
     "postprocess": set(PostprocessConfig.model_fields),
-    "inference": {"cascade", "ensemble", "gate", "submission_form", "tta"},
+    "inference": {"cascade", "ensemble", "gate", "tta"},
     "tune": set(TuneConfig.model_fields),
     "search": set(SearchConfig.model_fields),
     "pseudo": set(PseudoConfig.model_fields),

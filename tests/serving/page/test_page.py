@@ -27,8 +27,8 @@ def predicted(trained_run, overrides, folder, tmp_path_factory):
 
     def predict(*more, images=folder):
         where = tmp_path_factory.mktemp("predicted")
-        form = "inference.submission_form=ImageId_ClassId,EncodedPixels"
-        predictor = Predictor(trained_run, [*overrides, form, *more])
+        # Without a sample_submission.csv the columns are those that the page writes.
+        predictor = Predictor(trained_run, [*overrides, f"data.root={where}", *more])
         predict_folder(predictor, where, images=images, formats=["coco"], overlays=True)
         return where
 

@@ -3,17 +3,12 @@
 
 import { cocoCounts } from "./rle.js";
 
-const SEPARATE = "ImageId,ClassId,EncodedPixels";
-const JOINED = "ImageId_ClassId,EncodedPixels";
-
-/** Write submission.csv of strips that have an answer, in the form that the settings ask for. */
-export function toCsv(strips, { submissionForm }) {
-  const isSeparate = submissionForm === SEPARATE;
-  const rows = [isSeparate ? SEPARATE : JOINED];
+/** Write submission.csv of strips that have an answer. */
+export function toCsv(strips) {
+  const rows = ["ImageId_ClassId,EncodedPixels"];
   for (const { name, answer } of strips) {
     for (const [k, { rle }] of answer.classes.entries()) {
-      const id = isSeparate ? `${cell(name)},${k + 1}` : cell(`${name}_${k + 1}`);
-      rows.push(`${id},${rle}`);
+      rows.push(`${cell(`${name}_${k + 1}`)},${rle}`);
     }
   }
   return `${rows.join("\n")}\n`;

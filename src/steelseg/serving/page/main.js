@@ -34,12 +34,11 @@ async function takeModel(sha256) {
 }
 
 /** What the page needs of the server's description of its model. */
-function readModel({ sha256, classes, pixel_mm: pixelMm, inference }) {
+function readModel({ sha256, classes, pixel_mm: pixelMm }) {
   const each = (name, missing) => classes.map((one) => one[name] ?? missing);
   return {
     sha256,
     pixelMm,
-    submissionForm: inference.submission_form,
     names: each("name"),
     settings: { threshold: each("threshold"), min_size: each("min_size") },
     filters: { min_area: each("min_area", 0), top_threshold: each("top_threshold", 0) },
