@@ -266,7 +266,7 @@ def test_true_and_false_are_no_numbers_and_no_words(tmp_path, override):
     name = override.partition("=")[0]
 
     assert faults_of(tmp_path, "", override) == [
-        f"{name}: true and false are not allowed here; YAML reads yes, no, on and off as such too."
+        f"{name}: true and false are not allowed here (in YAML also yes, no, on and off)."
     ]
 
 
@@ -304,8 +304,8 @@ def test_pooling_architectures_need_two_samples_a_step(tmp_path, arch):
         ("!!python/object/apply:os.getcwd []", "is not YAML: could not determine a constructor"),
         ("data: {a\x00: 1}", "is not YAML: unacceptable character"),
         (b"\xff\xfe\x00", "cannot be read: 'utf-8' codec can't decode"),
-        ("- data\n", "must hold sections such as `data:` and `train:`"),
-        ("5", "must hold sections"),
+        ("- data\n", "must contain sections such as `data:` and `train:`"),
+        ("5", "must contain sections"),
         ("1: 2", "1: Keys should be strings"),
         ("data: {1: 2}", "data.1: Keys should be strings"),
         ("data: 5", "data: Input should be a valid dictionary"),
@@ -331,7 +331,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 )
 def test_an_override_without_section_name_and_value_is_refused(tmp_path, override):
     """Settings are `section.name=value`, never flags of their own."""
-    with pytest.raises(ConfigError, match=r"not of the form section\.name=value|: no such setting"):
+    with pytest.raises(
+        ConfigError, match=r"not have the form section\.name=value|: no such setting"
+    ):
         load(tmp_path, "", override)
 
 
@@ -341,7 +343,7 @@ def test_an_override_without_section_name_and_value_is_refused(tmp_path, overrid
         ("train.epochs=[1", "expected ',' or ']'"),
         ("data.root=2024-13-45", "month must be in 1..12"),
         ("train.epochs=" + "9" * 5000, "4300 digits"),
-        ("data={a: 1, a: 2}", "not of the form"),
+        ("data={a: 1, a: 2}", "not have the form"),
         ("train.epochs={a: 1, a: 2}", "'a' is duplicated"),
     ],
 )
@@ -357,7 +359,7 @@ def test_an_override_that_cannot_be_read_is_refused(tmp_path, override, reason):
 
 def test_an_override_into_something_that_is_no_section_is_refused(tmp_path):
     """`train: 5` has no settings in it."""
-    with pytest.raises(ConfigError, match="'train' must be a section with settings in it"):
+    with pytest.raises(ConfigError, match="'train' must be a section that contains settings"):
         load(tmp_path, "train: 5", "train.epochs=3")
 
 
@@ -384,9 +386,9 @@ def test_a_classifier_settles_what_leaves_no_choice():
     ("override", "fault"),
     [
         ("model.presence_head=false", "cannot have presence_head=false"),
-        ("train.monitor=dice", "train.monitor=dice judges masks"),
+        ("train.monitor=dice", "train.monitor=dice scores masks"),
         ("inference.gate=soft", "inference.gate=soft applies presence to masks"),
-        ("train.presence_weight=0", "nothing to learn"),
+        ("train.presence_weight=0", "without a loss"),
     ],
 )
 def test_a_classifier_takes_no_settings_that_contradict_it(override, fault):

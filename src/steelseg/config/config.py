@@ -1,9 +1,8 @@
 """Every setting: one YAML file, frozen sections, unknown names rejected.
 
-A file holds the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference`, `pseudo` and
+A file has the sections `data`, `model`, `train`, `postprocess`, `tune`, `inference`, `pseudo` and
 `search`; settings that it omits keep the default below. On the command line any setting is
-`section.name=value`.
-Components never see these classes: stages unpack them into plain arguments.
+`section.name=value`. Components never see these classes: stages unpack them into arguments.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,17 +16,17 @@ from steelseg.config.search import SearchConfig
 from steelseg.config.section import Cost, Pixels, Probability, Section
 from steelseg.config.train import TrainConfig
 
-# ImageNet's channel means and deviations, as torchvision publishes them; the grey ones are
-# their averages, for encoders whose first convolution is summed to one channel.
+# ImageNet's channel means and standard deviations, as published by torchvision. For grayscale
+# their averages, because the encoder's first convolution is summed to one channel.
 IMAGENET_MEAN = {1: (0.449,), 3: (0.485, 0.456, 0.406)}
 IMAGENET_STD = {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 
-# The baseline's weights of the four Severstal classes.
+# The baseline's weights for the four Severstal classes.
 SEVERSTAL_POS_WEIGHT = (2.0, 2.0, 1.0, 1.5)
 
 
-def _must_be_long(name: str, values: Sequence[Any], length: int, of: str) -> None:
-    """Raise ValueError unless the list is empty or has `length` values."""
+def _check_length(name: str, values: Sequence[Any], length: int, of: str) -> None:
+    """Raise ValueError unless `values` is empty or has `length` values."""
     if values and len(values) != length:
         raise ValueError(f"{name} has {len(values)} values, but {of}={length}")
 
@@ -108,14 +107,14 @@ class DataConfig(Section):
         return self.std or IMAGENET_STD[self.channels]
 
     @model_validator(mode="after")
-    def _lists_must_fit(self) -> Self:
-        _must_be_long("class_names", self.class_names, self.num_classes, "num_classes")
-        _must_be_long("mean", self.mean, self.channels, "channels")
-        _must_be_long("std", self.std, self.channels, "channels")
+    def _check_list_lengths(self) -> Self:
+        _check_length("class_names", self.class_names, self.num_classes, "num_classes")
+        _check_length("mean", self.mean, self.channels, "channels")
+        _check_length("std", self.std, self.channels, "channels")
         return self
 
     @model_validator(mode="after")
-    def _crops_must_cover(self) -> Self:
+    def _check_crops(self) -> Self:
         if self.mode == "full":
             return self
         for side, crop, image in (
@@ -173,7 +172,7 @@ class ModelConfig(Section):
 
     @field_validator("encoder_weights")
     @classmethod
-    def _none_is_a_word(cls, value: str | None) -> str | None:
+    def _convert_none(cls, value: str | None) -> str | None:
         return None if value in (None, "none", "None", "") else value
 
     @property
@@ -182,7 +181,7 @@ class ModelConfig(Section):
         return self.arch == "classifier"
 
     @model_validator(mode="after")
-    def _depth_must_be_free(self) -> Self:
+    def _check_encoder_depth(self) -> Self:
         free = ("unet", "unetplusplus", "linknet", "classifier")
         if self.encoder_depth is not None and self.arch not in free:
             raise ValueError(
@@ -192,7 +191,7 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_classifier_tells_presence(self) -> Self:
+    def _check_classifier_presence(self) -> Self:
         if self.is_classifier and not self.presence_head:
             raise ValueError(
                 "arch=classifier predicts only presence and cannot have presence_head=false; "
@@ -281,11 +280,11 @@ class InferenceConfig(Section):
 
     @field_validator("tta", mode="before")
     @classmethod
-    def _truth_is_a_flip(cls, value: Any) -> Any:
-        """The baseline's TTA = True means a horizontal flip."""
-        return (
-            {True: "hflip", False: "none"}.get(value, value) if isinstance(value, bool) else value
-        )
+    def _convert_baseline_tta(cls, value: Any) -> Any:
+        """Accept the baseline's TTA = True, which means a horizontal flip."""
+        if isinstance(value, bool):
+            return "hflip" if value else "none"
+        return value
 
 
 class Config(Section):
@@ -302,7 +301,7 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_classifier_brings_settings(cls, content: Any) -> Any:
+    def _default_for_classifier(cls, content: Any) -> Any:
         """Default to the settings that a classifier requires."""
         model = content.get("model") if isinstance(content, dict) else None
         if not (isinstance(model, dict) and model.get("arch") == "classifier"):
@@ -313,9 +312,9 @@ class Config(Section):
         return {**content, "model": {"presence_head": True, **model}, "train": train}
 
     @model_validator(mode="after")
-    def _one_value_a_class(self) -> Self:
+    def _check_values_per_class(self) -> Self:
         classes = self.data.num_classes
-        _must_be_long("train.pos_weight", self.train.pos_weight, classes, "data.num_classes")
+        _check_length("train.pos_weight", self.train.pos_weight, classes, "data.num_classes")
         per_class = {
             **{f"postprocess.{k}": v for k, v in self.postprocess},
             "tune.cost_miss": self.tune.cost_miss,
@@ -328,7 +327,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_gate_needs_presence(self) -> Self:
+    def _check_gate(self) -> Self:
         if self.inference.gate != "none" and not self.model.presence_head:
             raise ValueError(
                 f"inference.gate={self.inference.gate} needs a network that was trained with "
@@ -337,28 +336,28 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_classifier_makes_no_masks(self) -> Self:
+    def _check_classifier(self) -> Self:
         if not self.model.is_classifier:
             return self
         if self.inference.gate != "none":
             raise ValueError(
                 f"inference.gate={self.inference.gate} applies presence to masks, which "
-                "model.arch=classifier does not make; use inference.gate=none"
+                "model.arch=classifier does not predict; use inference.gate=none"
             )
         if self.train.monitor != "presence":
             raise ValueError(
-                f"train.monitor={self.train.monitor} judges masks, which model.arch=classifier "
-                "does not make; leave it out, or use train.monitor=presence"
+                f"train.monitor={self.train.monitor} scores masks, which model.arch=classifier "
+                "does not predict; omit it, or use train.monitor=presence"
             )
         if not self.train.presence_weight:
             raise ValueError(
-                "train.presence_weight=0 leaves model.arch=classifier nothing to learn; use a "
+                "train.presence_weight=0 leaves model.arch=classifier without a loss; use a "
                 "weight above 0"
             )
         return self
 
     @model_validator(mode="after")
-    def _presence_is_monitored_where_it_is(self) -> Self:
+    def _check_monitor(self) -> Self:
         if self.train.monitor == "presence" and not self.model.presence_head:
             raise ValueError(
                 "train.monitor=presence scores a presence head, but the network does not have one; "
@@ -367,7 +366,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _pooled_features_need_two_samples(self) -> Self:
+    def _check_batch_size(self) -> Self:
         pools = self.model.arch in ("pspnet", "deeplabv3", "deeplabv3plus")
         if pools and self.train.batch_size_train < 2:
             raise ValueError(
@@ -378,7 +377,7 @@ class Config(Section):
 
     @property
     def pos_weight(self) -> tuple[float, ...]:
-        """Weight of a defect pixel of each class, given or by default."""
+        """Weight of positive pixels per class, given or the default."""
         if self.train.pos_weight:
             return self.train.pos_weight
         classes = self.data.num_classes

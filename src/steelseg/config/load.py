@@ -1,8 +1,8 @@
-"""Settings from YAML files and the command line, and back.
+"""Read settings from YAML files and the command line, and write them back.
 
-A file holds the sections of `steelseg.config.config`; `section.name=value` is laid over it. Unknown
-names are refused with the nearest known one, and all faults are listed at once. What an older
-version stored is read by the `stored` functions: see `steelseg.config.former`.
+A file has the sections of `steelseg.config.config`; `section.name=value` overrides it. Unknown
+names are rejected with the closest known name, and all errors are listed at once. The `stored`
+functions also accept settings that an older version wrote: see `steelseg.config.former`.
 """
 
 import difflib
@@ -19,14 +19,14 @@ from steelseg.errors import ConfigError
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and lay `section.name=value` overrides over it.
+    """Read a YAML file and apply `section.name=value` overrides.
 
     Args:
         path: The YAML file.
-        overrides: Such as "train.epochs=3"; the value is read as YAML.
+        overrides: Such as "train.epochs=3"; the value is parsed as YAML.
 
     Raises:
-        ConfigError: if the file cannot be read, or a setting is unknown or wrong; all faults
+        ConfigError: if the file cannot be read, or a setting is unknown or invalid; all errors
             are listed at once.
     """
     return build_config(_read(Path(path)), overrides, source=str(path))
@@ -57,22 +57,22 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict | None):
-        raise ConfigError(f"{path} must hold sections such as `data:` and `train:`.")
+        raise ConfigError(f"{path} must contain sections such as `data:` and `train:`.")
     return content or {}
 
 
 def build_config(
     content: dict[str, Any], overrides: Sequence[str] = (), *, source: str = "the settings"
 ) -> Config:
-    """Make a Config of nested dictionaries, with `section.name=value` laid over them.
+    """Build a Config from nested dictionaries and `section.name=value` overrides.
 
     Raises:
-        ConfigError: as `load_config` does; `source` names where `content` came from.
+        ConfigError: as `load_config`; `source` says where `content` came from.
     """
-    # A section whose every line is a comment is None in YAML.
+    # YAML reads a section with only comments as None.
     merged = {k: dict(v or {}) if isinstance(v, dict | None) else v for k, v in content.items()}
     for override in overrides:
-        _lay_over(merged, override)
+        _apply_override(merged, override)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -90,16 +90,16 @@ def build_stored_config(
     source: str,
     to_train: bool = False,
 ) -> Config:
-    """Make a Config of settings that this or an older version stored.
+    """Build a Config from settings that this or an older version stored.
 
     Args:
         content: Nested dictionaries; renamed settings are translated, removed ones dropped.
         overrides: As for `build_config`.
-        source: Names where `content` came from.
-        to_train: True refuses removed settings by which training was another.
+        source: Where `content` came from.
+        to_train: True rejects removed settings that changed training.
 
     Raises:
-        ConfigError: as `build_config` does.
+        ConfigError: as `build_config`.
     """
     if to_train and (setting := former.removed_in_use(content)):
         raise ConfigError(f"{source} {former.way_out(setting)}")
@@ -107,26 +107,26 @@ def build_stored_config(
 
 
 def _places(fault: Any, overrides: Sequence[str], content: Mapping[str, Any]) -> list[str]:
-    """Where the settings of a pydantic fault were given: in the file, on the command line."""
+    """Return where the settings of a pydantic error were given: "file", "line" or both."""
     name = ".".join(str(part) for part in fault["loc"][:2])
     given = [override.partition("=")[0] for override in overrides]
     if name in given:
         return ["line"]
-    # Of a section, or of all, as a whole.
+    # The error concerns a whole section, or all settings.
     if not any(not name or setting.startswith(f"{name}.") for setting in given):
         return ["file"]
     return ["file", "line"] if not name or name in content else ["line"]
 
 
-def _lay_over(content: dict[str, Any], override: str) -> None:
-    """Put one `section.name=value` into nested dictionaries."""
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    """Apply one `section.name=value` to nested dictionaries, in place."""
     name, equals, value = override.partition("=")
     section, dot, key = name.partition(".")
     if not (equals and dot and key):
-        raise ConfigError(f"'{override}' is not of the form section.name=value.")
+        raise ConfigError(f"'{override}' does not have the form section.name=value.")
     group = content.setdefault(section, {})
     if not isinstance(group, dict):
-        raise ConfigError(f"'{section}' must be a section with settings in it.")
+        raise ConfigError(f"'{section}' must be a section that contains settings.")
     try:
         group[key] = strict_yaml.load(value)
     except yaml.YAMLError as error:
@@ -135,8 +135,8 @@ def _lay_over(content: dict[str, Any], override: str) -> None:
 
 
 def explain(fault: Any) -> str:
-    """Turn one pydantic fault into a line that names the setting."""
-    # Beyond section and name pydantic adds union branches and list positions.
+    """Format one pydantic error as a line that names the setting."""
+    # After section and name, pydantic adds union branches and list positions.
     name = ".".join(str(part) for part in fault["loc"][:2])
     if fault["type"] == "extra_forbidden":
         known = [*setting_names(), *(() if "." in name else Config.model_fields)]
@@ -150,7 +150,7 @@ def explain(fault: Any) -> str:
 
 
 def no_such_setting(name: str, known: Sequence[str]) -> str:
-    """Say that there is no such setting, and which known one is meant."""
+    """Say that a setting does not exist, and suggest the closest known one."""
     if advice := former.advice(name):
         return advice
     near = difflib.get_close_matches(name, known, n=1)
@@ -158,10 +158,10 @@ def no_such_setting(name: str, known: Sequence[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Say why the system refused, without the path it repeats."""
+    """Return the operating system's reason, without the path."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def dump_config(config: Config) -> str:
-    """Write a Config as YAML that `load_config` reads back to the same values."""
+    """Format a Config as YAML that `load_config` reads back to the same values."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

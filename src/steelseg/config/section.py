@@ -18,12 +18,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _reject_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         """Reject booleans that pydantic would convert to 1 or 0."""
         values = value if isinstance(value, list | tuple) else [value]
         is_switch = cls.model_fields[info.field_name or ""].annotation is bool
         if not is_switch and any(isinstance(v, bool) for v in values):
             raise ValueError(
-                "true and false are not allowed here; YAML reads yes, no, on and off as such too"
+                "true and false are not allowed here (in YAML also yes, no, on and off)"
             )
         return value

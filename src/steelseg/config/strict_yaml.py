@@ -1,8 +1,8 @@
 """Strict YAML loader for settings: duplicate keys are an error.
 
 PyYAML silently keeps the last of two equal keys, so a second `train:` further down would
-replace the first. Only plain values are built, never objects. Aliases that unpack ten lines to
-billions of values are refused before a value is built.
+replace the first. Only plain values are built, never objects. Aliases that expand a few lines to
+billions of values are rejected before any value is built.
 """
 
 from itertools import chain
@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-# A hundred times what the longest settings file has.
+# A hundred times as many as in the longest settings file.
 _MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with names that must be unique."""
+    """PyYAML's safe loader, which also rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -34,7 +34,7 @@ def load(text: str) -> Any:
     """Read one YAML document.
 
     Raises:
-        yaml.YAMLError: if the text is not YAML, or names something twice.
+        yaml.YAMLError: if the text is not YAML, has a duplicate key, or is too large.
     """
     try:
         loader = _Loader(text)
@@ -47,14 +47,17 @@ def load(text: str) -> Any:
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
     except ValueError as error:
-        # PyYAML takes 2024-13-45 for a date, and trips over numbers of thousands of digits.
+        # PyYAML parses 2024-13-45 as a date, and fails on numbers with thousands of digits.
         raise yaml.YAMLError(str(error)) from None
 
 
 def _count(node: yaml.Node, counts: dict[int, int]) -> int:
-    """Values that a node stands for; what an alias names counts each time, but is counted once."""
+    """Return the number of values that a node expands to, aliases included.
+
+    Each node is visited once; `counts` maps the id of a node to its number.
+    """
     if id(node) not in counts:
-        # Until it is known, so that a node which holds itself is too many.
+        # Provisional, so that a node which contains itself counts as too many.
         counts[id(node)] = _MOST_VALUES + 1
         children = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = chain.from_iterable(children) if isinstance(node, yaml.MappingNode) else children
