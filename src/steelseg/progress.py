@@ -3,17 +3,22 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
-Progress = Callable[[Iterable[int], int, str], Iterable[int]]
-"""What shows a loop's progress, for arguments: takes the loop, its length and a title."""
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+"""A function that shows the progress of a loop: takes the loop, its length and a title."""
 
 # Between two plain lines, in seconds: a log of an hour's run stays readable.
 _QUIET_SECONDS = 15.0
+
+
+def no_progress(loop: Iterable[T], length: int, title: str) -> Iterable[T]:  # noqa: ARG001
+    """Return `loop` without showing progress; a default for `Progress` arguments."""
+    return loop
 
 
 def progress(loop: Iterable[T], length: int, title: str) -> Iterator[T]:

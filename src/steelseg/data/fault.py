@@ -1,17 +1,17 @@
-"""What `steelseg check` lists: one thing that is wrong with a data set."""
+"""A fault of a data set, as `steelseg check` lists it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong with a data set; prints as `file:row: reason`."""
+    """One fault of a data set; prints as `file:row: reason`."""
 
     file: str
-    """The file at fault, as the user would type it."""
+    """The file, as the user would type it."""
 
     row: int
-    """Line of the file, from 1; 0 when the file as a whole is at fault."""
+    """Line of the file, from 1; 0 if the fault concerns the whole file."""
 
     reason: str
     """What is wrong and what was expected, as a sentence."""

@@ -1,8 +1,8 @@
-"""The folder of a data set: where its files and images are.
+"""The folder of a data set.
 
     ROOT/train.csv   ROOT/train_images/   ROOT/test_images/   ROOT/sample_submission.csv
 
-Nothing is read before it is asked for; the last two may be missing.
+The last two may be missing.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ class DataSet:
     """The paths of a data set."""
 
     def __init__(self, root: Path) -> None:
-        """Name the folder, as `data.root` does; nothing is read."""
+        """Take the folder, as `data.root`; nothing is read."""
         self.root = root
         self.train_csv = root / "train.csv"
         self.train_images = root / "train_images"
@@ -22,7 +22,7 @@ class DataSet:
         self.sample_submission = root / "sample_submission.csv"
 
     def list_images(self) -> list[str]:
-        """List the image_ids of the training images, sorted.
+        """Return the image_ids of the training images, sorted.
 
         Raises:
             DataError: as `steelseg.data.formats.images.list_images`.

@@ -131,7 +131,7 @@ def test_nothing_is_written(make_strips, tmp_path):
         ("train_images", "train_images: is not a folder. It should hold the images."),
         (
             "test_images",
-            "test_images: there is no such folder, but sample_submission.csv names 2 images of it.",
+            "test_images: the folder is missing, but sample_submission.csv lists 2 images of it.",
         ),
     ],
 )
@@ -223,13 +223,13 @@ def test_progress_is_shown_for_every_image(make_strips, tmp_path):
 
     def progress(loop, length, title):
         assert (length, title) == (10, "check")
-        for number in loop:
-            seen.append(number)
-            yield number
+        for item in loop:
+            seen.append(item)
+            yield item
 
     inspect(tmp_path, **SETTINGS, progress=progress)
 
-    assert seen == list(range(10))
+    assert len(seen) == 10
 
 
 def test_an_interruption_does_not_wait_for_every_image(make_strips, tmp_path, monkeypatch):
@@ -245,8 +245,8 @@ def test_an_interruption_does_not_wait_for_every_image(make_strips, tmp_path, mo
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", slow)
 
-    def progress(_loop, _length, _title):
-        yield 0
+    def progress(loop, _length, _title):
+        yield next(iter(loop))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -54,7 +54,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(root, manifest):
     for bit in range(0, 8 * len(content), 997):
         path.write_bytes(flip_bit(content, bit))
         assert faults_of(manifest, root) == [
-            "train_images/train_001.jpg: the file has changed: its SHA-256 is not the one in M."
+            "train_images/train_001.jpg: the file has changed: its SHA-256 differs from M."
         ]
 
 
@@ -65,7 +65,7 @@ def test_every_difference_is_a_line(root, manifest):
     (root / "train.csv").write_text((root / "train.csv").read_text() + "\n")
 
     assert sorted(faults_of(manifest, root)) == [
-        "train.csv: the file has changed: its SHA-256 is not the one in M.",
+        "train.csv: the file has changed: its SHA-256 differs from M.",
         "train_images/new.JPG: the file was added: it is not in M.",
         "train_images/train_002.jpg: the file is missing: it is in M.",
     ]

@@ -1,13 +1,12 @@
-"""Holding a data set against the rules, every fault at once.
+"""Check a data set and report every fault at once.
 
-`inspect` decodes every image and parses every row; what it finds wrong comes back as a list.
-Strips that look alike are no fault: they come back as matches, and as remarks for a reader.
-`load_labels`, for stages whose data were inspected before or are decoded next, does the same but
-for decoding: images are walked from start to end. Nothing is written and nothing is repaired.
+`inspect` decodes every image and parses every row, and returns what is wrong as a list.
+Near-duplicate images are not a fault: they are returned as matches, and described in remarks.
+`load_labels` does the same without decoding, for stages whose data were inspected before or are
+decoded next. Nothing is written and nothing is repaired.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,45 +22,45 @@ from steelseg.data.checks.duplicates import (
 from steelseg.data.fault import Fault
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.annotations import Labels, Row, parse_rows, read_rows
-from steelseg.data.formats.images import list_images, measure_image, read_image
+from steelseg.data.formats.images import list_images, map_images, measure_image, read_image
 from steelseg.data.formats.sample_submission import inspect_sample
 from steelseg.errors import DataError
-from steelseg.progress import Progress
+from steelseg.progress import Progress, no_progress
 from steelseg.progress import progress as show
 
-# Pairs with equal masks that remarks name; those that differ are all named.
+# Remarks list this many pairs with equal masks; pairs whose masks differ are all listed.
 _MOST_REMARKS = 20
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds and what is wrong with it."""
+    """Content and faults of a data set."""
 
     labels: Labels
     """The labels of every readable training image."""
 
     num_test_images: int
-    """Images in test_images/; 0 without the folder."""
+    """Number of images in test_images/; 0 without the folder."""
 
     faults: tuple[Fault, ...]
-    """Everything that is wrong, by file and row."""
+    """All faults, sorted by file and row."""
 
     matches: tuple[Match, ...] = ()
-    """Training images that look alike, where they were looked for."""
+    """Near-duplicate training images; empty if they were not searched for."""
 
     @property
     def groups(self) -> dict[str, str]:
-        """The first image of its group for every training image that looks like another."""
+        """The first image of its group for each near-duplicate training image."""
         return group_matches(self.matches)
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader may want to look at, a sentence each: classes and look-alikes."""
-        return _unseen(self.labels) + _remarks(self.labels, self.matches)
+        """Sentences for the user about missing classes and near-duplicates."""
+        return _missing_classes(self.labels) + _describe_matches(self.labels, self.matches)
 
     @property
     def summary(self) -> str:
-        """What the data set holds, in a line."""
+        """The content of the data set in one line."""
         labels = self.labels
         clean = sum(not labels.class_ids(image_id) for image_id in labels.sizes)
         masks = [sum(key[1] == k for key in labels.runs) for k in range(1, labels.num_classes + 1)]
@@ -84,33 +83,34 @@ def inspect(
     channels: int,
     group_duplicates: bool = True,
     decode: bool = True,
-    progress: Progress = lambda loop, _length, _title: loop,
+    progress: Progress = no_progress,
 ) -> Inspection:
-    """Decode every image, parse every row and collect what is wrong.
+    """Decode every image, parse every row and collect all faults.
 
     Args:
         root: Folder with train.csv and train_images/; test_images/ and sample_submission.csv
-            are held against each other where they are.
+            are compared with each other if they exist.
         num_classes: Highest ClassId.
         img_height: Height that every image must have, in pixels; None allows any.
         img_width: Width that every image must have, in pixels; None allows any.
-        channels: 1 for grey, 3 for RGB.
-        group_duplicates: Whether to look for training images that look alike.
-        decode: False walks the files without decoding them; nothing is found to look alike.
-        progress: Shows how far the decoding is.
+        channels: 1 for grayscale, 3 for RGB.
+        group_duplicates: Whether to search for near-duplicate training images.
+        decode: False checks the structure of image files without decoding them, and does not
+            search for near-duplicates.
+        progress: Shows how many images are checked.
     """
     data_set = DataSet(root)
     train_images, test_images = data_set.train_images, data_set.test_images
     faults: list[Fault] = []
-    train_ids = _names(train_images, faults)
-    test_ids = _names(test_images, faults) if test_images.exists() else []
+    train_ids = _list(train_images, faults)
+    test_ids = _list(test_images, faults) if test_images.exists() else []
     paths = [train_images / name for name in train_ids] + [test_images / n for n in test_ids]
     expected = img_height, img_width
     sizes, thumbnails = _measure_all(
         paths,
         expected,
         channels=channels,
-        num_thumbnails=len(train_ids) if group_duplicates else 0,
+        folder_of_thumbnails=train_images if group_duplicates else None,
         decode=decode,
         faults=faults,
         progress=progress,
@@ -138,25 +138,25 @@ def inspect_rows(
     *,
     num_classes: int,
 ) -> tuple[Labels, list[Fault]]:
-    """Hold every row of train.csv against the rules and the images.
+    """Check every row of train.csv and compare it with the images.
 
     Args:
         train_csv: The file.
-        folder: Where the images are, for the faults.
-        image_ids: Every image there.
-        sizes: Height and width of those that are sound.
+        folder: Folder of the images, for the messages.
+        image_ids: All images in the folder.
+        sizes: Height and width of the readable images.
         num_classes: Highest ClassId.
 
     Returns:
-        The labels of the good rows, and a Fault for every bad one.
+        The labels of the valid rows, and a Fault for every other row.
     """
     rows, bad_rows = read_rows(train_csv, num_classes=num_classes)
     labels, bad_masks = parse_rows(train_csv, rows, sizes, num_classes=num_classes)
-    return labels, bad_rows + bad_masks + _absent(train_csv, folder, rows, image_ids)
+    return labels, bad_rows + bad_masks + _missing_images(train_csv, folder, rows, image_ids)
 
 
 def inspect_data(data: DataConfig, *, decode: bool = True) -> Inspection:
-    """Inspect the data set that the settings name, with progress on stderr."""
+    """Inspect the data set of the settings, with progress on stderr."""
     return inspect(
         data.root,
         num_classes=data.num_classes,
@@ -170,26 +170,26 @@ def inspect_data(data: DataConfig, *, decode: bool = True) -> Inspection:
 
 
 def load_labels(data: DataConfig) -> Labels:
-    """Read the labels of the data set that the settings name, or refuse it.
+    """Read the labels of the data set of the settings.
 
-    Images are not decoded, and those that look alike are not looked for; `inspect_data` does both.
+    Images are not decoded and near-duplicates are not searched for; `inspect_data` does both.
 
     Raises:
-        DataError: with a line for every fault.
+        DataError: with one line per fault.
     """
     return refuse_faults(data.root, inspect_data(data, decode=False)).labels
 
 
 def refuse_faults(root: Path, inspection: Inspection) -> Inspection:
-    """Give back an inspection that found nothing, else raise DataError with all it found."""
+    """Return the inspection, or raise DataError with all its faults if it has any."""
     if faults := inspection.faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise DataError("\n".join([f"{count} in {root}:", *map(str, faults)]))
     return inspection
 
 
-def _names(folder: Path, faults: list[Fault]) -> list[str]:
-    """List a folder of images; a missing or empty one is a fault."""
+def _list(folder: Path, faults: list[Fault]) -> list[str]:
+    """List the images of a folder; a missing or empty folder is a fault."""
     try:
         return list_images(folder)
     except DataError as error:
@@ -202,59 +202,48 @@ def _measure_all(
     expected: tuple[int | None, int | None],
     *,
     channels: int,
-    num_thumbnails: int,
+    folder_of_thumbnails: Path | None,
     decode: bool,
     faults: list[Fault],
     progress: Progress,
 ) -> tuple[dict[Path, tuple[int, int]], dict[Path, Thumbnail]]:
-    """Decode every image, or walk it, and append a Fault for each bad one.
+    """Check every image and append a Fault for each bad one.
 
     Returns:
-        The sizes of the good images, and the thumbnails of those among the first
-        `num_thumbnails`.
+        The sizes of the good images, and the thumbnails of those in `folder_of_thumbnails`, if
+        they are decoded.
     """
-    sizes: dict[Path, tuple[int, int]] = {}
-    thumbnails: dict[Path, Thumbnail] = {}
 
-    def measure(index: int) -> tuple[tuple[int, int], Thumbnail | None] | Fault:
+    def measure(path: Path) -> tuple[tuple[int, int], Thumbnail | None] | Fault:
         try:
             if not decode:
-                return measure_image(paths[index]), None
-            image_hwc = read_image(paths[index], channels=channels)
+                return measure_image(path), None
+            image_hwc = read_image(path, channels=channels)
         except DataError as error:
-            return Fault(str(paths[index]), 0, str(error).removeprefix(f"{paths[index]}: "))
+            return Fault(str(path), 0, str(error).removeprefix(f"{path}: "))
         height, width, _ = image_hwc.shape
-        wanted = index < num_thumbnails
-        return (height, width), make_thumbnail(image_hwc) if wanted else None
+        is_wanted = path.parent == folder_of_thumbnails
+        return (height, width), make_thumbnail(image_hwc) if is_wanted else None
 
-    # Decoding leaves the interpreter lock, so threads use every core.
-    pool = ThreadPoolExecutor()
-    try:
-        results = pool.map(measure, range(len(paths)))
-        for index in progress(range(len(paths)), len(paths), "check"):
-            path = paths[index]
-            match next(results):
-                case Fault() as fault:
-                    faults.append(fault)
-                case size, _ if _differs(size, expected):
-                    faults.append(Fault(str(path), 0, _size_fault(size, expected)))
-                case size, thumbnail:
-                    sizes[path] = size
-                    if thumbnail is not None:
-                        thumbnails[path] = thumbnail
-    finally:
-        # Ctrl-C need not wait for thousands of images.
-        pool.shutdown(cancel_futures=True)
+    sizes: dict[Path, tuple[int, int]] = {}
+    thumbnails: dict[Path, Thumbnail] = {}
+    results = map_images(measure, paths, title="check", progress=progress)
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, Fault):
+            faults.append(result)
+            continue
+        size, thumbnail = result
+        if any(e is not None and e != s for s, e in zip(size, expected, strict=True)):
+            faults.append(Fault(str(path), 0, _size_fault(size, expected)))
+            continue
+        sizes[path] = size
+        if thumbnail is not None:
+            thumbnails[path] = thumbnail
     return sizes, thumbnails
 
 
-def _differs(size: tuple[int, int], expected: tuple[int | None, int | None]) -> bool:
-    """Whether a size is not the one in the settings."""
-    return any(e is not None and e != s for s, e in zip(size, expected, strict=True))
-
-
 def _size_fault(size: tuple[int, int], expected: tuple[int | None, int | None]) -> str:
-    """Say that an image has another size than its masks."""
+    """Say that an image does not have the size of the masks."""
     wanted = "x".join("any" if side is None else str(side) for side in expected)
     return (
         f"the image is {size[0]}x{size[1]}, but masks are {wanted} "
@@ -262,51 +251,51 @@ def _size_fault(size: tuple[int, int], expected: tuple[int | None, int | None]) 
     )
 
 
-def _absent(
+def _missing_images(
     train_csv: Path, folder: Path, rows: Sequence[Row], image_ids: Sequence[str]
 ) -> list[Fault]:
-    """Name the images that rows label but the folder does not hold."""
+    """Return a Fault for each row whose image is not in the folder."""
     if not image_ids:
-        # The folder itself is at fault; a line for every row would hide that.
+        # The folder itself is the fault; a line for every row would hide it.
         return []
-    there = set(image_ids)
+    existing = set(image_ids)
     return [
         Fault(str(train_csv), row.line, f"{row.image_id} is not in {folder}.")
         for row in rows
-        if row.image_id not in there
+        if row.image_id not in existing
     ]
 
 
 def _sample_faults(path: Path, folder: Path, image_ids: Sequence[str]) -> list[Fault]:
-    """Hold sample_submission.csv, where there is one, against the test images."""
+    """Compare sample_submission.csv, if it exists, with the test images."""
     if not path.exists():
         return []
     sample, faults = inspect_sample(path)
     if not folder.exists():
-        reason = f"there is no such folder, but {path} names {len(sample.lines)} images of it."
+        reason = f"the folder is missing, but {path} lists {len(sample.lines)} images of it."
         return [*faults, Fault(str(folder), 0, reason)]
     if not image_ids:
         return faults
-    there = set(image_ids)
+    existing = set(image_ids)
     return faults + [
         Fault(str(path), line, f"{image_id} is not in {folder}.")
         for image_id, line in sample.lines.items()
-        if image_id not in there
+        if image_id not in existing
     ]
 
 
-def _unseen(labels: Labels) -> list[str]:
-    """Name the classes that no mask shows: perhaps the settings count too many."""
-    shown = {class_id for _, class_id in labels.runs}
+def _missing_classes(labels: Labels) -> list[str]:
+    """Report classes without a mask: data.num_classes may be too high."""
+    present = {class_id for _, class_id in labels.runs}
     return [
         f"no mask is of class {class_id}, and data.num_classes={labels.num_classes}."
         for class_id in range(1, labels.num_classes + 1)
-        if class_id not in shown
+        if class_id not in present
     ]
 
 
-def _remarks(labels: Labels, matches: Sequence[Match]) -> list[str]:
-    """Name the images that look alike: all whose masks differ, some of the others."""
+def _describe_matches(labels: Labels, matches: Sequence[Match]) -> list[str]:
+    """Describe near-duplicates: all pairs whose masks differ, and some of the others."""
     differ, agree = [], []
     for match in matches:
         masks = labels.draw(match.first), labels.draw(match.second)

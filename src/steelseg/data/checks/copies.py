@@ -1,18 +1,17 @@
-"""Images of one folder that are copies of images in another: the same bytes, or look alike.
+"""Find images of one folder that are copies of images in another: same bytes or near-duplicates.
 
-What is learnt from a copy of a held-out strip flatters the score of that strip. Bytes tell of
-copies that `duplicates` cannot, black strips and bare ones; `duplicates` tells of those that were
-recompressed, flipped or moved. One that looks like a copy counts as one.
+Training on a copy of a held-out strip makes the score of that strip too good. Bytes identify copies
+that `duplicates` cannot, such as black strips; `duplicates` finds those that were recompressed,
+flipped or shifted.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from steelseg.data.checks.duplicates import Thumbnail, find_matches, group_matches, make_thumbnail
-from steelseg.data.formats.images import hash_image, read_image
-from steelseg.progress import Progress
+from steelseg.data.formats.images import hash_image, map_images, read_image
+from steelseg.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -20,25 +19,16 @@ class Candidate:
     """An image that may be a copy."""
 
     sha256: str
-    """Of its file."""
+    """SHA-256 of the file."""
 
     size: tuple[int, int]
     """Height and width, in pixels."""
 
     copy_of: str = ""
-    """The image that it is a copy of; "" of none."""
+    """The image that it is a copy of, or ""."""
 
     is_same_file: bool = False
-    """Whether both have the same bytes."""
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What is kept of an image once it was decoded."""
-
-    sha256: str
-    size: tuple[int, int]
-    thumbnail: Thumbnail
+    """Whether both files have the same bytes."""
 
 
 def find_copies(
@@ -48,62 +38,49 @@ def find_copies(
     known_folder: Path,
     known_ids: Sequence[str],
     channels: int,
-    progress: Progress = lambda loop, _length, _title: loop,
+    progress: Progress = no_progress,
 ) -> dict[str, Candidate]:
     """Decode images and find those that are copies of known ones.
 
     Args:
-        folder: Where the images are.
+        folder: Folder of the images.
         image_ids: The images.
-        known_folder: Where the known ones are; both may have images of one name.
-        known_ids: The known ones.
-        channels: 1 for grey, 3 for RGB.
-        progress: Shows how far the decoding is.
+        known_folder: Folder of the known images; names may occur in both folders.
+        known_ids: The known images.
+        channels: 1 for grayscale, 3 for RGB.
+        progress: Shows how many images are decoded.
 
     Returns:
-        What was found of each image, by image_id, in their order.
+        The result for each image, by image_id, in the given order.
 
     Raises:
         DataError: if an image cannot be read.
     """
-    # The known ones sort first, so the first member of a group is known if any is.
+    # Known images sort first, so the first member of a group is known if any member is.
     paths = {f"0/{i}": known_folder / i for i in known_ids} | {
         f"1/{i}": folder / i for i in image_ids
     }
-    seen = _look_at(paths, channels, progress)
-    by_digest = {seen[name].sha256: name for name in paths if name.startswith("0/")}
-    groups = group_matches(
-        find_matches(
-            {name: one.thumbnail for name, one in seen.items()},
-            {name: one.size for name, one in seen.items()},
-            lambda name: read_image(paths[name], channels=channels),
-        )
-    )
-    found = {}
-    for image_id in image_ids:
-        one = seen[name := f"1/{image_id}"]
-        same, alike = by_digest.get(one.sha256, ""), groups.get(name, "")
-        known = same or (alike if alike.startswith("0/") else "")
-        found[image_id] = Candidate(one.sha256, one.size, known.removeprefix("0/"), bool(same))
-    return found
 
-
-def _look_at(paths: dict[str, Path], channels: int, progress: Progress) -> dict[str, _Seen]:
-    """Hash and decode every image, on every core."""
-
-    def look(path: Path) -> _Seen:
+    def load(path: Path) -> tuple[str, tuple[int, int], Thumbnail]:
         image_hwc = read_image(path, channels=channels)
         height, width, _ = image_hwc.shape
-        return _Seen(hash_image(path), (height, width), make_thumbnail(image_hwc))
+        return hash_image(path), (height, width), make_thumbnail(image_hwc)
 
-    names = list(paths)
-    pool = ThreadPoolExecutor()
-    try:
-        results = pool.map(look, paths.values())
-        return {
-            names[number]: next(results)
-            for number in progress(range(len(names)), len(names), "look for copies")
-        }
-    finally:
-        # Ctrl-C need not wait for thousands of images.
-        pool.shutdown(cancel_futures=True)
+    results = map_images(load, list(paths.values()), title="find copies", progress=progress)
+    loaded = dict(zip(paths, results, strict=True))
+    hashes = {name: sha256 for name, (sha256, _, _) in loaded.items()}
+    sizes = {name: size for name, (_, size, _) in loaded.items()}
+    thumbnails = {name: thumbnail for name, (_, _, thumbnail) in loaded.items()}
+    known_by_hash = {hashes[name]: name for name in paths if name.startswith("0/")}
+    groups = group_matches(
+        find_matches(thumbnails, sizes, lambda name: read_image(paths[name], channels=channels))
+    )
+    candidates = {}
+    for image_id in image_ids:
+        name = f"1/{image_id}"
+        same, similar = known_by_hash.get(hashes[name], ""), groups.get(name, "")
+        known = same or (similar if similar.startswith("0/") else "")
+        candidates[image_id] = Candidate(
+            hashes[name], sizes[name], known.removeprefix("0/"), bool(same)
+        )
+    return candidates

@@ -1,17 +1,17 @@
-"""Strips that look alike: copies, recompressed, a little brighter, a pixel aside, flipped.
+"""Find near-duplicate strips: recompressed, slightly brighter, shifted by a pixel or flipped.
 
-Search has two steps. `make_thumbnail` keeps 16x64 numbers of a strip; every pair of them is
-compared in the four flips, and the few alike are *candidates*. `compare_grain` lays the two
-strips over each other and compares their grain, tile by tile. A stamped pattern, a black end
-or a straight edge can lie on the same pixels of two strips; their grain between cannot.
+The search has two steps. `make_thumbnail` reduces a strip to 16x64 numbers; all pairs of
+thumbnails are compared in the four flips, and the few similar pairs are *candidates*.
+`compare_grain` aligns the two strips and compares their grain tile by tile. A stamped pattern, a
+black end or a straight edge can be at the same pixels of two different strips, but not the grain.
 
-Where there is no grain there is no evidence: black strips and bare ones never match, not even
-copies of one file. Strips of different sizes never match either, nor neighbouring cuts of a
-coil that overlap in part. A large defect drawn onto a copy hides it; a pattern stamped so
-densely that no grain shows between its lines can make one of two plates.
+Strips without grain, such as black ones, never match, not even copies of one file. Strips of
+different sizes and partly overlapping strips never match either. A large defect drawn onto a copy
+hides it, and different plates with the same dense pattern, which leaves no grain visible, can
+match by mistake.
 
-Images are `image_hwc`, as `read_image` gives them. A flip is "none", "hflip", "vflip" or
-"both", as in `inference.tta`. No file is read here.
+Images are `image_hwc`, as returned by `read_image`. A flip is "none", "hflip", "vflip" or "both",
+as in `inference.tta`. No file is read here.
 """
 
 from collections import defaultdict
@@ -38,35 +38,36 @@ FLIP_WORDS = {
     "both": "turned by 180 degrees",
 }
 
-# Farther than one pixel: two copies of a strip may have moved in opposite directions.
+# More than one pixel, because two copies of a strip may be shifted in opposite directions.
 MAX_SHIFT = 2
 
 # Measured on 9,850 changed copies of real and synthetic strips, six of ten recompressed;
-# benchmarks/duplicates.py prints the same of its own.
+# benchmarks/duplicates.py prints the same figures.
 # Thumbnails: copies at least 0.64 (99.7 % above 0.70), 4 million other pairs at most 0.55.
 CANDIDATE_SIMILARITY = 0.6
 
 # Grain: copies at least 0.16 (99.7 % above 0.24), 60,000 other pairs at most -0.20; checkered
-# plates cut so that their patterns lie on each other at most -0.17. Where a recompression took
-# the grain of one strip away, other pairs come near 0.
+# plates whose patterns are aligned at most -0.17. If recompression has removed the grain of one
+# strip, other pairs come close to 0.
 GRAIN_SIMILARITY = 0.08
 
-# Masks are the same where so much of either lies on the other, give or take a pixel.
+# Masks are equal if this share of their union is in both, within a tolerance of one pixel.
 SAME_MASK = 0.9
 
 _GRID, _SMALLEST_CELL = (16, 64), 8
-# Grey levels that one cell may differ from its neighbours: a black end must not outweigh all.
+# Limit of the difference of a cell to its neighbours, in grey levels, so that a black end does
+# not outweigh everything else.
 _CLIP = 2.0
-# A black strip's thumbnail is no direction, only rounding.
+# The thumbnail of a black strip is only rounding errors, so it is not scaled to length 1.
 _SMALLEST_NORM = 0.5
 
-# Grain of 3 to 9 pixels outlives JPEG quality 50.
+# Grain of 3 to 9 pixels survives JPEG quality 50.
 _FINE, _COARSE = 1.5, 3.0
 _TILE = 8
-# Grey levels (root mean square) from which a tile has grain, and tiles that make evidence.
+# Minimum RMS of a tile with grain, in grey levels, and minimum number of such tiles.
 _GRAIN, _FEWEST_TILES = 0.25, 32
 
-# Thumbnails compared at once, and candidates of a strip that are looked at, the best ones.
+# Thumbnails compared at once, and how many of the best candidates of a strip are compared.
 _BLOCK, _MOST_CANDIDATES = 256, 20
 
 Image = NDArray[np.uint8]
@@ -76,19 +77,19 @@ Grain = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Match:
-    """Two strips that look alike."""
+    """Two near-duplicate strips."""
 
     first: str
-    """image_id, in front of the second in the order of names."""
+    """image_id; sorts before the second."""
 
     second: str
-    """image_id of the other."""
+    """image_id of the other strip."""
 
     flip: str
-    """What turns the second as the first lies."""
+    """Flip that aligns the second strip with the first."""
 
     shift: tuple[int, int]
-    """Pixels (down, right) that the turned second then moves to lie on the first."""
+    """Shift (down, right) of the flipped second strip that aligns it with the first, in pixels."""
 
     def __str__(self) -> str:
         how = f" ({words})" if (words := FLIP_WORDS[self.flip]) else ""
@@ -96,14 +97,14 @@ class Match:
 
 
 def make_thumbnail(image_hwc: Image) -> Thumbnail:
-    """Keep what tells a strip from others, in at most 16x64 numbers.
+    """Reduce a strip to at most 16x64 numbers that distinguish it from other strips.
 
-    Cells are averages, so grain and a shift of a pixel do not show. Each is taken relative to
-    the cells around it and to its row and column: that leaves out light, and the straight
-    edges of black ends, which many strips share.
+    Cells are averages, so grain and a shift of one pixel have no effect. Each is taken relative to
+    its neighbours, its row and its column, which removes lighting and the straight edges of black
+    ends, which many strips have in common.
 
     Returns:
-        Shape (h, w), at most 16x64, length 1; shorter where there is little to tell.
+        Array of shape (h, w), at most 16x64, with norm 1, or less for strips without structure.
     """
     image_hw = _grey(image_hwc)
     height, width = (
@@ -124,15 +125,15 @@ def find_matches(
     sizes: Mapping[str, tuple[int, int]],
     read: Callable[[str], Image],
 ) -> list[Match]:
-    """Find the strips that look alike.
+    """Find near-duplicate strips.
 
     Args:
-        thumbnails: Of every strip, by image_id.
-        sizes: Height and width of every strip.
-        read: Gives the image of a strip; called for candidates only.
+        thumbnails: Thumbnail of each strip, by image_id.
+        sizes: Height and width of each strip.
+        read: Returns the image of a strip; called for candidates only.
 
     Returns:
-        As few matches as join all members of each group; of n members n - 1.
+        The matches that connect the members of each group, n - 1 for a group of n.
     """
     of_size: dict[tuple[int, int], list[str]] = defaultdict(list)
     for image_id in sorted(thumbnails):
@@ -152,7 +153,7 @@ def find_matches(
 
 
 def group_matches(matches: Iterable[Match]) -> dict[str, str]:
-    """Give each strip of a match the first member of its group."""
+    """Return the first member of the group of each matched strip."""
     parents: dict[str, str] = {}
     for match in matches:
         _join(parents, match.first, match.second)
@@ -160,7 +161,7 @@ def group_matches(matches: Iterable[Match]) -> dict[str, str]:
 
 
 def _root(parents: dict[str, str], image_id: str) -> str:
-    """Find the first member of a group, and make the way there shorter."""
+    """Return the first member of a group (union-find with path halving)."""
     while (parent := parents.get(image_id, image_id)) != image_id:
         parents[image_id] = parents[parent]
         image_id = parent
@@ -168,13 +169,13 @@ def _root(parents: dict[str, str], image_id: str) -> str:
 
 
 def _join(parents: dict[str, str], one: str, other: str) -> None:
-    """Make one group of two."""
+    """Merge two groups."""
     first, last = sorted((_root(parents, one), _root(parents, other)))
     parents[first] = parents[last] = first
 
 
 def _candidates(thumbnails_nhw: NDArray[np.float32]) -> Iterator[tuple[int, int, str]]:
-    """Yield pairs (earlier, later, flip of the later) of like thumbnails, the likest first."""
+    """Yield pairs (earlier, later, flip of the later) of similar thumbnails, the best first."""
     flat = thumbnails_nhw.reshape(len(thumbnails_nhw), -1)
     for begin in range(0, len(flat), _BLOCK):
         block = thumbnails_nhw[begin : begin + _BLOCK]
@@ -190,19 +191,19 @@ def _candidates(thumbnails_nhw: NDArray[np.float32]) -> Iterator[tuple[int, int,
 
 
 def compare_grain(first_hwc: Image, second_hwc: Image, flip: str) -> tuple[tuple[int, int], float]:
-    """Lay one strip over another and compare their grain.
+    """Align two strips and compare their grain.
 
     Args:
         first_hwc: A strip.
-        second_hwc: Another of the same size.
-        flip: What turns the second as the first lies.
+        second_hwc: Another strip of the same size.
+        flip: Flip that aligns the second strip with the first.
 
     Returns:
-        The shift of a `Match`, and the correlation that three quarters of the tiles reach: 1
-        for copies, -1 for strips with too little grain to tell.
+        The shift of a `Match`, and the 25th percentile of the tiles' correlations: 1 for copies,
+        -1 for strips with too little grain to compare.
     """
     first_hw, second_hw = _grain(first_hwc), _grain(second_hwc)[FLIPS[flip]]
-    # Long lines do not tell how far a strip has moved along them, so they must not outweigh.
+    # Clipped, because long lines say nothing about a shift along them.
     bounded_hw, inner_hw = (np.clip(grain_hw, -_CLIP, _CLIP) for grain_hw in (first_hw, second_hw))
     inner_hw = inner_hw[MAX_SHIFT:-MAX_SHIFT, MAX_SHIFT:-MAX_SHIFT]
     *_, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(bounded_hw, inner_hw, cv2.TM_CCORR))
@@ -213,16 +214,16 @@ def compare_grain(first_hwc: Image, second_hwc: Image, flip: str) -> tuple[tuple
 def describe_conflicts(
     match: Match, first_chw: NDArray[np.bool_], second_chw: NDArray[np.bool_]
 ) -> list[str]:
-    """Say in which classes the masks of two strips that look alike differ.
+    """Describe the classes in which the masks of two near-duplicates differ.
 
-    Flip and shift are undone before, and what only one of the strips shows is left out. Masks
-    differ if less than 0.9 of their union lies on both, or within a pixel of the other: two
-    people never draw the same edge.
+    The strips are aligned first, and pixels outside their overlap are ignored. Masks differ if less
+    than 0.9 of their union is in both, with a tolerance of one pixel, because two people never draw
+    exactly the same edge.
 
     Args:
-        match: How the second strip lies on the first.
-        first_chw: Masks of the first, shape (C, H, W).
-        second_chw: Masks of the second, as train.csv has them.
+        match: How to align the strips.
+        first_chw: Masks of the first strip, shape (C, H, W).
+        second_chw: Masks of the second strip, as in train.csv.
 
     Returns:
         "class 3 differs: 1,204 pixels against 3,310, IoU 0.21", one for each such class.
@@ -243,7 +244,7 @@ def describe_conflicts(
 
 
 def _grow(mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Add every pixel that touches a mask."""
+    """Dilate a mask by one pixel."""
     grown = cv2.dilate(mask_hw.astype(np.uint8), np.ones((3, 3), np.uint8))
     return np.asarray(grown, dtype=np.bool_)
 
@@ -251,11 +252,11 @@ def _grow(mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def cut_to_overlap(
     first: NDArray[Any], second: NDArray[Any], shift: tuple[int, int]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Cut two arrays (..., H, W) to the pixels that lie on each other.
+    """Crop two arrays (..., H, W) to their overlap.
 
     Args:
-        first: Of the first strip.
-        second: Of the second strip, already turned.
+        first: Array of the first strip.
+        second: Array of the second strip, already flipped.
         shift: As in a `Match`.
     """
     (down, right), (height, width) = shift, first.shape[-2:]
@@ -266,25 +267,25 @@ def cut_to_overlap(
 
 
 def _grey(image_hwc: Image) -> NDArray[np.float32]:
-    """Turn an image into one channel, shape (H, W)."""
+    """Convert an image to grayscale, shape (H, W), float32."""
     if image_hwc.shape[2] == 3:
         return np.asarray(cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY), dtype=np.float32)
     return image_hwc[..., 0].astype(np.float32)
 
 
 def _grain(image_hwc: Image) -> Grain:
-    """Keep structures of a few pixels, in grey levels."""
+    """Return the structures of a few pixels (difference of Gaussians), in grey levels."""
     image_hw = _grey(image_hwc)
     fine, coarse = (cv2.GaussianBlur(image_hw, (0, 0), sigma) for sigma in (_FINE, _COARSE))
     return np.asarray(fine - coarse, dtype=np.float32)
 
 
 def _grain_similarity(first_hw: Grain, second_hw: Grain) -> float:
-    """The correlation that three quarters of the tiles reach; -1 if too few have grain."""
+    """Return the 25th percentile of the tiles' correlations; -1 if too few tiles have grain."""
     height, width = (side // _TILE * _TILE for side in first_hw.shape)
     first_hw, second_hw = (_without_lines(g[:height, :width]) for g in (first_hw, second_hw))
     first_power, second_power = _tile_means(first_hw**2), _tile_means(second_hw**2)
-    # Grain on one strip only speaks against a match.
+    # Grain on only one of the strips counts against a match.
     has_grain = np.maximum(first_power, second_power) >= _GRAIN**2
     if np.count_nonzero(has_grain) < _FEWEST_TILES:
         return -1.0
@@ -294,7 +295,7 @@ def _grain_similarity(first_hw: Grain, second_hw: Grain) -> float:
 
 
 def _without_lines(grain_hw: Grain) -> Grain:
-    """Take from each pixel the mean of its row and of its column within its tile."""
+    """Subtract from each pixel the mean of its row and of its column within its tile."""
     height, width = grain_hw.shape
     for tile in ((1, _TILE), (_TILE, 1)):
         means = cv2.resize(
@@ -305,6 +306,6 @@ def _without_lines(grain_hw: Grain) -> Grain:
 
 
 def _tile_means(image_hw: Grain, tile: tuple[int, int] = (_TILE, _TILE)) -> Grain:
-    """Average an image in tiles of this height and width."""
+    """Average an image over tiles of this height and width."""
     height, width = (side // part for side, part in zip(image_hw.shape, tile, strict=True))
     return np.asarray(cv2.resize(image_hw, (width, height), interpolation=cv2.INTER_AREA))

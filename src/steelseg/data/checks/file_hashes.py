@@ -1,11 +1,10 @@
-"""The hash of every file of a data set, so that one flipped bit is found.
+"""Hash every file of a data set, to detect even a single flipped bit.
 
-Many damaged JPEGs are sound JPEGs of another picture: only what the file was before can tell.
-A manifest is a text as `sha256sum` writes it, so `cd data.root && sha256sum --check FILE` reads
-it too: one line a file, 64 hex digits, two spaces, the path below data.root. It covers
-train.csv, sample_submission.csv and the images; what else lies in the folder is not data.
-Links, folders, pipes and names that no CSV can hold are left out:
-`steelseg.data.checks.check` lists them.
+Many damaged JPEGs are valid JPEGs of a different picture, which only a hash can detect. A manifest
+has the format of `sha256sum`, so `cd data.root && sha256sum --check FILE` reads it too: one line
+per file with 64 hex digits, two spaces and the path relative to data.root. It covers train.csv,
+sample_submission.csv and the images; other files are ignored. Links, folders, pipes and names that
+cannot be written to a CSV file are left out: `steelseg.data.checks.check` reports them.
 """
 
 import hashlib
@@ -18,13 +17,13 @@ from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import SUFFIXES
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
-from steelseg.progress import Progress
+from steelseg.progress import Progress, no_progress
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.+)")
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as hex.
+    """Return the SHA-256 of a file, in hexadecimal.
 
     Raises:
         DataError: if the file cannot be read.
@@ -36,26 +35,19 @@ def hash_file(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def write_manifest(
-    path: Path, root: Path, *, progress: Progress = lambda loop, _length, _title: loop
-) -> None:
-    """Hash every file of the data set in `root` and write the manifest `path`.
+def write_manifest(path: Path, root: Path, *, progress: Progress = no_progress) -> None:
+    """Hash every file of the data set in `root` and write the manifest to `path`.
 
     Raises:
         DataError: if a file cannot be read.
     """
     names = sorted(_names(root))
-    lines = [
-        _join(names[number], hash_file(root / names[number]))
-        for number in progress(range(len(names)), len(names), "hash")
-    ]
+    lines = [_join(name, hash_file(root / name)) for name in progress(names, len(names), "hash")]
     write_text(path, "".join(lines))
 
 
-def compare_manifest(
-    path: Path, root: Path, *, progress: Progress = lambda loop, _length, _title: loop
-) -> list[Fault]:
-    """Hold the data set in `root` against a manifest.
+def compare_manifest(path: Path, root: Path, *, progress: Progress = no_progress) -> list[Fault]:
+    """Compare the data set in `root` with a manifest.
 
     Returns:
         A Fault for every file that has changed, is missing, or was added.
@@ -64,27 +56,26 @@ def compare_manifest(
         DataError: if the manifest or a file cannot be read.
     """
     known = read_manifest(path)
-    there = set(_names(root))
+    existing = set(_names(root))
     faults = [
         Fault(str(root / name), 0, f"the file is missing: it is in {path}.")
-        for name in known.keys() - there
+        for name in known.keys() - existing
     ]
-    names = sorted(there)
-    for number in progress(range(len(names)), len(names), "hash"):
-        name = names[number]
+    names = sorted(existing)
+    for name in progress(names, len(names), "hash"):
         if name not in known:
             faults.append(Fault(str(root / name), 0, f"the file was added: it is not in {path}."))
         elif hash_file(root / name) != known[name]:
-            reason = f"the file has changed: its SHA-256 is not the one in {path}."
+            reason = f"the file has changed: its SHA-256 differs from {path}."
             faults.append(Fault(str(root / name), 0, reason))
     return faults
 
 
 def read_manifest(path: Path) -> dict[str, str]:
-    """Read the hash of each file, by its path below data.root.
+    """Read a manifest: the hash of each file, by its path relative to data.root.
 
     Raises:
-        DataError: if the manifest cannot be read, a line is not an entry, or a name is duplicated.
+        DataError: if the manifest cannot be read, a line is invalid, or a name is duplicated.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -105,7 +96,7 @@ def read_manifest(path: Path) -> dict[str, str]:
 
 
 def _names(root: Path) -> Iterator[str]:
-    """Name the files of a data set that are there, as paths below `root`."""
+    """Yield the existing files of a data set, as paths relative to `root`."""
     data_set = DataSet(root)
     for table in (data_set.train_csv, data_set.sample_submission):
         if table.is_file():
@@ -118,6 +109,6 @@ def _names(root: Path) -> Iterator[str]:
 
 
 def _join(name: str, digest: str) -> str:
-    """One line; `sha256sum` marks a name with a backslash by one in front of the line."""
+    """Format a line; `sha256sum` starts it with a backslash if the name contains one."""
     escaped = name.replace("\\", "\\\\")
     return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"

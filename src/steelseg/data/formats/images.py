@@ -14,13 +14,19 @@ Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RG
 import hashlib
 import stat
 import struct
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.data.formats import jpeg, png
 from steelseg.errors import DataError
+from steelseg.progress import Progress
+
+T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -53,6 +59,21 @@ def list_images(folder: Path) -> list[str]:
                 "itself there, or make the whole folder a link."
             )
     return [path.name for path in paths]
+
+
+def map_images(
+    function: Callable[[Path], T], paths: Sequence[Path], *, title: str, progress: Progress
+) -> Iterator[T]:
+    """Apply a function to image files on all cores; yield the results in the order of `paths`.
+
+    Decoding releases the interpreter lock, so threads are enough.
+    """
+    pool = ThreadPoolExecutor()
+    try:
+        yield from progress(pool.map(function, paths), len(paths), title)
+    finally:
+        # Ctrl-C does not wait for thousands of images.
+        pool.shutdown(cancel_futures=True)
 
 
 def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
