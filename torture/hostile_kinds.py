@@ -106,12 +106,12 @@ def cmyk(_chance, strip):
 def twelve_bits(chance, strip):
     content = bytearray(jpeg(chance, strip))
     content[content.index(b"\xff\xc0") + 4] = 12
-    return bytes(content), "12 bits a channel. Save it with 8"
+    return bytes(content), "12 bits per channel. Save it with 8"
 
 
 def sixteen_bits(_chance, strip):
     content = cv2.imencode(".png", strip.astype(np.uint16) * 16)[1].tobytes()
-    return content, "16 bits a channel. Save it with 8"
+    return content, "16 bits per channel. Save it with 8"
 
 
 def palette(chance, strip):
@@ -203,12 +203,12 @@ def unix_socket(path):
 
 def link_to_nowhere(path):
     path.symlink_to("nowhere.png")
-    return "holds a link named"
+    return "contains a link named"
 
 
 def link_outside(path):
     path.symlink_to("/etc/passwd")
-    return "holds a link named"
+    return "contains a link named"
 
 
 FILES = (

@@ -32,7 +32,7 @@ def test_a_data_set_without_training_images_is_refused(tmp_path):
         DataSet(tmp_path).list_images()
 
     (tmp_path / "train_images").mkdir()
-    with pytest.raises(DataError, match=r"train_images holds no \.jpg, \.jpeg or \.png file"):
+    with pytest.raises(DataError, match=r"train_images contains no \.jpg, \.jpeg or \.png file"):
         DataSet(tmp_path).list_images()
 
 

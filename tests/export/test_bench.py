@@ -112,7 +112,7 @@ def test_a_bundle_is_timed_as_it_is(trained_run, tmp_path):
     assert (found.strips, found.rounds) == (3, 2)
     with pytest.raises(ConfigError, match="A bundle names no images"):
         bench(path)
-    with pytest.raises(DataError, match=r"holds no .jpg"):
+    with pytest.raises(DataError, match=r"contains no .jpg"):
         bench(path, images=path)
 
 

@@ -134,7 +134,7 @@ def test_a_folder_without_images_is_refused(trained_run, root, tmp_path):
     """An empty submission would look like a clean coil."""
     (tmp_path / "empty").mkdir()
 
-    for folder, reason in (("empty", "holds no .jpg"), ("no_such", "is not a folder")):
+    for folder, reason in (("empty", "contains no .jpg"), ("no_such", "is not a folder")):
         with pytest.raises(DataError, match=reason):
             predict_folder(
                 make_predictor(trained_run, root), tmp_path / "out", images=tmp_path / folder

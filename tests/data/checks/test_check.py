@@ -104,7 +104,7 @@ def test_every_kind_of_fault_is_listed_at_once(make_strips, tmp_path):
         "train.csv:7: the row has 1 cells, the header 3.",
         "train.csv:8: other.png is not in train_images.",
         "train.csv:9: image id '../train_001.png' is not a file name: "
-        "it must not be empty or hold a path.",
+        "it must not be empty or a path.",
         "train.csv:10: train_002.png: RLE run 2 starts at 1, before the run in front of it: "
         "runs are unsorted.",
         "train_images/train_003.png: the image is truncated: the file ends before its last part.",
@@ -128,7 +128,7 @@ def test_nothing_is_written(make_strips, tmp_path):
     ("broken", "expected"),
     [
         ("train.csv", "train.csv: the file cannot be read: No such file or directory."),
-        ("train_images", "train_images: is not a folder. It should hold the images."),
+        ("train_images", "train_images: is not a folder. It should contain the images."),
         (
             "test_images",
             "test_images: the folder is missing, but sample_submission.csv lists 2 images of it.",
@@ -152,8 +152,8 @@ def test_an_empty_folder_is_one_fault(make_strips, tmp_path):
             path.unlink()
 
     assert faults_of(tmp_path) == [
-        "test_images: holds no .jpg, .jpeg or .png file.",
-        "train_images: holds no .jpg, .jpeg or .png file.",
+        "test_images: contains no .jpg, .jpeg or .png file.",
+        "train_images: contains no .jpg, .jpeg or .png file.",
     ]
 
 

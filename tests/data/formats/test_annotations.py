@@ -64,7 +64,7 @@ def test_every_bad_row_is_named_and_the_good_ones_stay(tmp_path):
         "/train.csv:4: unknown class '5'; classes are 1 to 4 (data.num_classes).",
         "/train.csv:5: unknown class '0'; classes are 1 to 4 (data.num_classes).",
         "/train.csv:6: a.jpg class 1 is a duplicate of row 2.",
-        "/train.csv:7: image id 'x/a.jpg' is not a file name: it must not be empty or hold a path.",
+        "/train.csv:7: image id 'x/a.jpg' is not a file name: it must not be empty or a path.",
     ]
 
 

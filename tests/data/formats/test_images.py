@@ -172,13 +172,16 @@ def test_exif_does_not_turn_the_image(orientation):
         (b"\xff\xd8\xff", "truncated"),
         (b"\xff\xd8\xff\xd9", "the JPEG declares no size"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
-        (png(2, 2)[:8] + chunk(b"IEND", b"") + bytes(20), "does not begin with its header"),
+        (png(2, 2)[:8] + chunk(b"IEND", b"") + bytes(20), "does not start with its header"),
         (png(2, 2, pixels=b"\0\1\2"), "cannot be decoded; the file is damaged"),
         (png(2, 2, pixels=b"\x09\1\2" * 2), "cannot be decoded"),
         (png(0, 2, pixels=b"\0\0"), "cannot be decoded"),
         (png(2, 2_000_000, pixels=b"\0"), "cannot be decoded"),
         (png(2, 2, colour=3, pixels=b"\0\0\0\0\0\0"), "cannot be decoded"),
-        (png(2, 2, bits=16, pixels=b"\0\x0f\xff\x0f\xff" * 2), "16 bits a channel. Save it with 8"),
+        (
+            png(2, 2, bits=16, pixels=b"\0\x0f\xff\x0f\xff" * 2),
+            "16 bits per channel. Save it with 8",
+        ),
     ],
 )
 def test_what_is_no_whole_image_is_refused(content, fault):
@@ -278,7 +281,7 @@ def test_a_name_that_no_csv_can_hold_is_refused(tmp_path, name):
     except (OSError, UnicodeError):
         pytest.skip("the file system has no such names")
 
-    with pytest.raises(DataError, match=r"holds a file named 'a\\\\?(udcff|n)\.jpg'"):
+    with pytest.raises(DataError, match=r"contains a file named 'a\\\\?(udcff|n)\.jpg'"):
         list_images(tmp_path)
 
 
@@ -291,7 +294,7 @@ def test_a_link_among_the_images_is_refused_but_the_folder_may_be_one(tmp_path):
 
     (tmp_path / "images" / "b.png").symlink_to("a.png")
 
-    with pytest.raises(DataError, match=r"holds a link named b\.png, which may lead anywhere"):
+    with pytest.raises(DataError, match=r"contains a link named b\.png, which may lead anywhere"):
         list_images(tmp_path / "linked")
 
 

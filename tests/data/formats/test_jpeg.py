@@ -40,7 +40,7 @@ def test_a_scan_with_a_part_cut_out_is_refused():
     damaged = content[:begin] + content[begin + 1000 :]
 
     assert measure(damaged) == (48, 64)
-    with pytest.raises(DataError, match="damaged, or of a kind that is not read: Corrupt JPEG da"):
+    with pytest.raises(DataError, match="damaged, or of an unsupported kind: Corrupt JPEG da"):
         decode_image(damaged, channels=1)
 
 
@@ -94,7 +94,7 @@ def test_a_file_of_endless_scans_is_refused():
     [
         (1, 0xC3, "lossless, hierarchical or arithmetic"),
         (1, 0xC9, "lossless, hierarchical or arithmetic"),
-        (4, 12, "12 bits a channel. Save it with 8"),
+        (4, 12, "12 bits per channel. Save it with 8"),
         (6, 0, "declares a size of 0x64"),
         (9, 2, "2 channels. Save it as grey or RGB"),
     ],

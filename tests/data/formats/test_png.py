@@ -47,7 +47,7 @@ def test_transparent_pixels_are_refused(channels):
     ("extra", "fault"),
     [
         (chunk(b"tRNS", b"\0\0"), "a transparent colour. Save it without transparency"),
-        (chunk(b"acTL", b"\0\0\0\2\0\0\0\0"), "is animated. Save one picture of it"),
+        (chunk(b"acTL", b"\0\0\0\2\0\0\0\0"), "is animated. Save a single frame"),
     ],
 )
 def test_transparency_and_animation_are_refused(extra, fault):

@@ -42,7 +42,7 @@ def test_a_sample_gives_its_form_and_each_image_once(tmp_path, text, form, lines
     [
         (b"", r"sample\.csv: the columns are ''"),
         (b"ImageId,EncodedPixels\na.jpg,\n", r"sample\.csv: the columns are 'ImageId,Enc"),
-        (b"ImageId_ClassId,EncodedPixels\n", r"sample\.csv: there is no row"),
+        (b"ImageId_ClassId,EncodedPixels\n", r"sample\.csv: the file has no rows"),
         (b"ImageId_ClassId,EncodedPixels\na.jpg_1,\nb_c.jpg,\n", r"\.csv:3: 'b_c\.jpg' is not an"),
         (b"ImageId_ClassId,EncodedPixels\n_1,\n", r"\.csv:2: image id '' is not a file name"),
         (b"ImageId,EncodedPixels,ClassId\na.jpg,\n", r"\.csv:2: the row has 2 cells"),

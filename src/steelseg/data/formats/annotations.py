@@ -2,9 +2,9 @@
 
 Images without a row, or with empty rows only, are clean.
 
-`read_rows` reads the text and reports every bad row; `parse_rows` holds the masks against
-the sizes of the images. Nothing is repaired. Labels stay runs until a mask is drawn, so the
-labels of 12,568 strips take 15 MB.
+`read_rows` reads the text and reports every invalid row; `parse_rows` checks the masks against the
+image sizes. Nothing is repaired. Labels are kept as runs until a mask is drawn, so the labels of
+12,568 strips take 15 MB.
 """
 
 import re
@@ -50,21 +50,21 @@ class Labels:
     """Number of classes C."""
 
     sizes: Mapping[str, tuple[int, int]]
-    """Height and width of each image, by image_id, sorted; clean images are there too."""
+    """Height and width of each image, by image_id, sorted; includes clean images."""
 
     runs: Mapping[tuple[str, int], rle.Runs]
     """Runs of each non-empty mask, by (image_id, class_id)."""
 
     def class_ids(self, image_id: str) -> tuple[int, ...]:
-        """Name the class ids that an image shows, ascending."""
+        """Return the class ids of an image, ascending."""
         return tuple(k for k in range(1, self.num_classes + 1) if (image_id, k) in self.runs)
 
     def draw(self, image_id: str, box: Box | None = None) -> NDArray[np.bool_]:
-        """Draw the masks of an image, or of one window of it.
+        """Draw the masks of an image, or of a part of it.
 
         Args:
             image_id: An image of `sizes`.
-            box: The window; None draws the whole image.
+            box: The part; None draws the whole image.
 
         Returns:
             Masks, shape (C, h, w), bool.
@@ -76,7 +76,7 @@ class Labels:
         return mask_chw
 
     def draw_into(self, mask_chw: NDArray[np.uint8], image_id: str, box: Box) -> None:
-        """Draw the masks of a window, 0 or 1, over what `mask_chw`, shape (C, h, w), holds."""
+        """Draw the masks of a part of an image into `mask_chw`, shape (C, h, w), as 0 or 1."""
         height, _ = self.sizes[image_id]
         for class_id, mask in enumerate(mask_chw, start=1):
             runs = self.runs.get((image_id, class_id))
@@ -84,7 +84,7 @@ class Labels:
                 mask.fill(0)
             else:
                 columns_wh = rle.to_mask(runs, height, box.width, box.left).T.view(np.uint8)
-                # Ten times as fast as numpy's copy of a transposed view.
+                # Ten times as fast as a copy of a transposed view in numpy.
                 cv2.transpose(columns_wh[:, box.top : box.top + box.height], mask)
 
 
@@ -96,7 +96,7 @@ def read_rows(path: Path, *, num_classes: int) -> tuple[list[Row], list[Fault]]:
         num_classes: Highest ClassId.
 
     Returns:
-        The well-formed rows, and a Fault for everything else.
+        The valid rows, and a Fault for every other row.
     """
     try:
         table = read_table(path)
@@ -109,7 +109,7 @@ def read_rows(path: Path, *, num_classes: int) -> tuple[list[Row], list[Fault]]:
         try:
             cells = name_cells(table.form, texts)
             class_id = _class_id(cells.class_text, num_classes)
-            _refuse_repeat(seen, cells.image_id, class_id, line)
+            _reject_duplicate(seen, cells.image_id, class_id, line)
         except DataError as error:
             faults.append(Fault(str(path), line, str(error)))
         else:
@@ -126,10 +126,10 @@ def _class_id(text: str, num_classes: int) -> int:
     return int(text)
 
 
-def _refuse_repeat(
+def _reject_duplicate(
     seen: dict[tuple[str, int], int], image_id: str, class_id: int, line: int
 ) -> None:
-    """Remember the row, or raise DataError if its pair has been there before."""
+    """Record the row, or raise DataError if an earlier row has the same image and class."""
     first = seen.setdefault((image_id, class_id), line)
     if first != line:
         raise DataError(f"{image_id} class {class_id} is a duplicate of row {first}.")
@@ -138,16 +138,16 @@ def _refuse_repeat(
 def parse_rows(
     path: Path, rows: Sequence[Row], sizes: Mapping[str, tuple[int, int]], *, num_classes: int
 ) -> tuple[Labels, list[Fault]]:
-    """Hold each mask against the size of its image.
+    """Parse each mask for the size of its image.
 
     Args:
-        path: Where the rows are from, for the faults.
-        rows: As `read_rows` gives them; rows of images without a size are left out.
-        sizes: Height and width of each image that could be read.
+        path: File of the rows, for the messages.
+        rows: From `read_rows`; rows of images without a size are skipped.
+        sizes: Height and width of each readable image.
         num_classes: Number of classes C.
 
     Returns:
-        The labels, and a Fault for every mask that is malformed or leaves its image.
+        The labels, and a Fault for every mask that is malformed or exceeds its image.
     """
     runs: dict[tuple[str, int], rle.Runs] = {}
     faults: list[Fault] = []
@@ -167,11 +167,11 @@ def read_labels(path: Path, sizes: Mapping[str, tuple[int, int]], *, num_classes
 
     Args:
         path: train.csv.
-        sizes: Height and width of each image; rows of other images are left out.
+        sizes: Height and width of each image; rows of other images are skipped.
         num_classes: Number of classes C.
 
     Raises:
-        DataError: with a line for every fault.
+        DataError: with one line per fault.
     """
     rows, bad_rows = read_rows(path, num_classes=num_classes)
     labels, bad_masks = parse_rows(path, rows, sizes, num_classes=num_classes)

@@ -1,14 +1,14 @@
-"""Reading strips: JPEG and PNG, grey or colour, whole or refused.
+"""Read JPEG and PNG images, grayscale or colour; damaged files are rejected.
 
-Decoders repair in silence: OpenCV returns a full-size image for half a JPEG. So a file is
-walked from its first marker to its last before it is decoded (`jpeg`, `png`), and the decoded
-size is held against the header's. The size is known before a pixel is made, so an image that
-is too large costs nothing.
+Decoders repair silently: OpenCV returns a full-size image for half a JPEG. So the structure of a
+file is checked from start to end before it is decoded (`jpeg`, `png`), and the decoded size is
+compared with the header. The size is known before decoding, so an image that is too large costs
+nothing.
 
-A folder may be a link; an image inside it may not, because a link among thousands of images can
-lead anywhere without anyone having put it there.
+A folder may be a link, but an image in it may not, because a link among thousands of images can
+lead anywhere unnoticed.
 
-Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grey) or 3 (RGB).
+Arrays are uint8 `image_hwc`, shape (H, W, channels), channels 1 (grayscale) or 3 (RGB).
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,33 +31,35 @@ T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
-# Larger than any line camera's strip, small enough that a decoded image fits in memory.
+# Larger than the strips of any line camera, and small enough to fit in memory when decoded.
 MAX_PIXELS = 100_000_000
 
-# What the largest RGB image takes without compression, and then some.
+# More than the largest RGB image takes without compression.
 MAX_BYTES = 400_000_000
 
 
 def list_images(folder: Path) -> list[str]:
-    """Name the images of a folder, sorted.
+    """Return the names of the images in a folder, sorted.
 
     Raises:
-        DataError: if the folder does not exist or holds no image, a name cannot be written to a
+        DataError: if the folder does not exist or contains no image, a name cannot be written to a
             CSV file, or an image is a link.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder. It should hold the images.")
+        raise DataError(f"{folder} is not a folder. It should contain the images.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise DataError(f"{folder} holds no .jpg, .jpeg or .png file.")
+        raise DataError(f"{folder} contains no .jpg, .jpeg or .png file.")
     for path in paths:
-        # Python hands over bytes that are not UTF-8 as lone surrogates, which no file takes.
+        # Python represents names that are not UTF-8 by lone surrogates, which cannot be written.
         if not path.name.isprintable():
-            raise DataError(f"{folder} holds a file named {path.name!r}. Rename it to plain text.")
+            raise DataError(
+                f"{folder} contains a file named {path.name!r}. Use printable characters only."
+            )
         if path.is_symlink():
             raise DataError(
-                f"{folder} holds a link named {path.name}, which may lead anywhere. Put the file "
-                "itself there, or make the whole folder a link."
+                f"{folder} contains a link named {path.name}, which may lead anywhere. Put the "
+                "file itself there, or make the whole folder a link."
             )
     return [path.name for path in paths]
 
@@ -81,38 +84,41 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
 
     Args:
         path: A JPEG or PNG file.
-        channels: 1 for grey, 3 for RGB; colour files are turned into grey by luminance.
+        channels: 1 for grayscale, 3 for RGB; colour is converted to grayscale by luminance.
 
     Returns:
         Image, shape (H, W, channels), uint8.
 
     Raises:
-        DataError: if the file is missing, truncated, damaged, too large or of another kind.
+        DataError: if the file is missing, truncated, damaged, too large or not an image.
     """
-    try:
+    with _naming(path):
         return decode_image(_read(path), channels=channels)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def hash_image(path: Path) -> str:
-    """SHA-256 of an image file, in hexadecimal; errors as `read_image`."""
-    try:
+    """Return the SHA-256 of an image file, in hexadecimal; errors as `read_image`."""
+    with _naming(path):
         return hashlib.sha256(_read(path)).hexdigest()
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def measure_image(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, in pixels, without decoding; errors as `read_image`."""
-    try:
+    """Return height and width of an image, in pixels, without decoding; errors as `read_image`."""
+    with _naming(path):
         return measure(_read(path))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the path in front of the message of a DataError."""
+    try:
+        yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
 
 def _read(path: Path) -> bytes:
-    """Read a file; a pipe, which would never end, is not opened."""
+    """Read a regular file; pipes, which would never end, are not opened."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -125,25 +131,25 @@ def _read(path: Path) -> bytes:
 
 
 def decode_image(content: bytes, *, channels: int) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file; as `read_image`, errors without a file name."""
+    """Decode the bytes of an image file, as `read_image`; errors do not name the file."""
     height, width = measure(content)
     if height * width > MAX_PIXELS:
         raise DataError(f"the image has {height}x{width} pixels; at most {MAX_PIXELS} are read.")
     decode = png.decode if content.startswith(png.START) else jpeg.decode
     image = decode(content, channels=channels)
     if image.shape[:2] != (height, width):
-        raise DataError("the image has another size than its header says; the file is damaged.")
+        raise DataError("the size of the image differs from its header; the file is damaged.")
     return image.reshape(height, width, channels)
 
 
 def measure(content: bytes) -> tuple[int, int]:
-    """Walk an image file from start to end and read its size.
+    """Check the structure of an image file from start to end, and read its size.
 
     Returns:
-        Height and width, in pixels, as the header declares them.
+        Height and width of the header, in pixels.
 
     Raises:
-        DataError: if the file is empty, of another kind, truncated, or its structure is broken.
+        DataError: if the file is empty, not an image, truncated, or has a broken structure.
     """
     if not content:
         raise DataError("the file is empty.")

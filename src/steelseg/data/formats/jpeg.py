@@ -1,13 +1,13 @@
-"""JPEG: walked from its first marker to its last, then decoded with every warning an error.
+"""JPEG: checked from the first marker to the last, then decoded with every warning as an error.
 
-The walk reads what the file declares (size, components, the coefficients that its scans send)
-and refuses what the decoder would make something of: a file that ends early, a progressive
-one whose last scans are cut out, CMYK, 12 bits a channel. libjpeg repairs a damaged scan with
-a warning that OpenCV drops; here the warning is the refusal. What it cannot see is a flipped bit
-that leaves the file a JPEG of another picture: `steelseg check --hash` finds that.
+The check reads size, components and the coefficients that each scan sends, and rejects files that
+decoders would repair: truncated ones, progressive ones without their last scans, CMYK, 12 bits per
+channel. libjpeg repairs a damaged scan with a warning that OpenCV ignores; here it is an error. A
+flipped bit that leaves a valid JPEG of a different picture goes unnoticed: `steelseg check --hash`
+detects it.
 
-EXIF orientation is not read, because masks are drawn on stored pixels. Bytes behind the end
-marker are ignored.
+EXIF orientation is ignored, because masks refer to stored pixels. Bytes after the end marker are
+ignored.
 """
 
 import re
@@ -21,13 +21,13 @@ from steelseg.errors import DataError
 
 START = b"\xff\xd8\xff"
 
-# In a scan 0xFF is data when 0x00 follows, and restart markers are part of the scan. A marker may
-# have several 0xFF in front; a pattern that begins with one literal byte is searched ten times
-# as fast as one that begins with any number of them.
+# In a scan, 0xFF followed by 0x00 is data, and restart markers are part of the scan. A marker may
+# be preceded by several 0xFF; a pattern that starts with one literal byte is ten times as fast as
+# one that starts with any number of them.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _END, _SCAN = 0xD9, 0xDA
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Baseline, extended and progressive; the rest is lossless, hierarchical or arithmetic.
+# Baseline, extended and progressive; the others are lossless, hierarchical or arithmetic.
 _KNOWN_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 _UNSENT = 0xFF
 # A progressive file of ten thousand scans over 100 million pixels would take hours.
@@ -35,13 +35,13 @@ _MOST_SCANS = 100
 
 
 def measure(content: bytes) -> tuple[int, int]:
-    """Step over every segment and scan, and read the size that the file declares.
+    """Check every segment and scan, and read the size that the file declares.
 
     Returns:
         Height and width, in pixels.
 
     Raises:
-        DataError: if the file is truncated, incomplete, or of a kind that is not read.
+        DataError: if the file is truncated, incomplete, or of an unsupported kind.
     """
     size: tuple[int, int] | None = None
     bits_unsent: dict[int, bytearray] = {}
@@ -64,7 +64,7 @@ def measure(content: bytes) -> tuple[int, int]:
         elif marker == _SCAN:
             scans += 1
             _note_scan(segment, bits_unsent)
-        # Scan data follows its own header, so the next search starts behind both alike.
+        # The data of a scan follows its header, so the next search starts after the header.
         position += length
     if size is None:
         raise DataError("the JPEG declares no size.")
@@ -76,17 +76,17 @@ def measure(content: bytes) -> tuple[int, int]:
 
 
 def _read_frame(marker: int, segment: bytes) -> tuple[tuple[int, int], dict[int, bytearray]]:
-    """Read a frame header, and refuse a mode that is not read.
+    """Read a frame header, and reject unsupported modes.
 
     Returns:
-        Height and width, and for every component by its id the low bits of each of its 64
-        coefficients that no scan has sent yet.
+        Height and width; and for each component id, the low bits of its 64 coefficients that no
+        scan has sent yet.
     """
     bits, height, width, components = struct.unpack_from(">BHHB", segment)
     if marker not in _KNOWN_FRAMES:
         raise DataError("the JPEG is lossless, hierarchical or arithmetic. Save it as baseline.")
     if bits != 8:
-        raise DataError(f"the JPEG has {bits} bits a channel. Save it with 8.")
+        raise DataError(f"the JPEG has {bits} bits per channel. Save it with 8.")
     if components not in (1, 3):
         kind = " (CMYK)" if components == 4 else ""
         raise DataError(f"the JPEG has {components} channels{kind}. Save it as grey or RGB.")
@@ -96,7 +96,7 @@ def _read_frame(marker: int, segment: bytes) -> tuple[tuple[int, int], dict[int,
 
 
 def _note_scan(segment: bytes, bits_unsent: dict[int, bytearray]) -> None:
-    """Take from `bits_unsent` what a scan sends, as its header says."""
+    """Remove from `bits_unsent` what a scan sends according to its header."""
     components = segment[0] if segment else 0
     span = segment[1 + 2 * components : 4 + 2 * components]
     ids = segment[1 : 1 + 2 * components : 2]
@@ -108,18 +108,18 @@ def _note_scan(segment: bytes, bits_unsent: dict[int, bytearray]) -> None:
 
 
 def decode(content: bytes, *, channels: int) -> NDArray[np.uint8]:
-    """Decode a JPEG that `measure` has walked; any warning of the decoder is a DataError."""
+    """Decode a JPEG that `measure` has checked; any warning of the decoder is a DataError."""
     try:
         image: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             content, colorspace="GRAY" if channels == 1 else "RGB"
         )
     except ValueError as error:
         raise DataError(
-            f"the image is damaged, or of a kind that is not read: {_plain(error)}."
+            f"the image is damaged, or of an unsupported kind: {_plain(error)}."
         ) from None
     return image
 
 
 def _plain(error: ValueError) -> str:
-    """What libjpeg says, without the name of its function."""
+    """Return the message of libjpeg without the name of its function."""
     return str(error).split("(): ")[-1].rstrip(".")

@@ -3,8 +3,8 @@
     ImageId_ClassId,EncodedPixels     "0002cc93b.jpg_1,29102 12 ..."
     ImageId,ClassId,EncodedPixels     "0002cc93b.jpg,1,29102 12 ...", columns in any order
 
-A form is the tuple of column names as they stand in the file. This module takes rows apart
-and names what does not hold together; what the cells mean is the caller's.
+A form is the tuple of column names in the order of the file. This module splits rows into cells
+and rejects malformed ones; callers interpret the cells.
 """
 
 import csv
@@ -18,7 +18,7 @@ from steelseg.errors import DataError
 JOINED = ("ImageId_ClassId", "EncodedPixels")
 SEPARATE = ("ImageId", "ClassId", "EncodedPixels")
 
-# Every second pixel of a 256x1600 mask as RLE has 2.6 million characters.
+# The RLE of every second pixel of a 256x1600 mask has 2.6 million characters.
 _LONGEST_FIELD = 100_000_000
 
 _NOT_A_NAME = re.compile(r"[/\\\x00-\x1f]")
@@ -27,24 +27,24 @@ _JOINED_CELL = re.compile(r"(.*)_([0-9]+)", re.ASCII | re.DOTALL)
 
 @dataclass(frozen=True)
 class Table:
-    """A mask CSV, read but not yet understood."""
+    """A mask CSV with uninterpreted cells."""
 
     form: tuple[str, ...]
     """Column names, in the order of the file."""
 
     rows: tuple[tuple[int, list[str]], ...]
-    """Line on which it begins, from 1, and cells of each row that is not blank."""
+    """First line, from 1, and cells of each row that is not blank."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """One row, its cells named."""
+    """The cells of one row."""
 
     image_id: str
     """File name of the image; never empty, never a path."""
 
     class_text: str
-    """What stands for the class, not yet a number."""
+    """The class as text."""
 
     rle: str
     """The mask; "" is empty."""
@@ -59,7 +59,7 @@ def read_table(path: Path) -> Table:
     """Read a mask CSV.
 
     Raises:
-        DataError: if the file cannot be read or has another header; without the file's name.
+        DataError: if the file cannot be read or has other columns; does not name the file.
     """
     limit = csv.field_size_limit(_LONGEST_FIELD)
     rows: list[tuple[int, list[str]]] = []
@@ -69,14 +69,14 @@ def read_table(path: Path) -> Table:
             reader = csv.reader(file, strict=True)
             for cells in reader:
                 rows.append((line, cells))
-                # A quoted cell may go over several lines.
+                # A quoted cell may span several lines.
                 line = reader.line_num + 1
     except OSError as error:
         raise DataError(f"the file cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise DataError("the file is not UTF-8 text.") from None
     except csv.Error as error:
-        raise DataError(f"the row that begins on line {line} is not CSV: {error}.") from None
+        raise DataError(f"the row that starts on line {line} is not CSV: {error}.") from None
     finally:
         csv.field_size_limit(limit)
     form = tuple(rows[0][1]) if rows else ()
@@ -89,10 +89,10 @@ def read_table(path: Path) -> Table:
 
 
 def name_cells(form: Sequence[str], cells: Sequence[str]) -> Cells:
-    """Name the cells of a row.
+    """Assign the cells of a row to the columns.
 
     Raises:
-        DataError: if cells are missing or left over, or the image id is not a file name.
+        DataError: if the number of cells is wrong, or the image id is not a file name.
     """
     if len(cells) != len(form):
         raise DataError(f"the row has {len(cells)} cells, the header {len(form)}.")
@@ -101,18 +101,18 @@ def name_cells(form: Sequence[str], cells: Sequence[str]) -> Cells:
         image_id, class_text = named["ImageId"], named["ClassId"]
     else:
         joined = named["ImageId_ClassId"]
-        # Without the digits, "0002_cc93b.jpg" would pass for image "0002".
+        # Digits are required, or "0002_cc93b.jpg" would be read as image "0002".
         parts = _JOINED_CELL.fullmatch(joined)
         if parts is None:
             raise DataError(f"{joined[:60]!r} is not an ImageId_ClassId such as 0002cc93b.jpg_1.")
         image_id, class_text = parts[1], parts[2]
-    _refuse_path(image_id)
+    _reject_path(image_id)
     return Cells(image_id, class_text, named["EncodedPixels"])
 
 
-def _refuse_path(image_id: str) -> None:
+def _reject_path(image_id: str) -> None:
     """Raise DataError unless `image_id` is a bare file name."""
     if not image_id or image_id in (".", "..") or _NOT_A_NAME.search(image_id):
         raise DataError(
-            f"image id {image_id[:60]!r} is not a file name: it must not be empty or hold a path."
+            f"image id {image_id[:60]!r} is not a file name: it must not be empty or a path."
         )

@@ -1,8 +1,8 @@
-"""PNG: every chunk held against its checksum, then decoded.
+"""PNG: the checksum of every chunk is verified, then the image is decoded.
 
-Grey, RGB and palette with 1 to 8 bits a channel are read. Refused are 16 bits, of which OpenCV
-would keep the upper byte (a 12-bit camera's picture turns black), animations, of which it would
-show the first picture, and transparency: an alpha channel must be opaque everywhere.
+Grayscale, RGB and palette images with 1 to 8 bits per channel are supported. Rejected are 16 bits,
+of which OpenCV would keep the upper byte (images of a 12-bit camera would turn black), animations,
+of which it would decode the first frame, and transparency: an alpha channel must be opaque.
 """
 
 import struct
@@ -20,43 +20,43 @@ _ALPHA_COLOURS = (4, 6)
 
 
 def measure(content: bytes) -> tuple[int, int]:
-    """Check every chunk up to IEND, and read the size that the header declares.
+    """Check every chunk up to IEND, and read the size from the header.
 
     Returns:
         Height and width, in pixels.
 
     Raises:
-        DataError: if the file is truncated, damaged, or of a kind that is not read.
+        DataError: if the file is truncated, damaged, or of an unsupported kind.
     """
     kind, width, height, bits = struct.unpack_from(">4sIIB", content, 12)
     if kind != b"IHDR":
-        raise DataError("the PNG does not begin with its header; the file is damaged.")
+        raise DataError("the PNG does not start with its header; the file is damaged.")
     position = len(START)
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, position)
         end = position + 8 + length
         (checksum,) = struct.unpack_from(">I", content, end)
         if zlib.crc32(content[position + 4 : end]) != checksum:
-            raise DataError(f"PNG chunk {kind!r} is damaged: its checksum does not fit.")
+            raise DataError(f"PNG chunk {kind!r} is damaged: its checksum does not match.")
         if kind == b"acTL":
-            raise DataError("the PNG is animated. Save one picture of it.")
+            raise DataError("the PNG is animated. Save a single frame.")
         if kind == b"tRNS":
             raise DataError("the PNG has a transparent colour. Save it without transparency.")
         position = end + 4
     if bits > 8:
-        raise DataError(f"the PNG has {bits} bits a channel. Save it with 8.")
+        raise DataError(f"the PNG has {bits} bits per channel. Save it with 8.")
     return height, width
 
 
 def decode(content: bytes, *, channels: int) -> NDArray[np.uint8]:
-    """Decode a PNG that `measure` has walked."""
+    """Decode a PNG that `measure` has checked."""
     if content[25] in _ALPHA_COLOURS and _decode(content, cv2.IMREAD_UNCHANGED)[..., 3].min() < 255:
         raise DataError("the PNG has transparent pixels. Save it without transparency.")
     return _decode(content, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB)
 
 
 def _decode(content: bytes, flag: int) -> NDArray[np.uint8]:
-    """Decode as an OpenCV flag says."""
+    """Decode with an OpenCV flag."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise DataError("the image cannot be decoded; the file is damaged.")

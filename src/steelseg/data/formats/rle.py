@@ -3,10 +3,10 @@
 A mask is read column by column (down first, then right). Pixels are counted from 1.
 "1 3 10 2" is pixels 1, 2, 3 and pixels 10, 11; "" is an empty mask.
 
-`encode` and `decode` are exact inverses on every canonical string: runs ascending,
-not touching, none empty. `parse` and `decode` refuse the rest, because a silent repair
-here becomes a wrong Dice later. In memory a mask waits as *runs*: an int32 array of shape
-(R, 2) with one (start, length) a row, start counted from 0. No I/O, no torch.
+`encode` and `decode` are exact inverses on every canonical string: runs ascending, not touching,
+none empty. `parse` and `decode` reject all others, because a silent repair here becomes a wrong
+Dice later. In memory, masks are stored as *runs*: an int32 array of shape (R, 2) with one
+(start, length) per row, start counted from 0. No I/O, no torch.
 """
 
 import re
@@ -19,27 +19,27 @@ from steelseg.errors import DataError
 
 Runs = NDArray[np.int32]
 
-# Nine digits hold any pixel of a 30,000 x 30,000 image and cannot overflow.
+# Nine digits are enough for any pixel of a 30,000 x 30,000 image and cannot overflow.
 _NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 _NUMBERS = re.compile(rf"{_NUMBER}(?: {_NUMBER})*", re.ASCII)
 
-# What most text is: pairs without a zero. Possessive, for half the time of `_NUMBERS`.
+# Most texts are pairs without a zero. Possessive quantifiers halve the time of `_NUMBERS`.
 _PAIR = r"[1-9][0-9]{0,8}+ [1-9][0-9]{0,8}+"
 _PAIRS = re.compile(rf"(?:{_PAIR} )*+{_PAIR}", re.ASCII)
 
 
 def parse(rle: str, pixels: int) -> Runs:
-    """Read an RLE string and hold it to the format's rules.
+    """Parse an RLE string, strictly.
 
     Args:
         rle: "start length start length ...", or "" for an empty mask.
-        pixels: Pixels of the image, height times width.
+        pixels: Number of pixels of the image, height times width.
 
     Returns:
         Runs, shape (R, 2), int32: start from 0, length.
 
     Raises:
-        DataError: if the string is not canonical or leaves the image; the message names the rule.
+        DataError: if the string is not canonical or exceeds the image; says which rule it breaks.
     """
     bounds = _read(rle, pixels)
     bounds[1::2] -= bounds[0::2]
@@ -47,7 +47,7 @@ def parse(rle: str, pixels: int) -> Runs:
 
 
 def _read(rle: str, pixels: int) -> NDArray[np.int64]:
-    """As `parse`, but start and end of each run in one row, ascending."""
+    """As `parse`, but return the starts and ends of all runs as one ascending array."""
     if not rle:
         return np.empty(0, dtype=np.int64)
     if _PAIRS.fullmatch(rle):
@@ -60,7 +60,7 @@ def _read(rle: str, pixels: int) -> NDArray[np.int64]:
 
 
 def _fault(rle: str, pixels: int) -> str:
-    """Find the first rule that a string breaks; slow, for strings known to break one."""
+    """Describe the first rule that an invalid string breaks; slow."""
     if not _NUMBERS.fullmatch(rle):
         return (
             f"{_cut(rle)!r} is not a list of whole numbers of at most nine digits, without "
@@ -108,24 +108,24 @@ def to_mask(runs: Runs, height: int, width: int, left: int = 0) -> NDArray[np.bo
     bounds = runs.astype(np.int64)
     bounds[:, 0] -= left * height
     bounds[:, 1] += bounds[:, 0]
-    # What lies outside shrinks to nothing.
+    # Runs outside become empty.
     size = height * width
     inside = np.minimum(np.maximum(bounds.ravel(), 0), size)
     return _fill(inside, size).reshape(width, height).T
 
 
 def _fill(bounds: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Fill from each start to its end, in a row of pixels."""
+    """Return a flat mask of `size` pixels that is True from each start to its end."""
     edges = np.empty(len(bounds) + 2, dtype=np.int64)
     edges[0], edges[1:-1], edges[-1] = 0, bounds, size
-    # Gaps and runs take turns, a gap first.
+    # Gaps and runs alternate, starting with a gap.
     is_run = np.zeros(len(bounds) + 1, dtype=np.bool_)
     is_run[1::2] = True
     return is_run.repeat(edges[1:] - edges[:-1])
 
 
 def decode(rle: str, height: int, width: int) -> NDArray[np.bool_]:
-    """Turn an RLE string into a mask.
+    """Decode an RLE string to a mask.
 
     Args:
         rle: Canonical RLE string; "" is the empty mask.
@@ -143,7 +143,7 @@ def decode(rle: str, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def to_runs(mask: NDArray[np.bool_]) -> Runs:
-    """Find the runs of a mask.
+    """Return the runs of a mask.
 
     Args:
         mask: Shape (H, W); any non-zero pixel counts.
@@ -156,12 +156,12 @@ def to_runs(mask: NDArray[np.bool_]) -> Runs:
     """
     if mask.ndim != 2:
         raise DataError(f"A mask has two axes (height, width), got shape {mask.shape}.")
-    # A bit a pixel and 64 a word leave little to look through.
+    # With one bit per pixel, 64 pixels are compared at once.
     bits = np.packbits(_column_by_column(mask.astype(np.bool_, copy=False)), bitorder="little")
     words = np.zeros(len(bits) // 8 + 2, dtype="<u8")
     words.view(np.uint8)[8 : 8 + len(bits)] = bits
-    # A pixel begins or ends a run where it differs from the one before, which may lie in the
-    # word before; an empty word in front and a pixel to spare behind close the first and last.
+    # A run starts or ends where a pixel differs from the previous one, which may be in the previous
+    # word. The empty word in front and the spare pixel at the end close the first and last runs.
     changes = words[1:] << 1
     changes |= words[:-1] >> 63
     changes ^= words[1:]
@@ -175,18 +175,18 @@ def to_runs(mask: NDArray[np.bool_]) -> Runs:
 
 
 def _column_by_column(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The pixels in the order of the format, 0 or 1; a view where they lie so already."""
+    """Return the pixels in the order of the format, 0 or 1; a view if they are stored so."""
     pixels = mask.view(np.uint8)
     if pixels.flags.c_contiguous and pixels.size:
-        # Faster than numpy's copy of a transposed view.
+        # Faster than a copy of a transposed view in numpy.
         return np.asarray(cv2.transpose(pixels), dtype=np.uint8).ravel()
     return pixels.T.ravel()
 
 
 def join(runs: Runs) -> str:
-    """Write runs, shape (R, 2), as an RLE string; no runs give ""."""
+    """Format runs, shape (R, 2), as an RLE string; "" for no runs."""
     numbers = (runs + np.array([1, 0], dtype=np.int32)).ravel()
-    # Three digits at a time as four bytes, from the last to the first, in front of a space.
+    # Three digits at a time as four bytes, from the last to the first, followed by a space.
     columns = [np.full(len(numbers), _SPACE)]
     while numbers.max(initial=0) > 999:
         rest = numbers // 1000
@@ -207,7 +207,7 @@ _SPACE = np.frombuffer(b"\0\0\0 ", dtype=np.uint32)[0]
 
 
 def encode(mask: NDArray[np.bool_]) -> str:
-    """Turn a mask into its canonical RLE string.
+    """Encode a mask as its canonical RLE string.
 
     Args:
         mask: Shape (H, W); any non-zero pixel counts.

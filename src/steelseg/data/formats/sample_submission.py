@@ -10,7 +10,7 @@ from steelseg.errors import DataError
 
 @dataclass(frozen=True)
 class SampleSubmission:
-    """What `sample_submission.csv` asks for."""
+    """Content of `sample_submission.csv`."""
 
     form: tuple[str, ...]
     """Column names, in the order of the file."""
@@ -20,13 +20,13 @@ class SampleSubmission:
 
 
 def inspect_sample(path: Path) -> tuple[SampleSubmission, list[Fault]]:
-    """Read the form and the images of a sample submission.
+    """Read the columns and the images of a sample submission.
 
-    Masks are placeholders there, and so are the classes in a column of their own: a row
-    "0000f269f.jpg,1 409600,0" asks for every class of its image.
+    Its masks are placeholders, and so are classes in a separate column: the row
+    "0000f269f.jpg,1 409600,0" stands for all classes of its image.
 
     Returns:
-        What could be read, and a Fault for everything else.
+        The valid part, and a Fault for every invalid row.
     """
     try:
         table = read_table(path)
@@ -40,16 +40,18 @@ def inspect_sample(path: Path) -> tuple[SampleSubmission, list[Fault]]:
         except DataError as error:
             faults.append(Fault(str(path), line, str(error)))
     if not table.rows:
-        faults.append(Fault(str(path), 0, "there is no row. A sample names the images to predict."))
+        faults.append(
+            Fault(str(path), 0, "the file has no rows. A sample lists the images to predict.")
+        )
     return SampleSubmission(table.form, lines), faults
 
 
 def read_sample(path: Path) -> SampleSubmission:
-    """Read a sample submission, or refuse it; as `inspect_sample`.
+    """Read a sample submission.
 
     Raises:
-        DataError: if the file cannot be read, has another header, a row names no image, or
-            there is no row; with a line `file:row: reason` for every fault.
+        DataError: if the file cannot be read, has other columns, has no rows, or a row does not
+            name an image; with a line `file:row: reason` per fault.
     """
     sample, faults = inspect_sample(path)
     if faults:
