@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +22,7 @@ from steelseg.errors import ConfigError
 from steelseg.export.acceptance import LARGEST_DIFFERENCE
 from steelseg.export.bench_candidates import of_bundle, of_run
 from steelseg.export.timing import Measured, measure
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.models.device import pick_device
 from steelseg.run.bundle_manifest import Backend, is_bundle
 from steelseg.run.kinds import refuse_combined
@@ -80,7 +81,7 @@ def bench_run(
         folds: Which folds; None takes all.
         images: Folder of the strips; None takes data.root/test_images.
         strips: How many of them, taken evenly.
-        rounds: Turns of each contestant.
+        rounds: Turns of each candidate.
         backends: Which to try, of a run.
 
     Raises:
@@ -92,15 +93,20 @@ def bench_run(
         RunFolder(place),
         f"Time a bundle of it: steelseg bundle {place}; steelseg bench {place / 'bundle'}.",
     )
-    config = open_source(place, overrides, folds=folds).config
+    # A cascade is left out: how much it saves depends on how many strips are clean.
+    settings = [*overrides, "inference.cascade=false"]
+    plain = resolve_model(place, [*settings, "inference.amp=false"], folds=folds)
+    half = partial(resolve_model, place, [*settings, "inference.amp=true"], folds=folds)
+    config = plain.config
     paths = _choose(config, images, strips)
     with TemporaryDirectory() as work:
-        contestants = (
-            of_bundle(place, overrides, folds=folds)
+        candidates = (
+            of_bundle(place, plain, half)
             if is_bundle(place)
             else of_run(
                 RunFolder(place),
-                overrides,
+                plain,
+                half,
                 folds=folds,
                 backends=backends,
                 strips=lambda: [
@@ -110,12 +116,10 @@ def bench_run(
                 tell=lambda text: print(text, file=sys.stderr),
             )
         )
-        if not contestants:
+        if not candidates:
             raise ConfigError(f"Of {', '.join(backends)} nothing is left to be timed.")
-        measured = measure({c.name: c.source for c in contestants}, paths, rounds=rounds)
-    results = tuple(
-        Result(c.backend, c.precision, c.command, measured[c.name]) for c in contestants
-    )
+        measured = measure({c.name: c.model for c in candidates}, paths, rounds=rounds)
+    results = tuple(Result(c.backend, c.precision, c.command, measured[c.name]) for c in candidates)
     return Bench(_machine(), len(paths), rounds, results)
 
 

@@ -25,9 +25,8 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import ExportedFold, read_export
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.files.json_file import read_json
-from steelseg.inference.ensemble_run import member_run
-from steelseg.inference.members import Member
-from steelseg.inference.model_source import Source, open_source
+from steelseg.inference.members import Member, member_run
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.run.bundle_manifest import (
     FORMAT,
@@ -78,20 +77,13 @@ _FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
 
 
 def bundle_run(
-    run: RunFolder,
-    overrides: Sequence[str] = (),
-    *,
-    out: Path | None = None,
-    folds: Sequence[int] | None = None,
-    made_from: MadeFrom = "torch",
+    model: ResolvedModel, *, out: Path | None = None, made_from: MadeFrom = "torch"
 ) -> Path:
-    """Put the networks of a run with all that they need into one folder.
+    """Put the networks of a run with everything that they need into one folder.
 
     Args:
-        run: A run with trained folds.
-        overrides: Settings that the bundle shall have, such as "inference.tta=hflip".
-        out: The folder; None makes RUN/bundle. A bundle that is there is replaced.
-        folds: Which folds; None takes every trained one.
+        model: A resolved run; the bundle stores its settings and holds its folds.
+        out: The folder; None makes RUN/bundle. An existing bundle is replaced.
         made_from: Checkpoints or an export.
 
     Returns:
@@ -100,24 +92,26 @@ def bundle_run(
     Raises:
         CheckpointError: if a checkpoint or an export cannot be used, or an export or tuning is
             older than the checkpoint.
-        ConfigError: if an override is wrong, or `out` holds something else.
+        ConfigError: if `model` is not a run, or `out` holds something else.
     """
+    run = model.run
+    if run is None:
+        raise ConfigError("Only a run folder can be bundled, not checkpoints or another bundle.")
     path = out or run.path / "bundle"
     _refuse_other_folder(path)
-    source = open_source(run.path, overrides, folds=folds)
     is_combined = run.ensemble_json.exists()
     put = _put_combined if is_combined else _put_folds
     backend, _, precision = made_from.partition("-")
     with replacing_folder(path) as folder:
-        models, provenance = put(folder / "models", run, source, folds, made_from)
+        models, provenance = put(folder / "models", run, model, made_from)
         manifest = Manifest(
             format=FORMAT_WITH_SHARES if is_combined else FORMAT,
             steelseg=__version__,
             backend=backend,
             precision=precision or "fp32",
-            config=_plain_settings(source.config, source.masks),
+            config=_plain_settings(model.config, model.masks),
             models=models,
-            first=_put_first(folder / "models", run, made_from) if source.first else None,
+            first=_put_first(folder / "models", run, made_from) if model.screener else None,
             provenance=provenance,
             files={name: seal_of(folder / name) for name in sorted(file_names(folder))},
         )
@@ -129,13 +123,10 @@ _Put = tuple[tuple[BundledModel, ...], dict[str, Any]]
 """The networks of a bundle, and where they come from."""
 
 
-def _put_folds(
-    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
-) -> _Put:
+def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
     """Write the network of each fold of a trained run into a bundle."""
-    chosen = list(dict.fromkeys(folds or run.trained_folds(source.config.data.num_folds)))
-    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in chosen}
-    exported = {} if made_from == "torch" else _exported(run, chosen, made_from)
+    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in model.folds}
+    exported = {} if made_from == "torch" else _exported(run, model.folds, made_from)
     put = tuple(
         _put(models, f"fold_{fold}", checkpoint, exported.get(fold), fold=fold)
         for fold, checkpoint in checkpoints.items()
@@ -143,43 +134,40 @@ def _put_folds(
     return put, _provenance(run, checkpoints, exported)
 
 
-def _put_combined(
-    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
-) -> _Put:
+def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
     """Write the networks of a combined run into a bundle, each with its share."""
     combination = read_combination(run)
-    chosen = list(dict.fromkeys(folds or combination.folds))
     # In the order of the source: fold after fold, whose members are added up in their order.
     shared = {
         (fold, place): member
         for (fold, place), member in zip(
-            product(chosen, range(len(combination.members))), source.members, strict=True
+            product(model.folds, range(len(combination.members))), model.members, strict=True
         )
     }
     put, members = {}, []
     for place, combined in enumerate(combination.members):
         own = member_run(run, combined)
-        checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in chosen}
-        exported = {} if made_from == "torch" else _exported(own, chosen, made_from)
+        checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in model.folds}
+        exported = {} if made_from == "torch" else _exported(own, model.folds, made_from)
         members.append(_provenance(own, checkpoints, exported))
         for fold, checkpoint in checkpoints.items():
             stem = f"member_{place}_fold_{fold}"
-            model = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
-            put[fold, place] = _with_share(model, shared[fold, place])
-    digests = {fold: combination.digest(fold) for fold in chosen}
+            network = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
+            put[fold, place] = _with_share(network, shared[fold, place])
+    digests = {fold: combination.digest(fold) for fold in model.folds}
     provenance = {"run": run.path.resolve().name, "members": members}
     return tuple(put[key] for key in shared), {**provenance, "evaluation": _figures(run, digests)}
 
 
 def _with_share(model: BundledModel, member: Member) -> BundledModel:
     """A network of a combined run as the manifest names it."""
-    assert member.share is not None
+    assert member.weight is not None
     assert model.checkpoint_sha256 == member.sha256
     share = BundledShare(
-        tta=member.share.plan.tta,
-        crop=member.share.plan.crop,
-        weights=member.share.weights,
-        presence=member.share.presence,
+        tta=member.weight.plan.tta,
+        crop=member.weight.plan.crop,
+        weights=member.weight.weights,
+        presence=member.weight.presence,
     )
     config = _plain_settings(member.config, mask_settings(member.config))
     return model.model_copy(update={"config": config, "share": share})

@@ -50,13 +50,13 @@ from steelseg.export.quantize import choose_strips
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network, batches, forward_plan
-from steelseg.inference.members import checkpoint_member, refuse_unfit
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.progress import progress as show
 from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings, read_tuned
+from steelseg.run.tuned_postprocess import gate_of, mask_maker
 from steelseg.scoring.gate import Gate
 from steelseg.scoring.postprocess import MaskSettings
 from steelseg.scoring.presence import one_pixel, shown, without_sizes
@@ -91,33 +91,31 @@ class ExportPlan:
         return "int8" if self.int8 else "fp32"
 
 
-def export_run(
-    config: Config, run: RunFolder, plan: ExportPlan, *, folds: Sequence[int] | None = None
-) -> Export:
-    """Export folds of a run; those that were exported before and are not named are kept.
+def export_run(model: ResolvedModel, plan: ExportPlan) -> Export:
+    """Export the folds of a resolved run; its other folds that were exported before are kept.
 
     Args:
-        config: The settings.
-        run: A run with trained folds.
-        plan: What is asked for.
-        folds: Which folds; None takes every trained one.
+        model: A run, as `resolve_run` returns it.
+        plan: Options of the export.
 
     Returns:
         The export, read back.
 
     Raises:
-        CheckpointError: if a checkpoint cannot be used, or tuning is older than it.
+        CheckpointError: if a checkpoint cannot be used.
         ConfigError: if the network cannot be exported so, or a package is not installed.
         DataError: if the data set has changed.
         ExportError: if a check fails that is not allowed to.
     """
+    run, config = model.run, model.config
+    assert run is not None
     refuse_combined(
         run,
         "Export its members, each by itself, and bundle the run from those: steelseg bundle "
         f"{run.path} --from {plan.format}-{plan.precision}; or bundle the checkpoints: steelseg "
         f"bundle {run.path}.",
     )
-    chosen = sorted(folds or run.trained_folds(config.data.num_folds))
+    chosen = sorted(model.folds)
     labels = load_labels(config.data)
     fold_of = read_folds(
         run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds
@@ -130,7 +128,7 @@ def export_run(
             strips = _Strips(
                 config, labels, held_out=tuple(i for i in labels.sizes if fold_of[i] == fold)
             )
-            made.append(_export_fold(config, run, plan, fold, strips, folder))
+            made.append(_export_fold(model, plan, fold, strips, folder))
         record = ExportRecord(
             format=plan.format,
             precision=plan.precision,
@@ -172,17 +170,17 @@ class _Strips:
 
 
 def _export_fold(
-    config: Config, run: RunFolder, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
+    source: ResolvedModel, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
 ) -> ExportedFold:
     """Export and check one fold; its files go into `folder`."""
-    path = run.best_model(fold)
-    refuse_unfit(checkpoint_member(path), config)
-    checkpoint = load_checkpoint(path)
+    run, config = source.run, source.config
+    assert run is not None
+    checkpoint = load_checkpoint(run.best_model(fold))
     model = restore_model(checkpoint)
     size = _fixed_size(config, model.multiple) if plan.fixed_size else None
     calibration = strips.draw(plan.calibration, fold, held_out=False) if plan.int8 else []
     compared_on = strips.draw(plan.strips, fold, held_out=True)
-    settings = _mask_settings(config, run, fold, checkpoint.sha256)
+    settings = without_sizes(source.masks) if config.model.is_classifier else source.masks
     with TemporaryDirectory(dir=folder) as work:
         paths = convert(
             model,
@@ -269,18 +267,6 @@ def _fixed_size(config: Config, multiple: int) -> Size:
             "Leave --fixed-size out: the files then take any size."
         )
     return height + -height % multiple, width + -width % multiple
-
-
-def _mask_settings(config: Config, run: RunFolder, fold: int, digest: str) -> MaskSettings:
-    """The post-processing of the run, as prediction settles it."""
-    tuned = read_tuned(run.postprocess_json)
-    if tuned and tuned.models.get(fold, digest) != digest:
-        raise CheckpointError(
-            f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
-            f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
-        )
-    settings = mask_settings(config, tuned.settings if tuned else None)
-    return without_sizes(settings) if config.model.is_classifier else settings
 
 
 def _gate(config: Config, settings: MaskSettings) -> Gate:

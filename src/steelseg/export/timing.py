@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.formats import rle
 from steelseg.data.formats.images import read_image
-from steelseg.inference.model_source import Source
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
 
@@ -59,29 +59,29 @@ class _Tally:
 
 
 def measure(
-    sources: Mapping[str, Source], paths: Sequence[Path], *, rounds: int
+    models: Mapping[str, ResolvedModel], paths: Sequence[Path], *, rounds: int
 ) -> dict[str, Measured]:
     """Time several predictors.
 
     Args:
-        sources: What to predict with, by name; the others' masks are held against the first's.
+        models: Models by name; masks of the others are compared with those of the first.
         paths: Image files.
         rounds: Turns of each.
 
     Returns:
         How each did, by name.
     """
-    tallies = {name: _Tally() for name in sources}
-    turns = [(turn, name) for turn in range(rounds) for name in sources]
+    tallies = {name: _Tally() for name in models}
+    turns = [(turn, name) for turn in range(rounds) for name in models]
     for _, name in show(turns, len(turns), "bench"):
-        _take_turn(tallies[name], sources[name], paths)
+        _take_turn(tallies[name], models[name], paths)
     first = next(iter(tallies.values())).answers
     return {name: _measured(tally, first) for name, tally in tallies.items()}
 
 
-def _take_turn(tally: _Tally, source: Source, paths: Sequence[Path]) -> None:
+def _take_turn(tally: _Tally, model: ResolvedModel, paths: Sequence[Path]) -> None:
     """Load a predictor, warm it up, and time it."""
-    predictor = Predictor(source)
+    predictor = Predictor(model)
     tally.answers = _stream(predictor, paths[:_COMPARED])
     begin = time.perf_counter()
     _stream(predictor, paths, keep=False)

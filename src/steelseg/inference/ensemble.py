@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
-from steelseg.inference.members import Member, refuse_strangers
+from steelseg.inference.members import Member, check_members_compatible
 from steelseg.inference.prefetch import several_ahead
 from steelseg.models.device import keep_freed_memory
 from steelseg.scoring.gate import Gate, open_gate
@@ -53,7 +53,7 @@ class Ensemble:
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members, with_presence=members[0].share is None)
+        check_members_compatible(members, with_presence=members[0].weight is None)
         self._members = tuple(members)
         self._device = device
         self._gate = gate
@@ -136,7 +136,7 @@ class Ensemble:
         self, member: Member, network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
     ) -> Answer:
         """What one network says, weighed by its share where it has one."""
-        if member.share is None:
+        if member.weight is None:
             return predict_batch(network, images_nhwc, plan, self._device)
-        own = predict_batch(network, images_nhwc, member.share.plan, self._device)
-        return member.share.weigh(own)
+        own = predict_batch(network, images_nhwc, member.weight.plan, self._device)
+        return member.weight.apply(own)

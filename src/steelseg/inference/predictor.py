@@ -19,7 +19,7 @@ from steelseg.errors import DataError, raising_out_of_memory
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
-from steelseg.inference.model_source import Place, Source, identify, open_source
+from steelseg.inference.model_source import Place, ResolvedModel, resolve_model
 from steelseg.models.device import pick_device
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
 
@@ -39,7 +39,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: Place | Sequence[Place] | Source,
+        source: Place | Sequence[Place] | ResolvedModel,
         overrides: Sequence[str] = (),
         *,
         folds: Sequence[int] | None = None,
@@ -47,13 +47,14 @@ class Predictor:
     ) -> None:
         """Load the checkpoints.
 
-        The attribute `sha256` tells two models apart: it is over all that a mask hangs on,
-        networks and settings. `masks` is the post-processing, `batch_size` the most strips that
-        go through the networks together.
+        The attribute `sha256` tells two models apart: it covers everything that a mask depends
+        on, networks and settings. `identity` adds the device and the batch size. `masks` is the
+        post-processing, `batch_size` the largest number of strips in one batch; with 1, the bits
+        of a strip depend on no other strip.
 
         Args:
-            source: A run folder, a bundle, a checkpoint, or several checkpoints; or what
-                `open_source` made of one, which has its overrides and folds already.
+            source: A run folder, a bundle, a checkpoint, or several checkpoints; or the result
+                of `resolve_model`, which has its overrides and folds already.
             overrides: Settings to change, such as "postprocess.threshold=0.4".
             folds: Folds of the run or bundle to use; None uses every trained one.
             device: Where to predict; None takes a GPU where there is one.
@@ -63,40 +64,43 @@ class Predictor:
             ConfigError: if an override is wrong.
             DataError: if postprocess.json is damaged.
         """
-        found = (
-            source if isinstance(source, Source) else open_source(source, overrides, folds=folds)
-        )
-        self.config = found.config
+        if not isinstance(source, ResolvedModel):
+            source = resolve_model(source, overrides, folds=folds)
+        model = source
+        self.config = model.config
         where = torch.device(device) if device else pick_device()
-        # All that a prediction depends on but the strips, as plain values.
-        self.identity = {**identify(found), "device": str(where)}
-        sequential = found.config.inference.ensemble == "sequential"
-        self._looks: Ensemble | Cascade = Ensemble(
-            found.members,
+        sequential = model.config.inference.ensemble == "sequential"
+        self._networks: Ensemble | Cascade = Ensemble(
+            model.members,
             sequential=sequential,
             device=where,
-            gate=gate_of(found.config, found.masks),
+            gate=gate_of(model.config, model.masks),
         )
-        self._plan = forward_plan(found.config)
-        # Most strips that a network is given at once; at 1 the bits of a strip hang on no other.
+        self._plan = forward_plan(model.config)
         self.batch_size = images_at_once(
-            found.config.train.batch_size_val,
+            model.config.train.batch_size_val,
             where,
-            side_by_side=any(member.side_by_side for member in found.members),
+            side_by_side=any(member.side_by_side for member in model.members),
         )
-        if found.first is not None:
-            self._looks = Cascade(
-                Ensemble([found.first.member], sequential=False, device=where),
-                self._looks,
-                first_plan=forward_plan(found.first.config),
-                cut=found.first.cut,
+        if model.screener is not None:
+            self._networks = Cascade(
+                Ensemble([model.screener.member], sequential=False, device=where),
+                self._networks,
+                first_plan=forward_plan(model.screener.config),
+                cut=model.screener.cut,
                 batch_size=self.batch_size,
-                num_classes=found.config.data.num_classes,
-                by_presence=found.first.config.model.is_classifier,
+                num_classes=model.config.data.num_classes,
+                by_presence=model.screener.config.model.is_classifier,
             )
-        self.masks = found.masks
-        self.sha256 = found.sha256
-        self._to_mask = mask_maker(found.masks)
+        self.masks = model.masks
+        self.sha256 = model.sha256
+        # On a GPU the last bits depend on the strips of a batch, and so on its size.
+        self.identity = {
+            **model.identity,
+            "device": str(where),
+            "batch size": self.batch_size,
+        }
+        self._to_mask = mask_maker(model.masks)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -136,7 +140,7 @@ class Predictor:
             OutOfMemory: if the processor or the GPU has too little memory.
         """
         with raising_out_of_memory(_LESS_MEMORY):
-            return self._looks.predict_now(images_nhwc, self._plan)
+            return self._networks.predict_now(images_nhwc, self._plan)
 
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
@@ -155,7 +159,7 @@ class Predictor:
         """
         with raising_out_of_memory(_LESS_MEMORY):
             strips = batches(image_ids, read, batch_size=self.batch_size)
-            for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
+            for image_id, image_hwc, probs_chw in self._networks.predict(strips, self._plan):
                 yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
     def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.inference.forward import VIEWS, ForwardPlan, images_at_once, predict_batch, stack
-from steelseg.inference.members import Member, refuse_strangers
+from steelseg.inference.members import Member, check_members_compatible
 from steelseg.models.device import keep_freed_memory
 
 
@@ -50,7 +50,7 @@ class Teachers:
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members, with_presence=True)
+        check_members_compatible(members, with_presence=True)
         assert all(plan.tta == "none" for plan in plans), plans
         if device.type == "cpu":
             keep_freed_memory()
