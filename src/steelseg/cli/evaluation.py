@@ -3,6 +3,7 @@
 import argparse
 
 from steelseg.cli.arguments import Commands, add_command, add_fold, path
+from steelseg.config.flips import FLIPS
 
 
 def add_tune(commands: Commands) -> None:
@@ -116,10 +117,10 @@ def add_ensemble(commands: Commands) -> None:
     )
     parser.add_argument(
         "--choose-tta",
-        choices=_VIEW_SETS,
+        choices=FLIPS,
         nargs="*",
         metavar="SET",
-        help=f"choose the TTA flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
+        help=f"choose the TTA flips of each run among these: {', '.join(FLIPS)}; default all",
     )
     parser.add_argument(
         "--presence",
@@ -129,9 +130,6 @@ def add_ensemble(commands: Commands) -> None:
         metavar="RUN",
         help="take presence, for inference.gate, from these runs, such as classifiers",
     )
-
-
-_VIEW_SETS = ("none", "hflip", "vflip", "both")
 
 
 def _run_ensemble(args: argparse.Namespace) -> int | None:
@@ -157,7 +155,7 @@ def _run_ensemble(args: argparse.Namespace) -> int | None:
         args.settings,
         weights=args.weights,
         per_class=args.per_class,
-        choose_tta=_VIEW_SETS if args.choose_tta == [] else args.choose_tta or (),
+        choose_tta=FLIPS if args.choose_tta == [] else args.choose_tta or (),
         presence=args.presence,
     )
     print(f"wrote {args.out}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from steelseg.config.flips import Flips
 from steelseg.config.pseudo import PseudoConfig
 from steelseg.config.search import SearchConfig
 from steelseg.config.section import Cost, Pixels, Probability, Section
@@ -257,7 +258,7 @@ class TuneConfig(Section):
 class InferenceConfig(Section):
     """How strips are predicted, out of fold and by `steelseg predict`."""
 
-    tta: Literal["none", "hflip", "vflip", "both"] = "none"
+    tta: Flips = "none"
     """Test-time augmentation: the mean over the strip and its flips; both uses all four."""
 
     crops: bool = False

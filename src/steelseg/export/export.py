@@ -43,11 +43,11 @@ from steelseg.export.exported import (
     read_record,
     record_text,
     refuse_changed,
-    sha256_of,
 )
 from steelseg.export.parity import Compared, compare
 from steelseg.export.quantize import choose_strips
 from steelseg.files.atomic import replacing_folder, write_text
+from steelseg.files.sha256 import sha256_file
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network, batches, forward_plan
 from steelseg.inference.model_source import ResolvedModel
@@ -214,7 +214,7 @@ def _export_fold(
         for end in SUFFIXES[plan.format]:
             name = f"fold_{fold}{end}"
             paths[plan.precision].with_suffix(end).rename(folder / name)
-            files[name] = sha256_of(folder / name)
+            files[name] = sha256_file(folder / name)
     height, width = size or (None, None)
     return ExportedFold(
         fold=fold,

@@ -8,14 +8,15 @@
 its fold: a fold that was trained on since needs a new export.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from steelseg.errors import CheckpointError
+from steelseg.files.json_file import read_json
+from steelseg.files.sha256 import sha256_file
 from steelseg.models.checkpoint import read_header
 from steelseg.run.run_folder import RunFolder
 
@@ -134,18 +135,10 @@ def read_export(folder: Path) -> Export:
 def read_record(folder: Path) -> ExportRecord:
     """Read export.json, or raise CheckpointError."""
     path = folder / EXPORT_JSON
-    try:
-        return ExportRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}. Make it: {_command(folder)}.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part)[:60] for part in fault["loc"]) or "content"
-        raise CheckpointError(
-            f"{path} is damaged: {place}: {fault['msg'][:160]}. Make it again: {_command(folder)}."
-        ) from None
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}. Make it: {_command(folder)}.")
+    remedy = f"Make it again: {_command(folder)}."
+    return read_json(path, ExportRecord.model_validate, remedy=remedy, error=CheckpointError)
 
 
 def refuse_changed(export: Export, fold: ExportedFold) -> None:
@@ -160,7 +153,7 @@ def refuse_changed(export: Export, fold: ExportedFold) -> None:
         path = export.folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing. Make it again: {_command(export.folder)}.")
-        if sha256_of(path) != digest:
+        if sha256_file(path) != digest:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not that of {EXPORT_JSON}. "
                 f"Make it again: {_command(export.folder)}."
@@ -171,12 +164,6 @@ def refuse_changed(export: Export, fold: ExportedFold) -> None:
             f"{export.folder} was made from another {checkpoint}. "
             f"Export again: {_command(export.folder)}."
         )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def record_text(record: ExportRecord) -> str:

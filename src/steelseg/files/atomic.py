@@ -10,7 +10,6 @@ lock is seen from other machines and containers too.
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -19,6 +18,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
+
+from steelseg.files.lock import lock
 
 _NAME = re.compile(r"\.(.+)\.(\d+)\.(partial|old)", re.DOTALL)
 
@@ -42,15 +43,6 @@ def remove_leftovers(folder: Path) -> None:
             Path(entry.path).unlink(missing_ok=True)
 
 
-def lock(handle: int) -> bool:
-    """Hold a file as long as it is open; a dead process holds none. False where that fails."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def _is_running(pid: int) -> bool:
     """Whether another process of this machine has this number."""
     if pid == os.getpid():
@@ -72,7 +64,7 @@ def _is_free(path: str) -> bool:
     except OSError:
         return False
     try:
-        return lock(handle)
+        return lock(handle) is True
     finally:
         os.close(handle)
 

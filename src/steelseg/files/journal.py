@@ -11,7 +11,6 @@ The journal is removed when the prediction is through.
 What is flushed survives the end of the process; a power cut may cost the last lines.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from steelseg.errors import DataError
+from steelseg.files.lock import open_locked
 
 JOURNAL = "prediction.journal"
 
@@ -85,30 +85,18 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
         DataError: if another process is writing it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    in_use = DataError(
+        f"{path} is in use: another process predicts into this folder. Wait for it, or name "
+        "another folder."
+    )
     try:
-        # A link is not followed: the folder may be a stranger's.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(handle, "r+b") as file:
-            _lock(file, path)
+        with os.fdopen(open_locked(path, in_use=in_use), "r+b") as file:
             yield _begin(file, path, json.loads(json.dumps(identity)))
             path.unlink()
     except OSError as error:
         # A full disk is reported without the name of the file.
         error.filename = error.filename or str(path)
         raise
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Hold a file as long as it is open, where its disk knows of locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(
-            f"{path} is in use: another process predicts into this folder. Wait for it, or name "
-            "another folder."
-        ) from None
-    except OSError:
-        return
 
 
 def _begin(file: IO[bytes], path: Path, identity: dict[str, Any]) -> Journal:

@@ -4,8 +4,10 @@ Strips come out in the order they went in. A skipped strip has probability 0 eve
 caller has the strips of one group, the second look is at the next, and the first at the one behind.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from functools import partial
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import Batch, ForwardPlan, stack
-from steelseg.inference.prefetch import one_ahead
+from steelseg.inference.prefetch import prefetch
 from steelseg.scoring.screening import suspicion_of
 
 Predicted = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
@@ -70,11 +72,16 @@ class Cascade:
         Yields:
             image_id, image_hwc and probs_chw of each strip, in order.
         """
-        with closing(one_ahead(self._groups(batches))) as groups:
-            looks = (self._look_again(group, plan) for group in groups)
-            with closing(one_ahead(looks)) as predicted:
-                for strips in predicted:
-                    yield from strips
+        groups = self._groups(batches)
+        full = partial(self._look_again, plan=plan)
+        with (
+            closing(groups),
+            # The screening network runs in the thread of one, the full model in that of the other.
+            closing(prefetch(lambda _: next(groups, None), repeat(None), threads=1)) as screened,
+            closing(prefetch(full, iter(partial(next, screened), None), threads=1)) as predicted,
+        ):
+            for strips in predicted:
+                yield from strips
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
         """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
@@ -93,7 +100,7 @@ class Cascade:
         """Whether a strip needs a second look."""
         return suspicion_of(probs_chw, presence_c, by_presence=self._by_presence) >= self._cut
 
-    def _groups(self, batches: Iterable[Batch]) -> Iterator[_Group]:
+    def _groups(self, batches: Iterable[Batch]) -> Generator[_Group]:
         """Look first, until a second look has as many strips as it takes at once."""
         waiting: _Group = []
         with closing(self._first.predict_open(batches, self._first_plan)) as looked:

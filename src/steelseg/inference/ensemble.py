@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, check_members_compatible
-from steelseg.inference.prefetch import several_ahead
+from steelseg.inference.prefetch import prefetch
 from steelseg.models.device import keep_freed_memory
 from steelseg.scoring.gate import Gate, open_gate
 
@@ -96,7 +96,7 @@ class Ensemble:
         """Yield what `predict` does before the gate, and presence_c beside it."""
         source = iter(batches)
         chunks = iter(lambda: list(islice(source, self._chunk)), [])
-        answered = several_ahead(partial(self._answer, plan=plan), chunks, count=self._ahead)
+        answered = prefetch(partial(self._answer, plan=plan), chunks, threads=self._ahead)
         with closing(answered) as predicted:
             for chunk, answers in predicted:
                 for batch, answer in zip(chunk, answers, strict=True):

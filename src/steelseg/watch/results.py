@@ -5,7 +5,6 @@ part of one at the end, which is cut off when the file is opened again. What a l
 files is done with, so a new process goes on where the last one was. One process writes at a time.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 from steelseg.errors import ConfigError, DataError
 from steelseg.files.atomic import sync_folder
+from steelseg.files.lock import open_locked
 from steelseg.watch.arrivals import FileVersion
 
 RESULTS = "results.jsonl"
@@ -32,7 +32,10 @@ class Results:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._handle = _open_alone(path)
+        in_use = ConfigError(
+            f"{path} is being written by another steelseg watch. Choose another --out."
+        )
+        self._handle = open_locked(path, in_use=in_use)
         sync_folder(path.parent)
         # A digest for each, because a line runs for years.
         self._done: set[bytes] = set()
@@ -106,22 +109,6 @@ class Results:
     def has_file(self, version: FileVersion) -> bool:
         """Whether a file, as it is now, is part of a strip that has its line."""
         return _digest(*version) in self._done
-
-
-def _open_alone(path: Path) -> int:
-    """Open a file to read and write, by this process alone."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ConfigError(
-            f"{path} is being written by another steelseg watch. Choose another --out."
-        ) from None
-    except OSError:
-        # Some network folders know no locks.
-        pass
-    return handle
 
 
 def _digest(*parts: object) -> bytes:

@@ -8,7 +8,6 @@ Links, folders, pipes and names that no CSV can hold are left out:
 `steelseg.data.checks.check` lists them.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,22 +17,10 @@ from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import SUFFIXES
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.sha256 import sha256_file
 from steelseg.progress import Progress
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.+)")
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as hex.
-
-    Raises:
-        DataError: if the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def write_manifest(
@@ -46,7 +33,7 @@ def write_manifest(
     """
     names = sorted(_names(root))
     lines = [
-        _join(names[number], hash_file(root / names[number]))
+        _join(names[number], sha256_file(root / names[number]))
         for number in progress(range(len(names)), len(names), "hash")
     ]
     write_text(path, "".join(lines))
@@ -74,7 +61,7 @@ def compare_manifest(
         name = names[number]
         if name not in known:
             faults.append(Fault(str(root / name), 0, f"the file was added: it is not in {path}."))
-        elif hash_file(root / name) != known[name]:
+        elif sha256_file(root / name) != known[name]:
             reason = f"the file has changed: its SHA-256 is not the one in {path}."
             faults.append(Fault(str(root / name), 0, reason))
     return faults

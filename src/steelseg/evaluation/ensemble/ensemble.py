@@ -42,7 +42,7 @@ from steelseg.evaluation.ensemble.pool import (
 )
 from steelseg.evaluation.ensemble.tta_predictions import predict_view_sets
 from steelseg.files.atomic import replacing_folder
-from steelseg.inference.forward import VIEWS, forward_plan
+from steelseg.inference.forward import FLIP_AXES, forward_plan
 from steelseg.inference.members import check_members_compatible
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import Combination, write_combination
@@ -210,7 +210,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
         judged,
         weights=pool.plan.weights,
         names=[name_of(pool, candidate) for candidate in pool.candidates],
-        views=[len(VIEWS[candidate.tta]) for candidate in pool.candidates],
+        views=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
         weights_kc=weights_kc,
         alone=alone,
     )
@@ -238,7 +238,7 @@ def _judge_sets(
         places = [k for k, candidate in enumerate(pool.candidates) if candidate.tta == tta]
         of_set = products.among(places)
         errors_nc = judge(of_set, part_n, choose_without(of_set, part_n, weigh))
-        judged[tta] = len(places) * len(VIEWS[tta]), errors_nc
+        judged[tta] = len(places) * len(FLIP_AXES[tta]), errors_nc
     return judged
 
 
