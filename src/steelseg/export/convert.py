@@ -19,7 +19,6 @@ from steelseg.export.exported import SUFFIXES, Format, Precision
 from steelseg.export.fold_upsampling import fold_upsampling
 from steelseg.export.quantize import quantize
 from steelseg.export.serialize import write_onnx, write_openvino
-from steelseg.export.widen_head import widen_head
 from steelseg.inference.backends import need
 from steelseg.models.model import Output, StripNet, pad_to_multiple
 
@@ -58,7 +57,7 @@ def convert(
     end = SUFFIXES[format][0]
     full, int8 = folder / f"fp32{end}", folder / f"int8{end}"
     if format == "openvino":
-        model = widen_head(fold_upsampling(model, signed=not calibration))
+        model = fold_upsampling(model, signed=not calibration)
     to_onnx(model, folder / "fp32.onnx", channels=channels, size=size)
     if format == "openvino":
         to_openvino(folder / "fp32.onnx", full)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from steelseg.export.exported import Format
 from steelseg.export.serialize import write_onnx, write_openvino
 from steelseg.inference.backends import need
-from steelseg.inference.signal_stack import kept_signal_stack
+from steelseg.models.libc import preserve_signal_stack
 
 
 def choose_strips(present: Mapping[str, Sequence[int]], count: int, *, seed: int) -> list[str]:
@@ -48,7 +48,7 @@ def choose_strips(present: Mapping[str, Sequence[int]], count: int, *, seed: int
     return sorted(chosen)
 
 
-@kept_signal_stack()
+@preserve_signal_stack()
 def quantize(
     source: Path, path: Path, strips: Sequence[NDArray[np.uint8]], *, format: Format
 ) -> None:

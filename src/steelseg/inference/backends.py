@@ -27,7 +27,7 @@ from torch import Tensor
 
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.forward import Network
-from steelseg.inference.signal_stack import kept_signal_stack
+from steelseg.models.libc import preserve_signal_stack
 from steelseg.models.model import Output, at_multiples
 
 _Infer = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
@@ -130,7 +130,7 @@ def _load_onnx(path: Path, _amp: bool) -> _Loaded:
     return _Loaded(infer, (height, width), ThreadPoolExecutor(torch.get_num_threads()))
 
 
-@kept_signal_stack()
+@preserve_signal_stack()
 def _load_openvino(path: Path, amp: bool) -> _Loaded:
     """Compile a file with OpenVINO: as many requests as it says keep the machine busy."""
     weights = path.with_suffix(".bin")
@@ -166,7 +166,7 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
     return _Loaded(infer_alone_first, (height, width), ThreadPoolExecutor(requests))
 
 
-@kept_signal_stack()
+@preserve_signal_stack()
 def openvino_has_half() -> bool:
     """Whether OpenVINO computes in bf16 on this processor."""
     capabilities = need("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
 from steelseg.inference.members import Member, check_members_compatible
 from steelseg.inference.prefetch import prefetch
-from steelseg.models.device import keep_freed_memory
+from steelseg.models.libc import keep_freed_memory
 from steelseg.scoring.gate import Gate, open_gate
 
 # Loading a network costs about as much as predicting a few strips; more would cost memory.

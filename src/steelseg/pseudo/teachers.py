@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from steelseg.inference.forward import FLIP_AXES, ForwardPlan, images_at_once, predict_batch, stack
 from steelseg.inference.members import Member, check_members_compatible
-from steelseg.models.device import keep_freed_memory
+from steelseg.models.libc import keep_freed_memory
 
 
 @dataclass(frozen=True)
