@@ -9,7 +9,7 @@ from steelseg.api import bench, bundle
 from steelseg.cli.main import main
 from steelseg.errors import ConfigError, DataError
 from steelseg.export.bench import Bench, Result, advice, describe
-from steelseg.export.bench_candidates import of_run
+from steelseg.export.bench_candidates import run_candidates
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.backends import openvino_has_half
 from steelseg.inference.model_source import resolve_model
@@ -63,7 +63,7 @@ def test_an_export_that_is_missing_is_made_elsewhere(exported_run, tmp_path):
     told = []
     strip_hwc = np.random.default_rng(0).integers(0, 256, (32, 96, 1), dtype=np.uint8)
 
-    found = of_run(
+    found = run_candidates(
         exported_run,
         *resolved(exported_run.path, folds=[1]),
         folds=[1],
@@ -96,7 +96,7 @@ def test_a_runtime_that_is_not_installed_is_left_out_with_a_word(
     )
     told = []
 
-    found = of_run(
+    found = run_candidates(
         exported_run,
         *resolved(exported_run.path, folds=[0]),
         folds=[0],
@@ -119,7 +119,7 @@ def test_a_bundle_is_timed_as_it_is(trained_run, tmp_path):
 
     assert {each.backend for each in found.results} == {"torch"}
     assert (found.strips, found.rounds) == (3, 2)
-    with pytest.raises(ConfigError, match="A bundle names no images"):
+    with pytest.raises(ConfigError, match="A bundle has no images"):
         bench(path)
     with pytest.raises(DataError, match=r"holds no .jpg"):
         bench(path, images=path)
@@ -151,7 +151,7 @@ def test_the_fastest_with_the_same_masks_is_chosen():
     assert advice([*exact, result("onnx int8", 6.3, 0.01)]) == advice(exact)
     assert advice([*exact, result("openvino int8", 15.0, 0.01)]) == (
         "Choose onnx fp32, the fastest with the same masks: get onnx fp32\n"
-        "openvino int8 is 2.5 times as fast, with other masks; if their Dice is good enough: "
+        "openvino int8 is 2.5 times as fast, with different masks; if their Dice is good enough: "
         "get openvino int8"
     )
 

@@ -3,7 +3,6 @@
 import argparse
 
 from steelseg.cli.arguments import Commands, add_command, add_fold, path
-from steelseg.config.flips import FLIPS
 
 
 def add_tune(commands: Commands) -> None:
@@ -117,10 +116,10 @@ def add_ensemble(commands: Commands) -> None:
     )
     parser.add_argument(
         "--choose-tta",
-        choices=FLIPS,
+        choices=_FLIPS,
         nargs="*",
         metavar="SET",
-        help=f"choose the TTA flips of each run among these: {', '.join(FLIPS)}; default all",
+        help=f"choose the TTA flips of each run among these: {', '.join(_FLIPS)}; default all",
     )
     parser.add_argument(
         "--presence",
@@ -130,6 +129,10 @@ def add_ensemble(commands: Commands) -> None:
         metavar="RUN",
         help="take presence, for inference.gate, from these runs, such as classifiers",
     )
+
+
+# As in config.flips, whose import would slow down --help.
+_FLIPS = ("none", "hflip", "vflip", "both")
 
 
 def _run_ensemble(args: argparse.Namespace) -> int | None:
@@ -155,7 +158,7 @@ def _run_ensemble(args: argparse.Namespace) -> int | None:
         args.settings,
         weights=args.weights,
         per_class=args.per_class,
-        choose_tta=FLIPS if args.choose_tta == [] else args.choose_tta or (),
+        choose_tta=_FLIPS if args.choose_tta == [] else args.choose_tta or (),
         presence=args.presence,
     )
     print(f"wrote {args.out}")

@@ -1,9 +1,8 @@
-"""What a run or a bundle can be predicted with on this machine, for `steelseg bench`.
+"""Backends and precisions that `steelseg bench` can time on this machine.
 
-Of a run: torch, and every runtime that is installed, with the exports that are there; those that
-are missing, or of an older checkpoint, are made in a folder of the caller's. Of a bundle: what it
-holds. Half precision is tried where the machine has it. Every strip is looked at, whatever a
-cascade says: what that spares hangs on how many strips are clean.
+For a run: torch and every installed runtime, with the exports of the run; exports that are missing,
+or of an older checkpoint, are made in the caller's folder. For a bundle: the format it holds. Half
+precision is included where the machine supports it.
 """
 
 import shlex
@@ -37,12 +36,12 @@ _PACKAGES: dict[Backend, tuple[str, ...]] = {
 }
 
 Files = dict[int, tuple[Path, int]]
-"""The file of each fold, and what the sizes that it takes are multiples of."""
+"""The file of each fold, and the number that its input sizes must be multiples of."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to predict."""
+    """One backend and precision."""
 
     backend: Backend
 
@@ -52,15 +51,15 @@ class Candidate:
     model: ResolvedModel
 
     command: str
-    """What the user types to have it."""
+    """The command line that sets it up."""
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Its name in tables."""
         return f"{self.backend} {self.precision}"
 
 
-def of_bundle(
+def bundle_candidates(
     folder: Path, plain: ResolvedModel, half: Callable[[], ResolvedModel]
 ) -> list[Candidate]:
     """Return the bundle as it is, and in half precision where the machine supports it.
@@ -78,7 +77,7 @@ def of_bundle(
     return found
 
 
-def of_run(
+def run_candidates(
     run: RunFolder,
     plain: ResolvedModel,
     half: Callable[[], ResolvedModel],
@@ -133,7 +132,7 @@ def of_run(
 
 
 def _half(backend: Backend, precision: str) -> str | None:
-    """Half precision as a backend has it here; None if it has none, or computes in int8."""
+    """Return the half precision that a backend supports here; None if none, or for int8."""
     if backend == "torch":
         half = half_type(pick_device())
         return None if half is None else {"torch.bfloat16": "bf16"}.get(str(half), "fp16")
@@ -150,7 +149,7 @@ def _exports(
     work: Path,
     tell: Callable[[str], None],
 ) -> Iterator[tuple[Precision, Files, bool]]:
-    """Yield each precision with its files, and whether they are exports that were there."""
+    """Yield each precision with its files, and whether they are existing exports of the run."""
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     there = {precision: _there(run, folds, format, precision) for precision in precisions}
     made: dict[Precision, Files] = {}
@@ -168,7 +167,7 @@ def _exports(
 def _there(
     run: RunFolder, folds: Sequence[int], format: Format, precision: Precision
 ) -> Files | None:
-    """The export of a run, if it is whole and has every fold."""
+    """Return the files of a run's export, if it is intact and has every fold."""
     try:
         export = read_export(export_folder(run, format, precision))
     except CheckpointError:
@@ -184,7 +183,7 @@ def _make(
     strips: Sequence[NDArray[np.uint8]],
     work: Path,
 ) -> dict[Precision, Files]:
-    """Export folds without the checks of `steelseg export`: they are only timed here."""
+    """Export folds without the checks of `steelseg export`: these are only timed."""
     made: dict[Precision, Files] = {}
     for fold in folds:
         model = restore_model(load_checkpoint(run.best_model(fold)))
@@ -212,5 +211,5 @@ def _members(model: ResolvedModel, files: Files, *, amp: bool) -> tuple[Member, 
 
 
 def _load(path: Path, multiple: int, amp: bool, _: torch.device) -> Network:
-    """Load an exported network, which runs on the processor."""
+    """Load an exported network, which runs on the CPU."""
     return load_exported(path, multiple=multiple, amp=amp)

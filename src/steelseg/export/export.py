@@ -26,7 +26,6 @@ from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError, ExportError
-from steelseg.export.acceptance import describe, failures
 from steelseg.export.convert import Size, as_input, convert
 from steelseg.export.exported import (
     EXPORT_JSON,
@@ -42,9 +41,9 @@ from steelseg.export.exported import (
     read_export,
     read_record,
     record_text,
-    refuse_changed,
+    verify_fold,
 )
-from steelseg.export.parity import Compared, compare
+from steelseg.export.parity import Compared, compare, describe, failures
 from steelseg.export.quantize import choose_strips
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.files.sha256 import sha256_file
@@ -287,7 +286,7 @@ def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFol
         if fold.fold in chosen:
             continue
         try:
-            refuse_changed(export, fold)
+            verify_fold(export, fold)
         except CheckpointError:
             continue
         for name in fold.files:

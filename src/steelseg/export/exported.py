@@ -128,7 +128,7 @@ def read_export(folder: Path) -> Export:
     """
     export = Export(folder=folder, record=read_record(folder))
     for fold in export.record.folds:
-        refuse_changed(export, fold)
+        verify_fold(export, fold)
     return export
 
 
@@ -141,7 +141,7 @@ def read_record(folder: Path) -> ExportRecord:
     return read_json(path, ExportRecord.model_validate, remedy=remedy, error=CheckpointError)
 
 
-def refuse_changed(export: Export, fold: ExportedFold) -> None:
+def verify_fold(export: Export, fold: ExportedFold) -> None:
     """Raise CheckpointError unless a fold's files are whole and its checkpoint is the run's."""
     expected = {f"fold_{fold.fold}{end}" for end in SUFFIXES[export.record.format]}
     if fold.files.keys() != expected:

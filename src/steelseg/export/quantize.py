@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.export.exported import Format
-from steelseg.export.serialize import write_onnx, write_openvino
 from steelseg.inference.backends import need
 from steelseg.models.libc import preserve_signal_stack
 
@@ -49,19 +48,19 @@ def choose_strips(present: Mapping[str, Sequence[int]], count: int, *, seed: int
 
 
 @preserve_signal_stack()
-def quantize(
-    source: Path, path: Path, strips: Sequence[NDArray[np.uint8]], *, format: Format
-) -> None:
-    """Write an int8 version of an exported network.
+def quantize(source: Path, strips: Sequence[NDArray[np.uint8]], *, format: Format) -> Any:
+    """Quantize an exported network to int8.
 
     Its first and last convolution stay as they are: grey values and logits lose most by rounding,
     and the two cost little. How much, docs/experiments.md says.
 
     Args:
         source: The .onnx or .xml in full precision.
-        path: The file to write, in the same format.
         strips: Calibration strips, shape (1, channels, H, W), of sizes that `source` takes.
-        format: The format of both.
+        format: The format of `source`.
+
+    Returns:
+        The model, as the `onnx` or `openvino` package represents it.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = need("nncf")
@@ -81,7 +80,7 @@ def quantize(
         inputs = strips
     # Its bars go to stdout, where the results are.
     with redirect_stdout(sys.stderr):
-        quantized = nncf.quantize(
+        return nncf.quantize(
             model,
             nncf.Dataset(inputs),
             preset=nncf.QuantizationPreset.MIXED,
@@ -91,4 +90,3 @@ def quantize(
                 activations_range_estimator_params=ranges.RangeEstimatorParametersSet.MINMAX
             ),
         )
-    (write_onnx if format == "onnx" else write_openvino)(path, quantized)

@@ -62,7 +62,7 @@ def predict_folder(
     # A bundle names no data set; what lies in the default's place is not its own.
     has_root = "root" in data.model_fields_set
     if images is None and not has_root:
-        raise ConfigError("A bundle names no images. Give --images DIR, or data.root=DIR.")
+        raise ConfigError("A bundle has no images. Give --images DIR, or data.root=DIR.")
     data_set = DataSet(data.root)
     sample = data_set.sample_submission if has_root else None
     folder = images or data_set.test_images
