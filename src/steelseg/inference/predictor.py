@@ -3,7 +3,7 @@
     predictor = Predictor("outputs/RUN")
     mask_chw = predictor("strip.jpg")
 
-The command line, out-of-fold prediction and this class send strips the same way.
+The command line, out-of-fold prediction and this class use the same path (`inference.forward`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,17 +24,16 @@ from steelseg.models.device import pick_device
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
 
 _LESS_MEMORY = (
-    "There is not enough memory to predict. inference.crops=true takes less for long strips, a "
-    "lower train.batch_size_val for many at once, inference.ensemble=sequential for several "
-    "networks."
+    "There is not enough memory to predict. inference.crops=true needs less for long strips, a "
+    "lower train.batch_size_val for batches, inference.ensemble=sequential for several networks."
 )
 
 
 class Predictor:
     """The mean of a run's folds, or of any checkpoints, with their post-processing.
 
-    Of a run folder that is what its settings say, else what `steelseg tune` chose for it, else a
-    threshold of 0.5. Bare checkpoints know of no tuning.
+    Post-processing comes from the settings of a run folder, else from `steelseg tune`, else it is a
+    threshold of 0.5. Checkpoints contain no tuned values.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Predictor:
                 of `resolve_model`, which has its overrides and folds already.
             overrides: Settings to change, such as "postprocess.threshold=0.4".
             folds: Folds of the run or bundle to use; None uses every trained one.
-            device: Where to predict; None takes a GPU where there is one.
+            device: Where to predict; None uses a GPU if there is one.
 
         Raises:
             CheckpointError: if there is no checkpoint, or one cannot be used.
@@ -104,7 +103,7 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each class, class 1 first."""
+        """The name of each class, class 1 first."""
         return self.config.data.names
 
     def __call__(self, image: Place | NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -122,13 +121,13 @@ class Predictor:
         return self._to_mask(self.probs(image))
 
     def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
-        # A copy, because torch takes no view that is turned or locked.
+        """Return probabilities of one strip, shape (classes, H, W), in [0, 1]; see `__call__`."""
+        # A copy, because torch does not accept flipped or read-only arrays.
         probs_chw: NDArray[np.float32] = self.probs_of(np.stack([self._load(image)]))[0]
         return probs_chw
 
     def probs_of(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of one batch, computed in the caller's thread.
+        """Predict one batch in the caller's thread.
 
         Args:
             images_nhwc: At most `batch_size` strips, shape (N, H, W, channels).
@@ -145,11 +144,11 @@ class Predictor:
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
     ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]]:
-        """Predict many strips at flat memory.
+        """Predict many strips with constant memory.
 
         Args:
-            image_ids: Strips, in the order to give them.
-            read: From image_id to image_hwc; called ahead, in threads.
+            image_ids: Strips, in the order of the results.
+            read: From image_id to image_hwc; called in threads, ahead of prediction.
 
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
@@ -163,7 +162,7 @@ class Predictor:
                 yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
     def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring one image to the channels that the networks take."""
+        """Read or convert one image to the channels that the networks take."""
         channels = self.config.data.channels
         if isinstance(image, str | Path):
             return read_image(Path(image), channels=channels)
