@@ -1,12 +1,12 @@
-"""The bundling stage: all that prediction needs in one folder that is checked when it is read.
+"""The bundle stage: everything that prediction needs in one folder, verified when it is read.
 
-Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json; of a
-       combined run those checkpoints of its members,
+Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json;
+       for a combined run the checkpoints of its members instead;
        RUN/export/FORMAT-PRECISION/, RUN/cascade.json with the run it names
 Writes FOLDER/manifest.json, FOLDER/models/
 
-Nothing in a bundle says where it was made, or when: made again of the same run it has the same
-bytes. The folder is written whole or not at all.
+A bundle does not contain where or when it was made: bundling the same run again gives the same
+bytes. The folder is written completely or not at all.
 """
 
 import json
@@ -49,7 +49,7 @@ from steelseg.run.tuned_postprocess import given, mask_settings
 from steelseg.scoring.postprocess import MaskSettings
 from steelseg.version import __version__
 
-# What prediction asks of the settings, beside post-processing and preprocessing.
+# Settings that prediction needs, in addition to post-processing and preprocessing.
 _KEPT = {
     "data": (
         "num_classes",
@@ -68,7 +68,7 @@ _KEPT = {
 
 
 MadeFrom = Literal["torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
-"""The checkpoints themselves, or what `steelseg export` made of them."""
+"""The checkpoints themselves (torch), or an export of them."""
 
 _FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
     "onnx-int8": "onnx-fp32",
@@ -120,7 +120,7 @@ def bundle_run(
 
 
 _Put = tuple[tuple[BundledModel, ...], dict[str, Any]]
-"""The networks of a bundle, and where they come from."""
+"""The networks of a bundle, and their provenance."""
 
 
 def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
@@ -135,9 +135,9 @@ def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: Ma
 
 
 def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
-    """Write the networks of a combined run into a bundle, each with its share."""
+    """Write the networks of a combined run into a bundle, each with its weight."""
     combination = read_combination(run)
-    # In the order of the source: fold after fold, whose members are added up in their order.
+    # In the order of the model: fold by fold, because probabilities are added up in this order.
     shared = {
         (fold, place): member
         for (fold, place), member in zip(
@@ -160,7 +160,7 @@ def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from:
 
 
 def _with_share(model: BundledModel, member: Member) -> BundledModel:
-    """A network of a combined run as the manifest names it."""
+    """Add weights and settings of a combined run's member to its entry in the manifest."""
     assert member.weight is not None
     assert model.checkpoint_sha256 == member.sha256
     share = BundledShare(
@@ -176,20 +176,20 @@ def _with_share(model: BundledModel, member: Member) -> BundledModel:
 def _exported(
     run: RunFolder, folds: Sequence[int], made_from: MadeFrom
 ) -> dict[int, tuple[Path, ExportedFold]]:
-    """The file to load and the record of each fold's export."""
+    """Return the file to load and the record of each fold's export."""
     folder = run.path / "export" / made_from
     export = read_export(folder)
     held = {fold.fold: (export.path(fold), fold) for fold in export.record.folds}
     if missing := [str(fold) for fold in folds if fold not in held]:
         there = " ".join(map(str, held))
         raise CheckpointError(
-            f"{folder} lacks fold {', '.join(missing)}. Export it too, or take --fold {there}."
+            f"{folder} lacks fold {', '.join(missing)}. Export it too, or use --fold {there}."
         )
     return {fold: held[fold] for fold in folds}
 
 
 def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirst:
-    """Write the network that looks first into a bundle, in the same format as the others.
+    """Write the screening network of a cascade into a bundle, in the format of the others.
 
     It is never int8: its cut was chosen on probabilities in full precision.
     """
@@ -202,7 +202,8 @@ def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirs
         exported = {} if exact == "torch" else _exported(first, [fold], exact)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} It looks first for {run.path}; to bundle without it: inference.cascade=false."
+            f"{error} It is the first stage of {run.path}; to bundle without: "
+            "inference.cascade=false."
         ) from None
     checkpoint = load_checkpoint(first.best_model(fold))
     return BundledFirst(
@@ -240,7 +241,7 @@ def _put(
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Raise ConfigError unless `path` is free, an empty folder, or a bundle and nothing more."""
+    """Raise ConfigError unless `path` is missing, an empty folder, or exactly a bundle."""
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_dir():
@@ -259,7 +260,7 @@ def _refuse_other_folder(path: Path) -> None:
 
 
 def _plain_settings(config: Config, masks: MaskSettings) -> dict[str, dict[str, Any]]:
-    """The settings that prediction needs; what has a default or was tuned is written out."""
+    """Return the settings that prediction needs, with defaults and tuned values written out."""
     content = config.model_dump(mode="json")
     kept = {
         section: {name: content[section][name] for name in names}
@@ -279,7 +280,7 @@ def _provenance(
     checkpoints: Mapping[int, Checkpoint],
     exported: Mapping[int, tuple[Path, ExportedFold]],
 ) -> dict[str, Any]:
-    """Where the networks come from, and how they scored, for people."""
+    """Return the origin and scores of the networks, for people."""
     trained_at = _epoch_times(run)
     return {
         "run": run.path.resolve().name,
@@ -300,11 +301,11 @@ def _provenance(
 
 
 def _epoch_times(run: RunFolder) -> dict[tuple[int, int], str]:
-    """When each epoch of each fold was done, by the run's own record."""
+    """Return the time at which each epoch of each fold ended."""
     times = {}
     if run.events_jsonl.exists():
         for line in run.events_jsonl.read_text(encoding="utf-8").splitlines():
-            # A killed run may have left half a line.
+            # A killed run may have left an incomplete line.
             with suppress(ValueError, KeyError, TypeError):
                 event = json.loads(line)
                 times[event["fold"], int(event["epoch"])] = event["time"]
@@ -312,12 +313,11 @@ def _epoch_times(run: RunFolder) -> dict[tuple[int, int], str]:
 
 
 def _figures(run: RunFolder, digests: Mapping[int, str]) -> dict[str, Any] | None:
-    """What metrics.json says of these folds; None if it is not there or says it of others.
+    """Return the scores of these folds in metrics.json; None if it is missing or of other folds.
 
     Args:
         run: The run.
-        digests: What stands for the network of each fold: SHA-256 of its checkpoint, or digest of
-            its combination.
+        digests: SHA-256 of the checkpoint of each fold, or digest of a combined run's fold.
     """
     if not run.metrics_json.exists():
         return None

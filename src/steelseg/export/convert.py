@@ -1,8 +1,11 @@
-"""A trained network as a file of another runtime: ONNX, or OpenVINO's .xml and .bin.
+"""Convert a trained network to ONNX, or to OpenVINO's .xml and .bin.
 
-What is written is the `core` of a `StripNet`: pixels in, logits out (and those of presence where it
-has a head for it), with normalisation inside; `inference.backends` adds the padding. Whether the
-file computes the same is for `parity` to see.
+The file contains the `core` of a `StripNet`: pixels in, logits out (and presence logits, if it has
+a presence head), with normalisation inside; `inference.backends` adds the padding. `parity` checks
+that the outputs are the same.
+
+The bytes of a file depend only on the network: notes of the exporters about this machine (paths,
+source lines) are removed, and names with numbers from a counter of the process are renumbered.
 """
 
 import re
@@ -24,9 +27,9 @@ from steelseg.inference.backends import need
 from steelseg.models.model import Output, StripNet, pad_to_multiple
 
 Size = tuple[int, int] | None
-"""Height and width of the images that a file takes, in pixels; None takes any."""
+"""Height and width of the images that a file accepts, in pixels; None accepts any."""
 
-# What runtimes of the last two years read.
+# Supported by runtimes of the last two years.
 _OPSET = 20
 
 
@@ -39,21 +42,21 @@ def convert(
     size: Size = None,
     calibration: Sequence[NDArray[np.uint8]] = (),
 ) -> dict[Precision, Path]:
-    """Write a network in full precision and, given strips to calibrate on, in int8 too.
+    """Write a network in fp32 and, if there are calibration strips, in int8.
 
     Args:
         model: The network, in eval mode, on the CPU.
-        folder: Where the files go; the caller's own, because other files are made on the way.
+        folder: A temporary folder of the caller; intermediate files are written there too.
         format: onnx or openvino.
         channels: Image channels.
-        size: Height and width to fix, multiples of `model.multiple`; None leaves both open.
-        calibration: Strips for int8, shape (1, channels, H, W), of sizes that the file takes.
+        size: Fixed height and width, multiples of `model.multiple`; None accepts any size.
+        calibration: Strips for int8, shape (1, channels, H, W), of sizes that the file accepts.
 
     Returns:
-        The file to load of each precision; beside int8, fp32 is what int8 was made of.
+        The file to load for each precision. With int8, fp32 is the file that was quantized.
 
     Raises:
-        ConfigError: if the network cannot be exported so, or an exporter is not installed.
+        ConfigError: if the network cannot be exported in this way, or an exporter is not installed.
     """
     end = SUFFIXES[format][0]
     full, int8 = folder / f"fp32{end}", folder / f"int8{end}"
@@ -70,7 +73,7 @@ def convert(
 
 
 def as_input(image_hwc: NDArray[np.uint8], model: StripNet) -> NDArray[np.uint8]:
-    """A strip as an exported network takes it: a batch of one, padded."""
+    """Return a strip as input of an exported network: a padded batch of one."""
     image_nchw = torch.from_numpy(np.ascontiguousarray(image_hwc.transpose(2, 0, 1)))[None]
     return pad_to_multiple(image_nchw, model.multiple).contiguous().numpy()
 
@@ -82,7 +85,7 @@ def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) ->
         model: The network, in eval mode, on the CPU.
         path: The file to write.
         channels: Image channels.
-        size: Height and width to fix, multiples of `model.multiple`; None leaves both open.
+        size: Fixed height and width, multiples of `model.multiple`; None accepts any size.
 
     Raises:
         ConfigError: if the network cannot be written as ONNX, or an exporter is not installed.
@@ -91,12 +94,12 @@ def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) ->
     need("onnxscript")
     if size is None:
         _refuse_pooled(model)
-    # Sizes that differ from each other and from 1, so that none is taken for another.
+    # Sizes that differ from each other and from 1, so that the exporter does not unify them.
     height, width = size or (2 * model.multiple, 3 * model.multiple)
     images = torch.zeros(2, channels, height, width, dtype=torch.uint8)
     free: dict[int, Any] = {0: torch.export.Dim.DYNAMIC}
     if size is None:
-        # Said as multiples, because halved and doubled again they must be the same sizes.
+        # Declared as multiples, because halving and doubling must give the same sizes again.
         free |= {a: model.multiple * torch.export.Dim(n, min=1) for a, n in ((2, "h"), (3, "w"))}
     try:
         program = torch.onnx.export(
@@ -115,7 +118,7 @@ def to_onnx(model: StripNet, path: Path, *, channels: int, size: Size = None) ->
 
 
 def _refuse_pooled(model: StripNet) -> None:
-    """Raise ConfigError if a network pools to a grid, which is cut for one image size."""
+    """Raise ConfigError if a network pools to a grid, which an export fixes for one image size."""
     for module in model.modules():
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size not in (1, (1, 1)):
             raise ConfigError(
@@ -140,14 +143,14 @@ def to_openvino(onnx: Path, path: Path) -> None:
 
     Args:
         onnx: A file that `to_onnx` wrote.
-        path: The .xml to write; its weights go into the .bin beside it.
+        path: The .xml to write; its weights go into the .bin next to it.
     """
     model = need("openvino").convert_model(str(onnx))
     write_openvino(path, model)
 
 
 def write_onnx(path: Path, model: Any) -> None:
-    """Write an ONNX model without what its exporter noted about this machine."""
+    """Write an ONNX model without its exporter's notes about this machine."""
     _forget(model)
     for value in (*model.graph.input, *model.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
@@ -157,7 +160,7 @@ def write_onnx(path: Path, model: Any) -> None:
 
 
 def _forget(message: Any) -> None:
-    """Remove notes about the export from a message and all that is in it."""
+    """Remove notes about the export from a message and everything in it."""
     for name in ("metadata_props", "doc_string"):
         if name in message.DESCRIPTOR.fields_by_name:
             message.ClearField(name)
@@ -168,9 +171,9 @@ def _forget(message: Any) -> None:
 
 
 def write_openvino(path: Path, model: Any) -> None:
-    """Write an OpenVINO model, its layers named by their order.
+    """Write an OpenVINO model with its layers named by their order.
 
-    The folder is the caller's own until all is written: OpenVINO writes by itself.
+    OpenVINO writes the two files itself, so not atomically.
     """
     _name_layers(model)
     for key in ("conversion_parameters", "nncf"):

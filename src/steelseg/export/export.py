@@ -1,12 +1,12 @@
-"""The export stage: the trained folds as files of another runtime, checked before they are kept.
+"""The export stage: convert trained folds to another runtime, and verify the results.
 
 Reads  RUN/config.yaml, RUN/folds.csv, RUN/fold_K/best_model.safetensors, RUN/postprocess.json,
        data.root
 Writes RUN/export/FORMAT-PRECISION/
 
-Each network is run beside its original on strips that its fold held out, masks made as the run
-makes them. If a check fails, the folder stays as it was. int8 is calibrated on strips that the
-fold was trained on, never on held-out ones.
+Each exported network is compared with its original on strips that its fold held out, with the
+run's post-processing. If a check fails, the folder is not changed. int8 is calibrated on the
+fold's training strips, never on held-out ones.
 """
 
 import shutil
@@ -65,7 +65,7 @@ _PACKAGES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "torch")
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What is asked for."""
+    """Options of an export."""
 
     format: Format
 
@@ -73,13 +73,13 @@ class ExportPlan:
     """int8 instead of fp32."""
 
     fixed_size: bool = False
-    """Take images of data.img_height x data.img_width alone; False takes any size."""
+    """Accept only images of data.img_height x data.img_width; False accepts any size."""
 
     calibration: int = 128
-    """Training strips that int8 is calibrated on."""
+    """Number of training strips that int8 is calibrated on."""
 
     strips: int = 100
-    """Held-out strips that original and export are compared on."""
+    """Number of held-out strips that original and export are compared on."""
 
     allow: tuple[Check, ...] = ()
     """Checks that may fail."""
@@ -154,12 +154,12 @@ class _Strips:
         return read_image(DataSet(data.root).train_images / image_id, channels=data.channels)
 
     def truth(self, image_id: str) -> NDArray[np.bool_]:
-        """What masks are held against, mask_chw; of a classifier, as one pixel."""
+        """Return the ground truth, mask_chw; for a classifier, a single pixel."""
         mask_chw = self.labels.draw(image_id)
         return shown(mask_chw) if self.config.model.is_classifier else mask_chw
 
     def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
-        """Draw strips that show every class and none, held out by the fold or trained on."""
+        """Draw strips evenly by class from those that the fold held out, or was trained on."""
         present = {
             image_id: self.labels.present(image_id)
             for image_id in self.labels.sizes
@@ -171,7 +171,7 @@ class _Strips:
 def _export_fold(
     source: ResolvedModel, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
 ) -> ExportedFold:
-    """Export and check one fold; its files go into `folder`."""
+    """Export and verify one fold; its files go into `folder`."""
     run, config = source.run, source.config
     assert run is not None
     checkpoint = load_checkpoint(run.best_model(fold))
@@ -233,7 +233,7 @@ def _export_fold(
 def _judge(
     run: RunFolder, plan: ExportPlan, fold: int, figures: dict[str, Compared]
 ) -> tuple[Check, ...]:
-    """Name the checks that failed and were allowed to, or raise ExportError for the others."""
+    """Return the failed checks that are allowed to fail; raise ExportError for others."""
     failed = failures(figures, precision=plan.precision)
     refused = [check for check in failed if check not in plan.allow]
     if refused:
@@ -249,34 +249,34 @@ def _judge(
 
 
 def _fixed_size(config: Config, multiple: int) -> Size:
-    """Height and width that a file of one size takes.
+    """Return the height and width for --fixed-size.
 
     Raises:
-        ConfigError: if the images, or what is sent through the network, have many sizes.
+        ConfigError: if the images, or the crops that the network predicts, vary in size.
     """
     height, width = config.data.img_height, config.data.img_width
     if height is None or width is None:
         raise ConfigError(
             "--fixed-size needs data.img_height and data.img_width, and one of them is null. "
-            "Leave --fixed-size out: the files then take any size."
+            "Leave --fixed-size out: the files then accept any size."
         )
     if config.inference.crops:
         raise ConfigError(
-            "--fixed-size is the size of whole strips, but inference.crops=true sends crops. "
-            "Leave --fixed-size out: the files then take any size."
+            "--fixed-size is the size of whole strips, but inference.crops=true predicts crops. "
+            "Leave --fixed-size out: the files then accept any size."
         )
     return height + -height % multiple, width + -width % multiple
 
 
 def _gate(config: Config, settings: MaskSettings) -> Gate:
-    """The gate of the run; of a classifier presence as one pixel, which is all it says."""
+    """Return the gate of the run; for a classifier, presence as a single pixel."""
     if config.model.is_classifier:
         return lambda _, presence_c: one_pixel(presence_c)
     return gate_of(config, settings)
 
 
 def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFold]:
-    """Take over the other folds of the export that is there, if they are still the run's."""
+    """Copy the other folds of an existing export, if they are intact and still the run's."""
     kept = []
     try:
         export = Export(folder=target, record=read_record(target))

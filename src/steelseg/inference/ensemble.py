@@ -66,7 +66,7 @@ class Ensemble:
             if not sequential:
                 self._held.append(network)
         self._chunk = _SEQUENTIAL_BATCHES if sequential else 1
-        # With one batch, exported networks would idle while its slowest strip and its sigmoid finish.
+        # Exported networks would idle during the slowest strip and the sigmoid of a single batch.
         shared = not sequential and all(member.side_by_side for member in members)
         self._ahead = 2 if shared else 1
 

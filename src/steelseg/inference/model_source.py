@@ -152,7 +152,7 @@ def resolve_run(
         check_settings_match(member, config)
     tuned = tuned_settings(run, digests)
     if tuned is None and config.postprocess.threshold is None and not config.model.is_classifier:
-        # To stderr alone: the run's own log is about its training.
+        # Only to stderr: the log of the run is about its training.
         print(
             f"warning: {run.path} is not tuned, so masks use threshold 0.5 and no size filter. "
             f"Tune it: steelseg oof {run.path} && steelseg tune {run.path}",

@@ -8,7 +8,7 @@ times the predicted strips per second; the peak memory of prediction grew from 1
 `preserve_signal_stack` is for safety. Each CPU plugin of OpenVINO gives the thread that loads it an
 alternate signal stack, and unmaps that when it is released. If plugins are not released in reverse
 order, an unmapped stack is put back, and the next signal with a Python handler (Ctrl-C) ends the
-process with a segmentation fault. Plugins leave a stack alone that is not their own.
+process with a segmentation fault. Plugins do not touch a stack that is not their own.
 """
 
 import ctypes
