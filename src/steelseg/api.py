@@ -28,6 +28,7 @@ from steelseg.export.bundle import MadeFrom, bundle_run
 from steelseg.export.export import ExportPlan, export_run
 from steelseg.export.exported import Check, Export, Format
 from steelseg.export.repository import Server, write_repository
+from steelseg.inference.model_source import resolve_model, resolve_run
 from steelseg.inference.predictor import Predictor
 from steelseg.prediction.predict import predict_folder
 from steelseg.progress import progress as show
@@ -197,7 +198,6 @@ def export(
 
     See `steelseg.export.export.ExportPlan` for the arguments, `export_run` for the rest.
     """
-    run_folder = RunFolder(Path(run_dir))
     plan = ExportPlan(
         format=format,
         int8=int8,
@@ -206,7 +206,7 @@ def export(
         strips=strips,
         allow=tuple(allow),
     )
-    return export_run(run_folder.load_config(tuple(overrides)), run_folder, plan, folds=folds)
+    return export_run(resolve_run(RunFolder(Path(run_dir)), overrides, folds=folds), plan)
 
 
 def report(run_dir: Path | str, overrides: Sequence[str] = ()) -> Path:
@@ -242,9 +242,8 @@ def bundle(
     made_from: MadeFrom = "torch",
 ) -> Path:
     """Put all that prediction needs into one folder; see `deployment.bundle.bundle_run`."""
-    run_folder = RunFolder(Path(run_dir))
-    path = Path(out) if out else None
-    return bundle_run(run_folder, overrides, out=path, folds=folds, made_from=made_from)
+    model = resolve_model(run_dir, overrides, folds=folds)
+    return bundle_run(model, out=Path(out) if out else None, made_from=made_from)
 
 
 def bench(

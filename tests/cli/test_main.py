@@ -382,7 +382,7 @@ def test_checkpoints_predict_what_their_run_predicts(trained_run, tmp_path, caps
 
     found = "2 of 2 images have a defect (class 1: 2, class 2: 2)\n"
     assert first[:2] == (0, f"wrote {tmp_path / 'a' / 'submission.csv'}\n")
-    assert f"warning: {trained_run} is not tuned, so masks are cut at 0.5" in first[2]
+    assert f"warning: {trained_run} is not tuned, so masks use threshold 0.5" in first[2]
     assert first[2].endswith(found)
     assert second == (0, f"wrote {tmp_path / 'b' / 'submission.csv'}\n", found)
     submissions = [(tmp_path / x / "submission.csv").read_bytes() for x in ("a", "b")]
@@ -483,7 +483,7 @@ def test_what_predicting_a_bundle_needs_is_said_in_a_line(trained_run, tmp_path,
     code, _, err = call("predict", folder, *elsewhere, capsys=capsys)
     assert (code, err) == (
         1,
-        "error: A bundle names no images. Give --images DIR, or data.root=DIR.\n",
+        "error: A bundle has no images. Give --images DIR, or data.root=DIR.\n",
     )
     for words in ((), ("--output-dir", folder / "found")):
         code, _, err = call("predict", folder, *words, capsys=capsys)

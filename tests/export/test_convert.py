@@ -97,7 +97,7 @@ def test_a_file_of_one_size_refuses_others(tmp_path):
         images = make_pixels(1, 3, 40, 150)
         with torch.inference_mode():
             torch.testing.assert_close(network(images), model(images), rtol=0, atol=1e-4)
-        with pytest.raises(ConfigError, match=r"takes images of 64x160, not of 64x192.*--fixed"):
+        with pytest.raises(ConfigError, match=r"accepts images of 64x160, not of 64x192.*--fixed"):
             network(make_pixels(1, 3, 64, 170))
 
 

@@ -206,6 +206,6 @@ def test_a_hub_out_of_reach_is_one_line_with_two_ways_out(tmp_path):
 
     assert ended.stderr == ""
     for encoder, line in zip(encoders, ended.stdout.splitlines(), strict=True):
-        assert line.startswith(f"model.encoder_weights=imagenet cannot be had for {encoder} from ")
-        assert "model.encoder_weights=none trains from scratch" in line
-        assert "model.encoder_weights=PATH.safetensors reads a local file" in line
+        assert line.startswith(f"model.encoder_weights=imagenet is not available for {encoder}")
+        assert "model.encoder_weights=none to train from scratch" in line
+        assert "model.encoder_weights=PATH.safetensors to read a local file" in line

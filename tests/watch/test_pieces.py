@@ -100,8 +100,8 @@ def test_pieces_that_fit_no_strip_are_refused():
     )
 
     assert [strip.image_id for strip in strips] == ["a", "b_3.jpg", f"c_{10**30}.jpg"]
-    assert "2 and 3 pixels high" in strips[0].reason
-    assert "piece '3' of 2 at most" in strips[1].reason
+    assert "heights: 2 and 3 pixels" in strips[0].reason
+    assert "piece '3' of at most 2" in strips[1].reason
     assert all(strip.image_hwc is None for strip in strips)
 
 

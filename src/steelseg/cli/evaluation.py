@@ -116,10 +116,10 @@ def add_ensemble(commands: Commands) -> None:
     )
     parser.add_argument(
         "--choose-tta",
-        choices=_VIEW_SETS,
+        choices=_FLIPS,
         nargs="*",
         metavar="SET",
-        help=f"choose the TTA flips of each run among these: {', '.join(_VIEW_SETS)}; default all",
+        help=f"choose the TTA flips of each run among these: {', '.join(_FLIPS)}; default all",
     )
     parser.add_argument(
         "--presence",
@@ -131,7 +131,8 @@ def add_ensemble(commands: Commands) -> None:
     )
 
 
-_VIEW_SETS = ("none", "hflip", "vflip", "both")
+# As in config.flips, whose import would slow down --help.
+_FLIPS = ("none", "hflip", "vflip", "both")
 
 
 def _run_ensemble(args: argparse.Namespace) -> int | None:
@@ -157,7 +158,7 @@ def _run_ensemble(args: argparse.Namespace) -> int | None:
         args.settings,
         weights=args.weights,
         per_class=args.per_class,
-        choose_tta=_VIEW_SETS if args.choose_tta == [] else args.choose_tta or (),
+        choose_tta=_FLIPS if args.choose_tta == [] else args.choose_tta or (),
         presence=args.presence,
     )
     print(f"wrote {args.out}")

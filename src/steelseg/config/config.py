@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from steelseg.config.flips import Flips
 from steelseg.config.pseudo import PseudoConfig
 from steelseg.config.search import SearchConfig
 from steelseg.config.section import Cost, Pixels, Probability, Section
@@ -256,7 +257,7 @@ class TuneConfig(Section):
 class InferenceConfig(Section):
     """How strips are predicted, out of fold and by `steelseg predict`."""
 
-    tta: Literal["none", "hflip", "vflip", "both"] = "none"
+    tta: Flips = "none"
     """Test-time augmentation: the mean over the strip and its flips; both uses all four."""
 
     crops: bool = False

@@ -13,7 +13,7 @@ from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.compare import compare_runs
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.tune import tune_run
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.run.ensemble_json import read_combination
 from steelseg.run.held_out import deal_parts, open_held_out
 from steelseg.run.oof_store import new_store, read_oof
@@ -113,7 +113,7 @@ def test_prediction_is_the_mean_of_the_members(trained, folds):
 
 def test_a_fold_that_is_not_there_is_refused(trained):
     with pytest.raises(CheckpointError, match=r"has no fold 7. It combines: 0, 1"):
-        open_source(trained / "both", folds=[7])
+        resolve_model(trained / "both", folds=[7])
 
 
 @pytest.mark.parametrize("weights", ["equal", "learnt"])
@@ -145,7 +145,7 @@ def test_every_stage_takes_a_combination_as_a_run(runs, capsys):
     assert "combined by weights=learnt on 8 held-out strips" in page
     assert "Runs were combined here" in page
     assert main(["predict", str(runs / "both")]) == 0
-    assert list(open_source(runs / "both").masks.threshold) == tuned["threshold"]
+    assert list(resolve_model(runs / "both").masks.threshold) == tuned["threshold"]
     out = capsys.readouterr().out
     assert "combined by weights=learnt on 8 held-out strips" in out
     assert "plain mean" in out
@@ -163,7 +163,7 @@ def test_a_run_that_is_right_gets_all_the_weight(runs):
         assert levels(runs / weights).keys() == levels(runs / "b").keys()
         for image_id, found in levels(runs / weights).items():
             np.testing.assert_array_equal(found, levels(runs / "b")[image_id])
-        assert len(open_source(runs / weights).members) == 2
+        assert len(resolve_model(runs / weights).members) == 2
 
 
 def test_each_class_can_have_weights_of_its_own(runs):
@@ -310,10 +310,10 @@ def test_a_bundle_of_a_combination_gives_the_same_masks(runs):
     run, whole = (Predictor(place) for place in (runs / "both", made))
     np.testing.assert_array_equal(whole.probs(path), run.probs(path))
     np.testing.assert_array_equal(whole(path), run(path))
-    assert [m.sha256 for m in open_source(made, folds=[1]).members] == [
-        m.sha256 for m in open_source(runs / "both", folds=[1]).members
+    assert [m.sha256 for m in resolve_model(made, folds=[1]).members] == [
+        m.sha256 for m in resolve_model(runs / "both", folds=[1]).members
     ]
-    with pytest.raises(ConfigError, match=r"inference.tta says nothing where runs are combined"):
+    with pytest.raises(ConfigError, match=r"inference.tta has no effect on a combined run"):
         Predictor(made, ["inference.tta=hflip"])
     text = (made / "manifest.json").read_text()
     assert str(runs) not in text
@@ -328,14 +328,14 @@ def test_a_member_that_was_trained_on_since_is_refused(runs):
     best.write_bytes(RunFolder(runs / "a").best_model(0).read_bytes())
 
     with pytest.raises(CheckpointError, match=r"another .*best_model") as caught:
-        open_source(runs / "both")
+        resolve_model(runs / "both")
     command = str(caught.value).partition("Combine again: ")[2].removesuffix(".").split()
     assert command[:2] == ["steelseg", "ensemble"]
     assert set(command[2:4]) == {str(runs / "a"), str(runs / "b")}
     assert command[4:] == ["--weights", "greedy", "--out", str(runs / "both")]
     best.unlink()
-    with pytest.raises(CheckpointError, match=r"there is no such checkpoint.*ensemble.json asks"):
-        open_source(runs / "both")
+    with pytest.raises(CheckpointError, match=r"there is no such checkpoint.*ensemble.json needs"):
+        resolve_model(runs / "both")
 
 
 def test_predictions_of_another_checkpoint_are_refused(runs):
@@ -392,7 +392,7 @@ def test_what_needs_networks_of_its_own_says_where_they_are(trained, tmp_path):
         cascade(trained / "a", both)
     with pytest.raises(ConfigError, match="Name its members instead"):
         ensemble([both, trained / "c"], tmp_path / "more")
-    with pytest.raises(ConfigError, match=r"inference.tta says nothing where runs are combined"):
+    with pytest.raises(ConfigError, match=r"inference.tta has no effect on a combined run"):
         Predictor(both, ["inference.tta=both"])
 
 
@@ -447,6 +447,6 @@ def test_the_folder_can_be_moved_with_its_members(trained, tmp_path):
     for name in ("a", "b", "both"):
         shutil.copytree(trained / name, tmp_path / name)
 
-    moved, there = (open_source(folder / "both") for folder in (tmp_path, trained))
+    moved, there = (resolve_model(folder / "both") for folder in (tmp_path, trained))
     assert moved.sha256 == there.sha256
     assert moved.members[0].name.startswith(str(tmp_path))

@@ -42,8 +42,8 @@ from steelseg.evaluation.ensemble.pool import (
 )
 from steelseg.evaluation.ensemble.tta_predictions import predict_view_sets
 from steelseg.files.atomic import replacing_folder
-from steelseg.inference.forward import VIEWS, forward_plan
-from steelseg.inference.members import refuse_strangers
+from steelseg.inference.forward import FLIP_AXES, forward_plan
+from steelseg.inference.members import check_members_compatible
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import Combination, write_combination
 from steelseg.run.held_out import deal_parts
@@ -86,7 +86,7 @@ def ensemble_run(
         refuse_classifier(trained)
     refuse_other_folds([*runs, *looking])
     networks = [m for trained in (*runs, *looking) for m in trained.members.values()]
-    refuse_strangers(networks, with_presence=False)
+    check_members_compatible(networks, with_presence=False)
     root = settings_of(runs, overrides, has_presence=True).data.root
     lookers = [_own(trained, len(runs) + place, root=root) for place, trained in enumerate(looking)]
     refuse_no_presence(lookers)
@@ -210,7 +210,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
         judged,
         weights=pool.plan.weights,
         names=[name_of(pool, candidate) for candidate in pool.candidates],
-        views=[len(VIEWS[candidate.tta]) for candidate in pool.candidates],
+        views=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
         weights_kc=weights_kc,
         alone=alone,
     )
@@ -238,7 +238,7 @@ def _judge_sets(
         places = [k for k, candidate in enumerate(pool.candidates) if candidate.tta == tta]
         of_set = products.among(places)
         errors_nc = judge(of_set, part_n, choose_without(of_set, part_n, weigh))
-        judged[tta] = len(places) * len(VIEWS[tta]), errors_nc
+        judged[tta] = len(places) * len(FLIP_AXES[tta]), errors_nc
     return judged
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from steelseg.config.config import Config
 from steelseg.errors import ConfigError
 from steelseg.evaluation.ensemble.candidates import Candidate, TrainedRun
-from steelseg.inference.forward import VIEWS
+from steelseg.inference.forward import FLIP_AXES
 from steelseg.run.ensemble_json import Combination, Combined
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.blending.blend import Weights
@@ -38,7 +38,7 @@ class EnsemblePlan:
     """Weights of each class by itself."""
 
     choose_tta: tuple[str, ...] = ()
-    """Sets of views to choose from, of `tta.VIEWS`; empty takes each run's own."""
+    """Sets of views to choose from, of `forward.FLIP_AXES`; empty takes each run's own."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ class EnsemblePlan:
     @property
     def views_first(self) -> tuple[str, ...]:
         """The sets of views, those of fewer views first."""
-        return tuple(sorted(self.choose_tta, key=lambda tta: len(VIEWS[tta])))
+        return tuple(sorted(self.choose_tta, key=lambda tta: len(FLIP_AXES[tta])))
 
 
 @dataclass(frozen=True)

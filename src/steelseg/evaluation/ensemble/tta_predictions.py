@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from steelseg.data.formats.images import read_image
 from steelseg.inference.forward import (
-    VIEWS,
+    FLIP_AXES,
     Answer,
     ForwardPlan,
     Network,
@@ -49,7 +49,7 @@ def predict_view_sets(
     Args:
         member: The network, which did not train on these strips.
         plan: Its crops and precision; the flips are those of each set.
-        paths: Where each set is kept, by its name in `tta.VIEWS`.
+        paths: Where each set is kept, by its name in `forward.FLIP_AXES`.
         images: Folder of the strips.
         image_ids: The strips.
         sizes: Height and width of each.
@@ -84,7 +84,7 @@ def predict_view_sets(
             views = _views(network, images_nhwc, plan, device, sets=list(paths))
             height, width = images_nhwc.shape[1:3]
             for tta, array in arrays.items():
-                answer = _mean([views[axes] for axes in VIEWS[tta]])
+                answer = _mean([views[axes] for axes in FLIP_AXES[tta]])
                 for offset, probs_chw in enumerate(answer.probs_nchw.cpu().numpy()):
                     array[place + offset, :, :height, :width] = to_uint8(probs_chw)
                 presence[tta] += answer.presence_nc.cpu().tolist()
@@ -105,7 +105,7 @@ def _views(
     """What the network says of each view that a set needs, turned back; by the axes it flips."""
     single = replace(plan, tta="none")
     answers = {}
-    for axes in {axes: None for tta in sets for axes in VIEWS[tta]}:
+    for axes in {axes: None for tta in sets for axes in FLIP_AXES[tta]}:
         # Axes are of NCHW tensors, images have their channels last.
         flipped_nhwc = np.flip(images_nhwc, tuple(axis - 1 for axis in axes))
         answer = predict_batch(network, np.ascontiguousarray(flipped_nhwc), single, device)
