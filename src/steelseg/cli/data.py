@@ -126,10 +126,9 @@ def _run_synth(args: argparse.Namespace) -> int | None:
 
     Example: steelseg synth demo/data --num-train 160 --num-test 24
     """
-    from steelseg.data.synthetic.dataset import make_dataset
-    from steelseg.progress import progress
+    from steelseg.api import synth
 
-    make_dataset(
+    written = synth(
         args.root,
         num_train=args.num_train,
         num_test=args.num_test,
@@ -137,7 +136,6 @@ def _run_synth(args: argparse.Namespace) -> int | None:
         width=args.width,
         min_per_class=args.min_per_class,
         seed=args.seed,
-        progress=progress,
     )
-    print(f"wrote {args.root}")
+    print(f"wrote {written}")
     return None

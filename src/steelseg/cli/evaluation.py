@@ -181,12 +181,12 @@ def _run_compare(args: argparse.Namespace) -> int | None:
 
     Example: steelseg compare outputs/first outputs/second
     """
-    from steelseg.evaluation.compare import compare_runs, describe
+    from steelseg.api import compare
+    from steelseg.evaluation.compare import describe
     from steelseg.run.run_folder import RunFolder
 
-    run_a, run_b = RunFolder(args.run_a), RunFolder(args.run_b)
-    names = run_a.load_config().data.names
-    print(describe(compare_runs(run_a, run_b), names))
+    names = RunFolder(args.run_a).load_config().data.names
+    print(describe(compare(args.run_a, args.run_b), names))
     return None
 
 

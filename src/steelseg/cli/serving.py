@@ -62,30 +62,19 @@ def _run_serve(args: argparse.Namespace) -> int | None:
              steelseg serve bundle --host 0.0.0.0 --port 8080 data.pixel_mm=0.4
              curl --data-binary @strip.jpg http://127.0.0.1:8000/v1/predict
     """
-    from importlib.util import find_spec
-
-    from steelseg.errors import ConfigError
-
-    if find_spec("h11") is None:
-        raise ConfigError(
-            "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
-        )
-    if args.models is not None and not args.models.is_dir():
-        raise ConfigError(f"--models {args.models} is not a folder.")
-    from steelseg.serving.messages import Limits
-    from steelseg.serving.server import run_server
+    from steelseg.api import serve
 
     chosen = {"max_pixels": args.max_pixels, "max_bytes": args.max_bytes}
-    run_server(
+    serve(
         args.source,
         args.settings,
         folds=args.fold,
         host=args.host,
         port=args.port,
         queue=args.queue,
-        limits=Limits(**{name: value for name, value in chosen.items() if value is not None}),
         admin_token=_read_token(args.admin_token_file),
         models=args.models,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     return None
 

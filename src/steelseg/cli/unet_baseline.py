@@ -211,12 +211,11 @@ def inference_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
 
 def _predict(config: "Config", named: Sequence[Path], output_dir: Path) -> None:
     """Write submission.csv, with what config.py says over the checkpoints' own settings."""
-    from steelseg.inference.predictor import Predictor
-    from steelseg.prediction.predict import predict_folder
+    from steelseg.api import predict
 
     overrides = _overrides(config, _OF_PREDICTION)
-    predictor = Predictor([_find(path) for path in named], overrides)
-    for written in predict_folder(predictor, output_dir):
+    checkpoints = [_find(path) for path in named]
+    for written in predict(checkpoints, overrides, output_dir=output_dir):
         print(f"wrote {written}")
 
 

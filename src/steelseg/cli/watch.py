@@ -74,32 +74,25 @@ def _run_watch(args: argparse.Namespace) -> int | None:
     """
     import sys
 
+    from steelseg.api import watch
     from steelseg.errors import Stopped
-    from steelseg.inference.predictor import Predictor
-    from steelseg.signals import noting_signals
-    from steelseg.watch.watch import WatchPlan, watch_folder
 
-    plan = WatchPlan(
-        settle=args.settle,
-        patience=args.patience,
-        pieces=args.pieces,
-        piece_count=args.piece_count,
-        overlays=args.overlays,
-        masks=args.masks,
-        webhook=args.webhook,
-        mqtt=args.mqtt,
-    )
     try:
-        with noting_signals() as note:
-            predictor = Predictor(args.model, args.settings, folds=args.fold)
-            print(f"watching {args.folder}, writing {args.out / 'results.jsonl'}", flush=True)
-            watch_folder(
-                predictor,
-                args.folder,
-                args.out,
-                plan,
-                is_stopped=lambda: note.signum is not None,
-            )
+        watch(
+            args.model,
+            args.settings,
+            folder=args.folder,
+            out=args.out,
+            folds=args.fold,
+            settle=args.settle,
+            patience=args.patience,
+            pieces=args.pieces,
+            piece_count=args.piece_count,
+            overlays=args.overlays,
+            masks=args.masks,
+            webhook=args.webhook,
+            mqtt=args.mqtt,
+        )
     except Stopped as stopped:
         print("stopped; rerun the same command to resume", file=sys.stderr)
         return 128 + stopped.signum
