@@ -139,3 +139,6 @@ def _run_synth(args: argparse.Namespace) -> int | None:
     )
     print(f"wrote {written}")
     return None
+
+
+COMMANDS = (add_synth, add_check, add_precrop, add_augment_preview)

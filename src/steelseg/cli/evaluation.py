@@ -208,3 +208,6 @@ def _run_report(args: argparse.Namespace) -> int | None:
 
     print(f"wrote {report(args.run_dir, args.settings)}")
     return None
+
+
+COMMANDS = (add_tune, add_evaluate, add_cascade, add_ensemble, add_compare, add_report)

@@ -213,3 +213,6 @@ def _run_repository(args: argparse.Namespace) -> int | None:
 
     print(f"wrote {repository(args.bundle, args.out, server=args.server)}")
     return None
+
+
+COMMANDS = (add_export, add_bundle, add_repository, add_bench)

@@ -13,22 +13,12 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from steelseg.cli.data import add_augment_preview, add_check, add_precrop, add_synth
-from steelseg.cli.evaluation import (
-    add_cascade,
-    add_compare,
-    add_ensemble,
-    add_evaluate,
-    add_report,
-    add_tune,
-)
-from steelseg.cli.export import add_bench, add_bundle, add_export, add_repository
-from steelseg.cli.prediction import add_predict
-from steelseg.cli.serving import add_serve
-from steelseg.cli.training import add_oof, add_pseudo, add_run, add_search, add_train
-from steelseg.cli.watch import add_watch
+from steelseg.cli import data, evaluation, export, prediction, serving, training, watch
 from steelseg.errors import SteelsegError, Stopped, raising_out_of_memory
 from steelseg.version import __version__
+
+# The order of `steelseg --help`. A new command is an entry of COMMANDS in one of these.
+_MODULES = (data, training, evaluation, prediction, watch, export, serving)
 
 # What a disk or its rights refuse is no bug of ours.
 _FOR_THE_USER = frozenset(
@@ -127,26 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"steelseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_run(commands)
-    add_check(commands)
-    add_precrop(commands)
-    add_augment_preview(commands)
-    add_train(commands)
-    add_search(commands)
-    add_oof(commands)
-    add_tune(commands)
-    add_evaluate(commands)
-    add_cascade(commands)
-    add_ensemble(commands)
-    add_compare(commands)
-    add_report(commands)
-    add_predict(commands)
-    add_pseudo(commands)
-    add_watch(commands)
-    add_export(commands)
-    add_bundle(commands)
-    add_repository(commands)
-    add_bench(commands)
-    add_serve(commands)
-    add_synth(commands)
+    for module in _MODULES:
+        for add in module.COMMANDS:
+            add(commands)
     return parser

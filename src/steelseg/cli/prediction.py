@@ -64,3 +64,6 @@ def _run_predict(args: argparse.Namespace) -> int | None:
     for file in written:
         print(f"wrote {file}")
     return None
+
+
+COMMANDS = (add_predict,)

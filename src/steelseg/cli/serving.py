@@ -92,3 +92,6 @@ def _read_token(file: "Path | None") -> str | None:
     if len(token) < 16 or not token.isprintable():
         raise ConfigError(f"{file} must hold a secret of at least 16 printable ASCII characters.")
     return token
+
+
+COMMANDS = (add_serve,)

@@ -212,3 +212,6 @@ def _run_pseudo(args: argparse.Namespace) -> int | None:
     )
     print(f"wrote {written}")
     return None
+
+
+COMMANDS = (add_run, add_train, add_search, add_oof, add_pseudo)

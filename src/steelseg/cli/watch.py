@@ -97,3 +97,6 @@ def _run_watch(args: argparse.Namespace) -> int | None:
         print("stopped; rerun the same command to resume", file=sys.stderr)
         return 128 + stopped.signum
     return None
+
+
+COMMANDS = (add_watch,)

@@ -26,19 +26,6 @@ Mask = NDArray[np.uint8]
 Augmentation = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
-_CHANGES: dict[str, Augmentation] = {
-    "brightness": pixel_changes.brightness,
-    "gamma": pixel_changes.gamma,
-    "noise": pixel_changes.noise,
-    "blur": pixel_changes.blur,
-    "jpeg": pixel_changes.jpeg,
-    "shift_scale": strip_changes.shift_scale,
-    "conveyor_shift": strip_changes.conveyor_shift,
-    "black_ends": strip_changes.black_ends,
-    "defect_blackout": strip_changes.defect_blackout,
-}
-
-
 def find_augmentation(
     steps: str | Sequence[str], *, donors: strip_changes.Donors | None = None
 ) -> Augmentation:
@@ -77,14 +64,14 @@ def _parse_step(step: str, donors: strip_changes.Donors | None) -> tuple[float, 
 
 def _find_one(name: str, donors: strip_changes.Donors | None) -> Augmentation:
     """One step by its name."""
-    builtin: dict[str, Augmentation] = {"none": keep, "flips": flip, "light": light, **_CHANGES}
-    builtin["defect_paste"] = donors.paste if donors else keep
-    if name in builtin:
-        return builtin[name]
+    if name == "defect_paste" and donors:
+        return donors.paste
+    if name in STEPS:
+        return STEPS[name]
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise ConfigError(
-            f"train.augmentation={name}: expected {', '.join(builtin)} or module:callable."
+            f"train.augmentation={name}: expected {', '.join(STEPS)} or module:callable."
         )
     try:
         function = getattr(importlib.import_module(module_name), attribute)
@@ -145,6 +132,24 @@ def light(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[I
     """Flip, then scale contrast by 0.8 to 1.2 and shift brightness by up to 10 % of full scale."""
     flip(image_chw, mask_chw, rng)
     return pixel_changes.brightness(image_chw, mask_chw, rng)
+
+
+STEPS: dict[str, Augmentation] = {
+    "none": keep,
+    "flips": flip,
+    "light": light,
+    "brightness": pixel_changes.brightness,
+    "gamma": pixel_changes.gamma,
+    "noise": pixel_changes.noise,
+    "blur": pixel_changes.blur,
+    "jpeg": pixel_changes.jpeg,
+    "shift_scale": strip_changes.shift_scale,
+    "conveyor_shift": strip_changes.conveyor_shift,
+    "black_ends": strip_changes.black_ends,
+    "defect_blackout": strip_changes.defect_blackout,
+    "defect_paste": keep,  # without the defects of other strips, which `find_augmentation` is given
+}
+"""Every built-in step that `train.augmentation` can name."""
 
 
 class Foreign:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from steelseg.errors import DataError
 
+NAME = "JPEG"
+EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg")
 START = b"\xff\xd8\xff"
 
 # In a scan 0xFF is data when 0x00 follows, and restart markers are part of the scan. A marker may
