@@ -97,6 +97,7 @@ def call(place, monkeypatch, capsys):
     def run(script, *words):
         path = str(place / "unet_baseline" / script)
         monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
+        monkeypatch.syspath_prepend(Path(path).parent)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(path, run_name="__main__")

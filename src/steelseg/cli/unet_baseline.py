@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from steelseg.cli.main import guard
 from steelseg.errors import CheckpointError, ConfigError
@@ -72,12 +72,6 @@ _PHRASES = {
     "mode=full": "USE_CROPS=False",
     "Choose another --out.": "Put config.py back as it was, or leave out --checkpoint.",
     "--resume": "--checkpoint FILE",
-}
-
-_CHECKS = {
-    "setup": "Try data, model, data loading and losses as config.py sets them.",
-    "crops": "Cut strips into crops and stitch them together again.",
-    "precropped": "Hold the precropped store against crops cut from the image files.",
 }
 
 
@@ -234,22 +228,6 @@ def _precrop(config: "Config") -> None:
     print(f"{precrop(config)} holds every training strip")
     if config.data.mode != "precropped":
         print("to train from it, set USE_CROPS = True and USE_PRECROPPED = True in config.py")
-
-
-def check_main(
-    kind: Literal["setup", "crops", "precropped"],
-    config_py: Path,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Run `test_setup.py`, `test_crops.py` or `test_precropped.py`."""
-    argparse.ArgumentParser(description=_CHECKS[kind]).parse_args(argv)
-
-    def run() -> int:
-        from steelseg.cli.unet_baseline_checks import run_checks
-
-        return run_checks(load_settings(config_py), kind, reword=in_baseline_words)
-
-    return guard(run, reword=in_baseline_words)
 
 
 def _find(path: Path) -> Path:
