@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -10,19 +10,19 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
-"""What shows a loop's progress, for arguments: takes the loop, its length and a title."""
+"""Type of `progress`, for functions that take it as an argument."""
 
-# Between two plain lines, in seconds: a log of an hour's run stays readable.
+# Seconds between two plain lines, so that the log of an hour stays readable.
 _QUIET_SECONDS = 15.0
 
 
 def progress(loop: Iterable[T], length: int, title: str) -> Iterator[T]:
-    """Yield from `loop` and show how far it is.
+    """Yield the items of a loop and show how many are done.
 
     Args:
-        loop: What to iterate.
-        length: How many items it has.
-        title: What is being done.
+        loop: The items.
+        length: Number of items.
+        title: Name of the task.
     """
     if sys.stderr.isatty():
         yield from tqdm(loop, total=length, desc=title, leave=False, dynamic_ncols=True)

@@ -20,7 +20,7 @@ from steelseg.version import __version__
 # The order of `steelseg --help`. A new command is an entry of COMMANDS in one of these.
 _MODULES = (data, training, evaluation, prediction, watch, export, serving)
 
-# What a disk or its rights refuse is no bug of ours.
+# Errors of the disk or its permissions, which the user can fix.
 _FOR_THE_USER = frozenset(
     (
         errno.EACCES,
@@ -39,7 +39,7 @@ _FOR_THE_USER = frozenset(
     )
 )
 
-# A setting is recognised wherever it stands, so options may come before or after it.
+# A setting is recognised anywhere, so options may come before or after it.
 _SETTING = re.compile(r"[A-Za-z_]\w*\.\w+=.*", re.DOTALL)
 
 
@@ -67,12 +67,12 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
 
     Args:
         run: The command; None counts as 0.
-        reword: Turns a message into the words of the command line that it is shown on.
+        reword: Rewrites messages for the command line that shows them.
 
     Returns:
         Exit code.
     """
-    # SIGTERM unwinds as Ctrl-C does, so that no half-written file stays behind.
+    # SIGTERM unwinds the stack as Ctrl-C does, so that no half-written file remains.
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         with raising_out_of_memory():
@@ -81,7 +81,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         print(f"error: {reword(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does.
+        # The reader of our output has closed it, as `| head` does.
         return 1
     except OSError as error:
         if error.errno not in _FOR_THE_USER:
@@ -97,19 +97,19 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
 
 
 def _way_out(error: OSError) -> str:
-    """The advice to give for a full disk; empty for other errors."""
+    """Return advice for a full disk; an empty text for other errors."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     return " Free some space and run the command again; continue training with --resume."
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
-    """Raise what a signal asks for."""
+    """Raise Stopped for a signal."""
     raise Stopped(signum)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe every command; the reference in docs/ is made from this."""
+    """Build the parser of every command; docs/commands.md is generated from it."""
     parser = argparse.ArgumentParser(
         prog="steelseg",
         description="Find and outline defects on photographs of steel strip.",

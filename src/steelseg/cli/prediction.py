@@ -1,16 +1,14 @@
-"""Commands that predict: predict."""
+"""The command that predicts a folder of images: predict."""
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, add_overlays, path
 
 
 def add_predict(commands: Commands) -> None:
     """Add `steelseg predict`."""
     parser = add_command(commands, _run_predict, "predict images and write submission.csv")
-    parser.add_argument(
-        "run_dir", type=path, nargs="?", metavar="RUN", help="a run folder or a bundle"
-    )
+    add_model(parser, "run_dir", nargs="?")
     parser.add_argument(
         "--checkpoints", type=path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
     )
@@ -31,7 +29,7 @@ def add_predict(commands: Commands) -> None:
         default=[],
         help="additional output format; can be given several times",
     )
-    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+    add_overlays(parser)
 
 
 def _run_predict(args: argparse.Namespace) -> int | None:

@@ -1,8 +1,8 @@
-"""Commands that keep running: serve."""
+"""The command that serves a model over HTTP: serve."""
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, path, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 def add_serve(commands: Commands) -> None:
     """Add `steelseg serve`."""
     parser = add_command(commands, _run_serve, "serve predictions over HTTP, with a web page")
-    parser.add_argument("source", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_model(parser, "source")
     add_fold(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default %(default)s"
     )
     parser.add_argument(
-        "--port", type=whole(0, 65535), default=8000, help="default %(default)s; 0 takes a free one"
+        "--port",
+        type=whole(0, 65535),
+        default=8000,
+        help="port to listen on; default %(default)s; 0 takes a free one",
     )
     parser.add_argument(
         "--queue",
@@ -80,7 +83,7 @@ def _run_serve(args: argparse.Namespace) -> int | None:
 
 
 def _read_token(file: "Path | None") -> str | None:
-    """The secret of a file; None without one."""
+    """Read the secret from a file; return None without a file."""
     from steelseg.errors import ConfigError
 
     if file is None:
