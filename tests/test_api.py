@@ -52,7 +52,7 @@ STAGES = [
 
 
 def in_a_new_process(code):
-    """Run Python code that nothing was imported before; gives what it prints."""
+    """Run code in a fresh interpreter; return its output."""
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
@@ -162,7 +162,7 @@ def test_a_few_lines_train_and_predict(config, tmp_path):
 
 
 def test_run_goes_to_a_folder_of_its_own_by_default(config, tmp_path, monkeypatch):
-    """Named by date and time, so that runs stand in order."""
+    """Named by date and time, so that runs are sorted."""
     monkeypatch.chdir(tmp_path)
 
     path = run(config, folds=[1], overlays=True)
@@ -174,8 +174,8 @@ def test_run_goes_to_a_folder_of_its_own_by_default(config, tmp_path, monkeypatc
     assert not (path / "fold_0").exists()
 
 
-def test_a_run_that_was_killed_while_it_predicted_goes_on_there(config, tmp_path, capsys):
-    """Its last strips are predicted, not all; the submission is that of a whole prediction."""
+def test_a_run_that_was_killed_while_predicting_resumes_there(config, tmp_path, capsys):
+    """Only the remaining strips are predicted; the submission is the same as without a stop."""
     add = Journal.add
 
     def add_once(journal, entry):
@@ -194,7 +194,7 @@ def test_a_run_that_was_killed_while_it_predicted_goes_on_there(config, tmp_path
     assert found.read_bytes() == expected.read_bytes()
 
 
-def test_evaluate_gives_what_it_writes(trained_run, tmp_path):
+def test_evaluate_returns_what_it_writes(trained_run, tmp_path):
     """As a dictionary, for notebooks."""
     shutil.copytree(trained_run, tmp_path / "run")
     oof(tmp_path / "run", folds=[0])
@@ -236,7 +236,7 @@ def test_predict_needs_a_place_for_the_results_of_checkpoints(trained_run, tmp_p
 
 
 def test_synth_makes_a_data_set_without_faults(make_config, tmp_path):
-    """To try everything else on."""
+    """It is for trying everything else."""
     root = synth(
         str(tmp_path / "input"), num_train=8, num_test=2, height=32, width=96, min_per_class=2
     )
@@ -269,7 +269,7 @@ def test_a_fold_that_does_not_exist_stops_a_run_at_once(config, tmp_path):
 
 
 def test_a_store_is_made_once_for_a_run_that_resumes(make_config, config, tmp_path):
-    """It is held against the data, so there is no need to decode everything again."""
+    """It matches the data, so nothing is decoded again."""
     stored = make_config(
         config.data.root, "data.mode=precropped", f"data.precropped_dir={tmp_path / 'store'}"
     )

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[1] / "docs"
     ("name", "page"), [("configuration.md", settings_page), ("commands.md", commands_page)]
 )
 def test_the_pages_are_what_the_code_says(name, page):
-    """A reference that is out of date is worse than none; `make docs` writes it again."""
+    """An outdated reference misleads; `make docs` updates it."""
     assert (DOCS / name).read_text(encoding="utf-8") == page()
 
 

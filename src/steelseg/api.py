@@ -822,7 +822,7 @@ def run(
     if config.model.is_classifier:
         _announce(f"steelseg evaluate {place}")
         evaluate(path, overlays=overlays)
-        print(f"a classifier makes no masks; it looks first: steelseg cascade RUN --first {place}")
+        print(f"use the classifier as first stage of a run: steelseg cascade RUN --first {place}")
         return path
     if has_untuned_settings(config):
         _announce(f"steelseg tune {place}")
