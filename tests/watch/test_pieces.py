@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from steelseg.errors import ConfigError
+from steelseg.watch import pieces
 from steelseg.watch.arrivals import Arrival, FileVersion
 from steelseg.watch.pieces import Joiner
 
@@ -107,7 +108,7 @@ def test_pieces_that_fit_no_strip_are_refused():
 
 def test_a_strip_of_too_many_pixels_is_refused(monkeypatch):
     """As a file of as many is."""
-    monkeypatch.setattr("steelseg.watch.pieces.MAX_PIXELS", 15)
+    monkeypatch.setattr(pieces, "MAX_PIXELS", 15)
 
     (strip,) = take(Joiner(PATTERN, count=2, patience=9), arrival("a_1.jpg"), arrival("a_2.jpg"))
 

@@ -7,6 +7,7 @@ expands to all pixels without using memory.
 Axes: n images, c classes, h height, w width.
 """
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +48,21 @@ class Classifier(nn.Module):
         """Return presence logits, as one cell (N, C, 1, 1) and as (N, C)."""
         presence_nc: Tensor = self.classification_head(self.encoder(inputs_nchw)[-1])
         return presence_nc[:, :, None, None], presence_nc
+
+
+def build_classifier(
+    *,
+    encoder_name: str,
+    in_channels: int,
+    classes: int,
+    encoder_weights: str | bool | None,
+    encoder_depth: int = 5,
+) -> Classifier:
+    """Build a classifier from the arguments of segmentation-models-pytorch."""
+    encoder = smp.encoders.get_encoder(
+        encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
+    )
+    return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
 
 
 def spread(cell_nchw: Tensor, height: int, width: int) -> Tensor:

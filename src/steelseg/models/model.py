@@ -19,22 +19,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from steelseg.config.components import ARCHITECTURES, Architecture, import_component
 from steelseg.errors import ConfigError
-from steelseg.models.classifier import Classifier, PresenceHead, spread
+from steelseg.models.classifier import PresenceHead, spread
 from steelseg.models.weights import is_file_name, load_encoder_weights
-
-ARCHITECTURES = {
-    "unet": smp.Unet,
-    "unetplusplus": smp.UnetPlusPlus,
-    "fpn": smp.FPN,
-    "linknet": smp.Linknet,
-    "pspnet": smp.PSPNet,
-    "deeplabv3": smp.DeepLabV3,
-    "deeplabv3plus": smp.DeepLabV3Plus,
-}
-
-CLASSIFIER = "classifier"
-"""The architecture without a decoder, which predicts only presence."""
 
 LEAST_MOMENTUM = 0.1
 """Minimum momentum of batch normalisation, the default of PyTorch."""
@@ -144,7 +132,7 @@ def build_model(
     """Build a network, with pretrained encoder weights if they are given.
 
     Args:
-        arch: A key of `ARCHITECTURES`, or `CLASSIFIER`, which always has a presence head.
+        arch: A key of `ARCHITECTURES`.
         encoder: An encoder of segmentation-models-pytorch, or `tu-NAME` of timm.
         encoder_weights: imagenet or another name on the model hub, a local file, or None.
         channels: Image channels, 1 or 3.
@@ -172,7 +160,7 @@ def build_model(
     )
     if encoder_weights is not None and local:
         load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
-    if presence_head and arch != CLASSIFIER:
+    if presence_head and getattr(network, "classification_head", None) is None:
         # At the attribute of segmentation-models-pytorch's own classifier, so that it is called.
         depth = network.encoder.out_channels[-1]
         network.classification_head = PresenceHead(depth, num_classes)
@@ -193,12 +181,13 @@ def _build_network(
     num_classes: int,
 ) -> Any:
     """Build the network with segmentation-models-pytorch, or raise ConfigError."""
+    architecture = ARCHITECTURES[arch]
     build = partial(
-        _build_classifier if arch == CLASSIFIER else ARCHITECTURES[arch],
+        import_component(architecture.network),
         encoder_name=encoder,
         in_channels=channels,
         classes=num_classes,
-        **_depth_arguments(arch, depth),
+        **_depth_arguments(architecture, depth),
     )
     if hub_weights is None:
         try:
@@ -221,13 +210,12 @@ def _build_network(
         ) from error
 
 
-def _depth_arguments(arch: str, depth: int | None) -> dict[str, Any]:
+def _depth_arguments(architecture: Architecture, depth: int | None) -> dict[str, Any]:
     """Return the arguments for a depth of the encoder; a U-Net's decoder has the same depth."""
     if depth is None:
         return {}
-    if arch in ("unet", "unetplusplus"):
-        return {"encoder_depth": depth, "decoder_channels": (256, 128, 64, 32, 16)[:depth]}
-    return {"encoder_depth": depth}
+    channels = architecture.decoder_channels[:depth]
+    return {"encoder_depth": depth} | ({"decoder_channels": channels} if channels else {})
 
 
 def _raise_momentum(network: nn.Module) -> None:
@@ -239,21 +227,6 @@ def _raise_momentum(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
             module.momentum = max(module.momentum, LEAST_MOMENTUM)
-
-
-def _build_classifier(
-    *,
-    encoder_name: str,
-    in_channels: int,
-    classes: int,
-    encoder_weights: str | bool | None,
-    encoder_depth: int = 5,
-) -> Classifier:
-    """Build a classifier from the arguments of segmentation-models-pytorch."""
-    encoder = smp.encoders.get_encoder(
-        encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
-    )
-    return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
 
 
 def _first_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.formats.images import MAX_BYTES, SUFFIXES, decode_image
+from steelseg.data.formats.images import MAX_BYTES, decode_image, is_image_name
 from steelseg.errors import DataError
 
 
@@ -144,7 +144,7 @@ class Arrivals:
         """Yield the image files of the folder; warn once about each other image-like entry."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                if entry.name.startswith(".") or not is_image_name(entry.name):
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)

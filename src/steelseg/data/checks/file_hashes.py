@@ -13,7 +13,7 @@ from pathlib import Path
 
 from steelseg.data.fault import Fault
 from steelseg.data.folder import DataSet
-from steelseg.data.formats.images import SUFFIXES
+from steelseg.data.formats.images import is_image_name
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
 from steelseg.files.sha256 import sha256_file
@@ -91,7 +91,7 @@ def _names(root: Path) -> Iterator[str]:
     for folder in (data_set.train_images, data_set.test_images):
         for path in folder.glob("*"):
             is_plain = path.name.isprintable() and path.is_file() and not path.is_symlink()
-            if is_plain and path.suffix.lower() in SUFFIXES:
+            if is_plain and is_image_name(path.name):
                 yield f"{folder.name}/{path.name}"
 
 
