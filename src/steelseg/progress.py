@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
@@ -10,19 +10,19 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 Progress = Callable[[Iterable[int], int, str], Iterable[int]]
-"""Type of `progress`, for functions that take it as an argument."""
+"""What shows a loop's progress, for arguments: takes the loop, its length and a title."""
 
-# Seconds between two plain lines, so that the log of an hour stays readable.
+# Between two plain lines, in seconds: a log of an hour's run stays readable.
 _QUIET_SECONDS = 15.0
 
 
 def progress(loop: Iterable[T], length: int, title: str) -> Iterator[T]:
-    """Yield the items of a loop and show how many are done.
+    """Yield from `loop` and show how far it is.
 
     Args:
-        loop: The items.
-        length: Number of items.
-        title: Name of the task.
+        loop: What to iterate.
+        length: How many items it has.
+        title: What is being done.
     """
     if sys.stderr.isatty():
         yield from tqdm(loop, total=length, desc=title, leave=False, dynamic_ncols=True)
