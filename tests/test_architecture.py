@@ -33,7 +33,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 def rows():
     """Read the table: what is added, and the cell that says where."""
-    table = PAGE.partition("## Where to add a ...")[2].partition("\n## ")[0]
+    table = PAGE.partition("## Where to add a ...")[2].strip().partition("\n\n")[0]
     lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
     return [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines]
 
@@ -58,6 +58,16 @@ def test_the_table_has_a_test_for_each_row():
     tested = {name.removeprefix("test_add_").replace("_", " ") for name in globals()}
 
     assert {new for new, _ in rows()} <= tested
+
+
+def test_the_files_of_an_export_backend_name_it():
+    """The second table lists files, since one entry is not enough there."""
+    table = PAGE.partition("| part of an export backend | file |")[2].partition("\n\n")[0]
+    files = re.findall(r"[\w/]+\.py", table)
+
+    assert len(files) == 8
+    for file in files:
+        assert "openvino" in (ROOT / "src" / "steelseg" / file).read_text(encoding="utf-8")
 
 
 def toy_loss(logits_nchw, masks_nchw, _valid_nchw):

@@ -12,12 +12,15 @@ from steelseg.cli.arguments import (
     path,
 )
 
+_FORMATS = ("onnx", "openvino")
+_BACKENDS = ("torch", *_FORMATS)
+
 
 def add_export(commands: Commands) -> None:
     """Add `steelseg export`."""
     parser = add_command(commands, _run_export, "export networks to ONNX or OpenVINO, verified")
     add_run_dir(parser)
-    parser.add_argument("--format", choices=("onnx", "openvino"), required=True, help="file format")
+    parser.add_argument("--format", choices=_FORMATS, required=True, help="file format")
     parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
     add_fold(parser)
     parser.add_argument(
@@ -78,7 +81,7 @@ def add_bundle(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         dest="made_from",
-        choices=("torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"),
+        choices=("torch", *(f"{name}-{kind}" for name in _FORMATS for kind in ("fp32", "int8"))),
         default="torch",
         help="the checkpoints themselves (torch, the default), or an export of the run",
     )
@@ -120,9 +123,9 @@ def add_bench(commands: Commands) -> None:
     add_number(parser, "--rounds", 3, "timing rounds of each backend")
     parser.add_argument(
         "--backends",
-        choices=("torch", "onnx", "openvino"),
+        choices=_BACKENDS,
         nargs="+",
-        default=("torch", "onnx", "openvino"),
+        default=_BACKENDS,
         help="backends to time, for a run folder; default all that are installed",
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")
