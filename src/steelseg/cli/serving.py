@@ -1,4 +1,4 @@
-"""Commands that keep running: serve."""
+"""The command `steelseg serve`."""
 
 import argparse
 
@@ -7,6 +7,10 @@ from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# The extra `serve` installs them.
+_PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
 
 
 def add_serve(commands: Commands) -> None:
@@ -66,13 +70,12 @@ def _run_serve(args: argparse.Namespace) -> int | None:
 
     from steelseg.errors import ConfigError
 
-    if find_spec("h11") is None:
-        raise ConfigError(
-            "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
-        )
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"The server needs {', '.join(missing)}: pip install 'steelseg[serve]'.")
     if args.models is not None and not args.models.is_dir():
         raise ConfigError(f"--models {args.models} is not a folder.")
-    from steelseg.serving.messages import Limits
+    from steelseg.serving.limits import Limits
     from steelseg.serving.server import run_server
 
     chosen = {"max_pixels": args.max_pixels, "max_bytes": args.max_bytes}
@@ -91,7 +94,7 @@ def _run_serve(args: argparse.Namespace) -> int | None:
 
 
 def _read_token(file: "Path | None") -> str | None:
-    """The secret of a file; None without one."""
+    """Read the secret from a file; return None without a file."""
     from steelseg.errors import ConfigError
 
     if file is None:
