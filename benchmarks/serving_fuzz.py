@@ -149,7 +149,7 @@ def whole_requests(chance):
     swap = post("/v1/model", b'{"name": "a"}').replace(
         b"Host", f"Authorization: Bearer {TOKEN}\r\nHost".encode()
     )
-    paths = ("/live", "/ready", "/metrics", "/v1/model", "/openapi.json", "/", "/main.js")
+    paths = ("/live", "/ready", "/metrics", "/v1/model", "/openapi.json", "/", "/page/main.js")
     pipelined = b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n" * 3
     return [*requests, expecting, swap, *map(get, paths), pipelined]
 

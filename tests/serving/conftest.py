@@ -1,4 +1,4 @@
-"""Two ways to ask the application: in the process without a socket, and a real server in a thread."""
+"""Two ways to ask the application: without a socket, and through a real server in a thread."""
 
 import asyncio
 import http.client

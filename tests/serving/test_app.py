@@ -15,6 +15,13 @@ from steelseg.inference.predictor import Predictor
 from steelseg.prediction.predict import predict_folder
 from steelseg.serving.schemas import ModelInfo, Prediction
 
+ALLOWED = {
+    "/v1/predict": "POST",
+    "/v1/model": "GET, HEAD, POST",
+    "/live": "GET, HEAD",
+    "/page/main.js": "GET, HEAD",
+}
+
 
 @pytest.fixture(scope="module")
 def predicted(trained_run, tmp_path_factory):
@@ -266,17 +273,25 @@ def test_a_failure_is_answered_and_passes(
         ("POST", "/live", 405),
         ("GET", "/../pyproject.toml", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("GET", "/page/../app.py", 404),
+        ("GET", "/page/%2e%2e/app.py", 404),
+        ("GET", "/page/%2e%2e%2fapp.py", 404),
+        ("GET", "/page//etc/passwd", 404),
+        ("GET", "/page/", 404),
+        ("PUT", "/page/main.js", 405),
         ("GET", "//etc/passwd", 404),
         ("HEAD", "/live", 200),
     ],
 )
-def test_other_paths_and_methods_are_refused(app, method, path, status):
-    """No path of a request is ever opened as a file."""
-    reply = app.ask(path, method=method)
+def test_other_paths_and_methods_are_refused(server, method, path, status):
+    """No path of a request leads out of the folder of the page."""
+    reply = server.ask(path, method=method)
 
     assert reply.status == status
     if status == 405:
-        assert reply.headers["Allow"]
+        assert reply.headers["Allow"] == ALLOWED[path]
+    if status >= 400:
+        assert reply.json.keys() == {"error"}
 
 
 def test_the_document_names_every_path(app):
@@ -302,6 +317,22 @@ def test_responses_have_the_form_that_the_document_gives(app, strips):
     assert app.ask("/ready").json == {"ready": True}
     schemas = app.ask("/openapi.json").json["components"]["schemas"]
     assert {"Prediction", "ModelInfo", "ErrorBody"} <= schemas.keys()
+
+
+def test_the_page_loads_only_its_own_files(app):
+    """Each with a type that a browser accepts; it asks whether its copy is still valid."""
+    index = app.ask("/")
+    assert index.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'; script-src 'self'" in index.headers["Content-Security-Policy"]
+    types = {"icon.svg": "image/svg+xml", "style.css": "text/css", "main.js": "text/javascript"}
+    for name, kind in types.items():
+        assert f'"page/{name}"' in index.body.decode()
+        first = app.ask(f"/page/{name}")
+        assert first.status == 200
+        assert first.headers["Content-Type"].partition(";")[0] == kind
+        assert first.headers["Cache-Control"] == "no-cache"
+        again = app.ask(f"/page/{name}", headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status, again.body) == (304, b"")
 
 
 def test_a_head_request_gets_the_headers_of_a_get(app):

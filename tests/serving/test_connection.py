@@ -224,7 +224,7 @@ def test_a_body_in_chunks_is_read(server, strips):
 
 
 def test_a_client_that_asks_first_is_told_to_send(server, strips):
-    """curl waits for this before it sends a long body."""
+    """Clients such as curl wait for this before it sends a long body."""
     content = next(iter(strips.values()))
     head = (HEAD % len(content)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
     with connect(server) as client:

@@ -1,23 +1,34 @@
 """The HTTP routes: a FastAPI application, which also writes the OpenAPI document."""
 
 import hmac
+import mimetypes
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from steelseg.serving.gateway import Gateway
 from steelseg.serving.options import PredictQuery
-from steelseg.serving.page_files import POLICY, read_page
 from steelseg.serving.schemas import ErrorBody, Live, ModelChoice, ModelInfo, Prediction, Ready
 from steelseg.serving.service import Service
 from steelseg.version import __version__
+
+_PAGE = Path(__file__).with_name("page")
+
+# The page may load only its own files; images are drawn from memory.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 _WHY = {
     400: "The request or a parameter is wrong.",
@@ -60,13 +71,12 @@ def create_app(service: Service, *, admin_token: str | None = None) -> Gateway:
     _add_predict(app, service)
     _add_model(app, service, admin_token)
     _add_health(app, service)
+    _add_page(app)
     paths = {*app.openapi()["paths"], app.openapi_url}
-    page = read_page()
-    for path, file in page.items():
-        app.add_route(path, file.respond)
 
     def count(path: str, status: int) -> None:
-        route = path if path in paths else "page" if path in page else "other"
+        is_page = path == "/" or path.startswith("/page/")
+        route = path if path in paths else "page" if is_page and status < 400 else "other"
         service.metrics.requests.labels(route, status).inc()
 
     return Gateway(app, limits=service.limits, headers=lambda: _headers(service), count=count)
@@ -162,12 +172,24 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
+def _add_page(app: FastAPI) -> None:
+    """Add the web page: `/`, and its files under `/page/`."""
+    # Windows may have another type, with which no browser runs a script.
+    mimetypes.add_type("text/javascript", ".js")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(_PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=_PAGE))
+
+
 def _headers(service: Service) -> dict[str, str]:
     """Return the headers of every response: the model, and what a browser may do with it."""
     return {
         "X-Model": service.model.sha256,
-        "Cache-Control": "no-store",
-        "Content-Security-Policy": POLICY,
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": _POLICY,
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
@@ -198,12 +220,17 @@ def _reply(status: int, reason: str, headers: Mapping[str, str] | None = None) -
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     """Answer a request that was refused."""
     assert isinstance(error, HTTPException)
-    reason = error.detail
-    if reason == HTTPStatus.NOT_FOUND.phrase:
-        reason = "This path does not exist. /openapi.json lists those that do."
-    elif reason == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-        reason = f"{request.url.path} does not accept {request.method}."
-    return _reply(error.status_code, reason, error.headers)
+    if error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return _reply(404, "This path does not exist. /openapi.json lists those that do.")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        path = request.url.path
+        # FastAPI names only the methods of one of its routes.
+        methods = {name.upper() for name in request.app.openapi()["paths"].get(path, ["get"])}
+        allowed = sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+        return _reply(
+            405, f"{path} accepts {' and '.join(allowed)}.", {"Allow": ", ".join(allowed)}
+        )
+    return _reply(error.status_code, error.detail, error.headers)
 
 
 async def _refuse_query(_request: Request, error: Exception) -> JSONResponse:

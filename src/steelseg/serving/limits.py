@@ -1,7 +1,5 @@
-"""Limits on requests: sizes, deadlines, and how many strips and bytes are accepted at a time."""
+"""Limits on requests: sizes, deadlines, and how many are accepted at a time."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -43,39 +41,6 @@ class Limits:
 
     max_body_bytes: int = 256 * 2**20
     """Size of all request bodies in memory together, in bytes."""
-
-
-class Slots:
-    """Places in the queue. A client whose body is still arriving holds none."""
-
-    def __init__(self, limit: int) -> None:
-        """Set the number of places."""
-        self.limit = limit
-        self.taken = 0
-
-    def refuse_if_full(self) -> None:
-        """Raise HTTPException 429 if every place is taken."""
-        if self.taken >= self.limit:
-            raise HTTPException(
-                429,
-                f"{self.limit} strips are already in progress or waiting. Send this one again in "
-                "a second.",
-                headers={"Retry-After": "1"},
-            )
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold a place while the block runs.
-
-        Raises:
-            HTTPException: 429 if every place is taken.
-        """
-        self.refuse_if_full()
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
 
 
 class BodyMemory:

@@ -6,7 +6,6 @@ twice, it ends at once.
 
 import asyncio
 import gc
-import json
 import logging
 import signal
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 import uvicorn
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from steelseg.errors import ConfigError
@@ -26,6 +26,7 @@ from steelseg.serving.app import create_app
 from steelseg.serving.connection import Connection
 from steelseg.serving.limits import Limits
 from steelseg.serving.model import Model
+from steelseg.serving.schemas import ModelChoice
 from steelseg.serving.service import Service
 
 # Connections that the system keeps for a server that is busy for a moment.
@@ -108,12 +109,9 @@ def load_named(
     if not body:
         return Model(source, overrides, folds=folds)
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    name = content.get("name") if isinstance(content, dict) and len(content) == 1 else None
-    if not isinstance(name, str):
-        raise HTTPException(400, 'Expected no body, or JSON as {"name": "FOLDER"}.')
+        name = ModelChoice.model_validate_json(body).name
+    except ValidationError:
+        raise HTTPException(400, 'Expected no body, or JSON as {"name": "FOLDER"}.') from None
     if models is None:
         raise HTTPException(403, "This server was started without --models.")
     # Compared with the names that exist, so no text of the client becomes a path.

@@ -24,7 +24,7 @@ from steelseg.data.formats.images import decode_image, measure
 from steelseg.errors import DataError, OutOfMemory, SteelsegError
 from steelseg.serving.answers import make_answer
 from steelseg.serving.batching import Batcher
-from steelseg.serving.limits import Limits, Slots
+from steelseg.serving.limits import Limits
 from steelseg.serving.metrics import Metrics
 from steelseg.serving.model import Model
 from steelseg.serving.options import PredictQuery, read_options
@@ -51,12 +51,11 @@ class Service:
         self.limits = limits
         self.metrics = Metrics()
         self._load_model = load_model
-        self._slots = Slots(limits.queue)
+        self._places = asyncio.Semaphore(limits.queue)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="strip")
         self._batcher = Batcher(self.metrics)
         self._loading = asyncio.Lock()
         self.metrics.queue_limit.set(limits.queue)
-        self.metrics.queue_strips.set_function(lambda: self._slots.taken)
         self._use(model)
 
     @property
@@ -120,26 +119,31 @@ class Service:
         begun = time.perf_counter()
         model = self._model
         options = read_options(query, model.masks)
-        self._slots.refuse_if_full()
+        self._refuse_if_full()
         content = await read_body()
-        with self._slots.take():
-            image_hwc = await self._in_thread("decode", partial(self._decode, content, model))
-            probs_chw = await self._probs(model, image_hwc)
-            response = await self._in_thread(
-                "answer",
-                partial(
-                    make_answer,
-                    model,
-                    options,
-                    image_hwc,
-                    probs_chw,
-                    begun=begun,
-                    accepts_gzip=accepts_gzip,
-                ),
-            )
+        # A client holds no place while its body arrives, so slow ones keep nobody out.
+        self._refuse_if_full()
+        async with self._places:
+            with self.metrics.queue_strips.track_inprogress():
+                image_hwc = await self._in_thread("decode", partial(self._decode, content, model))
+                probs_chw = await self._probs(model, image_hwc)
+                answer = partial(make_answer, model, options, image_hwc, probs_chw)
+                response = await self._in_thread(
+                    "answer", partial(answer, begun=begun, accepts_gzip=accepts_gzip)
+                )
         self.metrics.predict_seconds.observe(time.perf_counter() - begun)
         response.headers["X-Model"] = model.sha256
         return response
+
+    def _refuse_if_full(self) -> None:
+        """Raise HTTPException 429 if every place in the queue is taken."""
+        if self._places.locked():
+            raise HTTPException(
+                429,
+                f"{self.limits.queue} strips are already in progress or waiting. Send this one "
+                "again in a second.",
+                headers={"Retry-After": "1"},
+            )
 
     def _decode(self, content: bytes, model: Model) -> NDArray[np.uint8]:
         """Decode the body of a request."""
