@@ -63,9 +63,12 @@ class Running:
         self._thread.start()
 
     def stop(self):
-        """Ask it to end, if it has not; `join` waits until it has."""
-        if not self._server.should_exit:
-            self._server.stop()
+        """Ask it to end, as a signal does; `join` waits until it has."""
+        self._server.stop()
+
+    @property
+    def is_stopping(self):
+        return self._server.should_exit
 
     def join(self):
         self._thread.join(30)
@@ -100,7 +103,8 @@ def start(trained_run, model):
         try:
             yield server
         finally:
-            server.stop()
+            if not server.is_stopping:
+                server.stop()
             server.join()
 
     return run

@@ -1,6 +1,7 @@
 """Clients that are slow, wrong, too many, or send too much."""
 
 import copy
+import logging
 import socket
 import threading
 import time
@@ -342,3 +343,29 @@ def test_stopping_loses_nothing_that_was_accepted(start, model):
         assert receive(idle) == b""
         with pytest.raises(ConnectionError), connect(server):
             pass
+
+
+def test_stopping_twice_does_not_wait(start, monkeypatch, caplog):
+    """Not even for a request whose body still arrives."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", False)
+    with start(body_time=60) as server, connect(server) as client:
+        client.sendall(HEAD % 1000 + b"a")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        server.stop()
+        server.stop()
+        server.join()
+        assert time.monotonic() - begun < 5
+    assert caplog.text == ""
+
+
+def test_a_request_that_takes_too_long_to_stop_is_dropped(start):
+    """The server ends after `drain_time`."""
+    with start(body_time=60, drain_time=1) as server, connect(server) as client:
+        client.sendall(HEAD % 1000 + b"a")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        server.stop()
+        server.join()
+        assert 0.9 < time.monotonic() - begun < 5
+        assert b" 200 " not in receive_to_the_end(client)
