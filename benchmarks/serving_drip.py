@@ -2,9 +2,9 @@
 
     python benchmarks/serving_drip.py RUN_OR_BUNDLE --images DIR [--drips 500] [--seconds 40]
 
-One client sends strips, one after the other: first without, then with the slow connections. Half of
-these send their header slowly, half the body of a strip; each that the server closes is opened again
-at once. Prints JSON: latency of the strips, and how long each slow connection was open.
+One client sends strips, one after the other: first without, then with the slow connections. Half
+of these send their header slowly, half the body of a strip; each that the server closes is opened
+again at once. Prints JSON: latency of the strips, and how long each slow connection was open.
 """
 
 import argparse
