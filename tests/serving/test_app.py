@@ -112,7 +112,7 @@ def test_a_mask_of_all_classes_holds_their_numbers(app, strips, probs):
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_probabilities_come_as_bytes(app, strips, probs, packed):
-    """Rounded to 255ths, each class after the other; packed for who can unpack."""
+    """Rounded to 255ths, class after class; compressed if the client accepts it."""
     name, content = next(iter(strips.items()))
     headers = {"Accept-Encoding": "gzip, br"} if packed else {}
     reply = app.ask("/v1/predict?answer=probabilities", content, headers=headers)

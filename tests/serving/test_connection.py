@@ -279,7 +279,7 @@ def test_malformed_http_is_answered_with_400(server, sent):
 
 
 def test_malformed_chunks_end_the_request(server, caplog):
-    """The request that they interrupt is no failure of the server: nothing is logged."""
+    """The server has not failed, so nothing is logged."""
     chunked = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
     with connect(server) as client:
         client.sendall(chunked + b"5\r\n12345\r\n")

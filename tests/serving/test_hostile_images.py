@@ -1,4 +1,4 @@
-"""Images that are damaged or made to do harm: refused with the reason, or read as ever."""
+"""Damaged and hostile images: refused with the reason, or read as usual."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 
 from torture import hostile_kinds as kinds
 
-# What only the settings of a data set refuse; the server reads any size.
+# Only the settings of a data set refuse this; the server reads any size.
 READ = (kinds.wrong_size,)
 
 
@@ -16,7 +16,7 @@ READ = (kinds.wrong_size,)
     "kind", [k for k in kinds.FILES if k not in READ], ids=lambda kind: kind.__name__
 )
 def test_each_kind_has_its_documented_outcome(app, kind):
-    """What `steelseg check` refuses is a 4xx with the same words; nothing else is."""
+    """Images that `steelseg check` refuses are a 4xx with the same words; no others are."""
     chance = np.random.default_rng(7)
     content, due = kind(chance, kinds.make_strip(chance))
     reply = app.ask("/v1/predict", content)
