@@ -749,15 +749,15 @@ def serve(
 
     Raises:
         CheckpointError: if the model is missing or damaged.
-        ConfigError: if h11 is not installed, `models` is not a folder, or the port is in use.
+        ConfigError: if a package is not installed, `models` is not a folder, or the port is in use.
     """
-    if find_spec("h11") is None:
-        raise ConfigError(
-            "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
-        )
+    packages = ("fastapi", "prometheus_client", "uvicorn")  # of the extra `serve`
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"The server needs {', '.join(missing)}: pip install 'steelseg[serve]'.")
     if models is not None and not Path(models).is_dir():
         raise ConfigError(f"--models {models} is not a folder.")
-    from steelseg.serving.messages import Limits
+    from steelseg.serving.limits import Limits
     from steelseg.serving.server import run_server
 
     run_server(
