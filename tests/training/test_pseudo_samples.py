@@ -163,7 +163,7 @@ def test_a_strip_that_was_labelled_since_is_refused(settings, trained_run, made,
     ("spoil", "message"),
     [
         (lambda folder: shutil.rmtree(folder / "fold_0"), "no pseudo-labels of fold 0"),
-        (lambda folder: (folder / "index.json").unlink(), "holds no pseudo-labels"),
+        (lambda folder: (folder / "index.json").unlink(), "contains no pseudo-labels"),
         (lambda folder: (folder / "index.json").write_text("{"), "index.json is damaged"),
         (lambda folder: (folder / "fold_0" / "strips.csv").write_text("a,b\n"), "is damaged"),
         (lambda folder: relabel(folder, "test_000.jpg,1,99999999 5"), "test_000"),
