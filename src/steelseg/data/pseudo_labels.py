@@ -137,7 +137,7 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
     if not images.is_dir():
         raise DataError(
             f"{folder / _INDEX} says that the images are in {images}, which is not a folder. "
-            'Restore it, or change "images" in this file.'
+            'Restore the folder, or change "images" in this file.'
         )
     for strip in kept:
         if hash_image(images / strip.image_id) != strip.sha256:
