@@ -77,7 +77,7 @@ def _try(number, root):
     kind = KINDS[number % len(KINDS)]
     if isinstance(kind, str):
         (folder / kind).write_bytes(kinds.plain_png(strip))
-        due = strip if kind in kinds.GOOD_NAMES else "Rename it to plain text"
+        due = strip if kind in kinds.GOOD_NAMES else "Use printable characters only"
         return ascii(kind), _judge(root, folder / kind, due)
     path = folder / "a.jpg"
     if kind in kinds.ENTRIES:
