@@ -144,7 +144,6 @@ ROWS = {
     "mean of two seeds": Row(members=(SECOND_SEED,)),
     "mean of two architectures": Row(members=(OTHER_ARCH,)),
     "mean of three runs": Row(members=(SECOND_SEED, OTHER_ARCH)),
-    "three runs, weights learnt": Row(members=(SECOND_SEED, OTHER_ARCH), weights="learnt"),
     "three runs, greedy": Row(members=(SECOND_SEED, OTHER_ARCH), weights="greedy"),
     "pseudo-labels": Row(("train.pseudo_labels={run}/pseudo",), after="baseline"),
 }

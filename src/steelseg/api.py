@@ -19,7 +19,6 @@ from steelseg.data.samples.precropped_store import build_store, open_store
 from steelseg.errors import ConfigError, DataError
 from steelseg.evaluation.cascade import cascade_run
 from steelseg.evaluation.ensemble.ensemble import ensemble_run
-from steelseg.evaluation.ensemble.pool import EnsemblePlan
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.oof import oof_run
 from steelseg.evaluation.tune import tune_run
@@ -150,19 +149,14 @@ def ensemble(
     *,
     weights: Weighing = "equal",
     per_class: bool = False,
-    choose_tta: Sequence[str] = (),
     presence: Sequence[Path | str] = (),
 ) -> Combination:
-    """Combine trained runs to a new one.
-
-    See `steelseg.evaluation.ensemble.pool.EnsemblePlan` for the arguments, `ensemble_run` for the
-    rest.
-    """
-    plan = EnsemblePlan(weights=weights, per_class=per_class, choose_tta=tuple(choose_tta))
+    """Combine trained runs into a new one; see `steelseg.evaluation.ensemble.ensemble_run`."""
     return ensemble_run(
         [Path(run) for run in runs],
         Path(out),
-        plan,
+        weights=weights,
+        per_class=per_class,
         presence=[Path(run) for run in presence],
         overrides=overrides,
     )

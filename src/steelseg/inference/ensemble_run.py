@@ -87,8 +87,8 @@ def refuse_unfit_shares(members: Sequence[Member], config: Config) -> None:
     for name in _OF_MEMBERS:
         if getattr(config.inference, name) not in ("none", False):
             raise ConfigError(
-                f"inference.{name} says nothing where runs are combined: each has its own flips "
-                "and crops. Leave it out; steelseg ensemble --choose-tta chooses flips."
+                f"inference.{name} has no effect on a combined run: each member has its own "
+                "flips and crops. Omit it."
             )
     expected = {
         "data.num_classes": (first.config.data.num_classes, config.data.num_classes),

@@ -122,7 +122,7 @@ def _parse(content: Mapping[str, Any]) -> Combination:
     combination = Combination(
         members=tuple(_member(member) for member in content["members"]),
         parts=content["parts"],
-        words=tuple(map(str, content["words"])),
+        words=_current_words(tuple(map(str, content["words"]))),
         runs=tuple(map(str, content["runs"])),
         presence_runs=tuple(map(str, content["presence_runs"])),
     )
@@ -130,6 +130,16 @@ def _parse(content: Mapping[str, Any]) -> Combination:
     if len(folds) != 1 or folds == {()}:
         raise ValueError("members of other folds")
     return combination
+
+
+def _current_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Drop options that were removed: --weights learnt and --choose-tta.
+
+    They chose the weights and flips that the members have, so only combining again differs.
+    """
+    if words[:2] == ("--weights", "learnt"):
+        return ()
+    return words[: words.index("--choose-tta")] if "--choose-tta" in words else words
 
 
 def _member(content: Mapping[str, Any]) -> Combined:
