@@ -33,7 +33,7 @@ from steelseg.progress import progress as show
 from steelseg.pseudo.label import pseudo_run
 from steelseg.reporting.report import report_run
 from steelseg.run.bundle_manifest import Backend
-from steelseg.run.ensemble_json import Combination
+from steelseg.run.ensemble_json import EnsembleSpec
 from steelseg.run.run_folder import RunFolder, default_run_path
 from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings
 from steelseg.scoring.blending.weights import Weighing
@@ -150,7 +150,7 @@ def ensemble(
     weights: Weighing = "equal",
     per_class: bool = False,
     presence: Sequence[Path | str] = (),
-) -> Combination:
+) -> EnsembleSpec:
     """Combine trained runs into a new one; see `steelseg.evaluation.ensemble.ensemble_run`."""
     return ensemble_run(
         [Path(run) for run in runs],

@@ -20,7 +20,7 @@ from steelseg.inference.members import checkpoint_member
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.cascade_json import Cascade, write_cascade
-from steelseg.run.ensemble_json import Combination, Combined, write_combination
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec, write_ensemble
 from steelseg.run.run_folder import RunFolder, create_run
 
 FORMATS = ("onnx", "openvino")
@@ -203,9 +203,11 @@ def test_a_combined_run_is_bundled_from_the_exports_of_its_members(copy, tmp_pat
     """It has none of its own; an inference server could not weigh them."""
     flipped = create_run(tmp_path / "flipped", copy.load_config())
     models = {fold: checkpoint_member(copy.best_model(fold)).sha256 for fold in (0, 1)}
-    member = Combined("../copy", models, tta="hflip", crop=None, weights=(1.0, 1.0), presence=0.0)
-    write_combination(
-        flipped.ensemble_json, Combination((member,), [], (), ("../copy",), ()), report={}
+    member = EnsembleMember(
+        "../copy", models, tta="hflip", crop=None, weights=(1.0, 1.0), presence=0.0
+    )
+    write_ensemble(
+        flipped.ensemble_json, EnsembleSpec((member,), [], (), ("../copy",), ()), report={}
     )
     strip = next((copy.load_config().data.root / "test_images").iterdir())
 

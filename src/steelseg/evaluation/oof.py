@@ -18,7 +18,7 @@ from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.inference.members import checkpoint_member, refuse_unfit
 from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
-from steelseg.run.ensemble_json import read_combination
+from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.kinds import refuse_combined
 from steelseg.run.oof_store import new_store, views_in_words, write_npy
 from steelseg.run.run_folder import RunFolder
@@ -42,7 +42,7 @@ def oof_run(
         DataError: if the data set has changed.
     """
     if run.ensemble_json.exists():
-        refuse_combined(run, f"Combine again: {read_combination(run).command(run.path)}.")
+        refuse_combined(run, f"Combine again: {read_ensemble(run).command(run.path)}.")
     folds = list(folds) if folds else run.trained_folds(config.data.num_folds)
     labels = load_labels(config.data)
     fold_of = read_folds(

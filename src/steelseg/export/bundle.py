@@ -44,7 +44,7 @@ from steelseg.run.bundle_manifest import (
     seal_of,
 )
 from steelseg.run.cascade_json import read_cascade
-from steelseg.run.ensemble_json import read_combination
+from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, mask_settings
 from steelseg.scoring.postprocess import MaskSettings
@@ -147,7 +147,7 @@ def _put_combined(
     models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
 ) -> _Put:
     """Write the networks of a combined run into a bundle, each with its share."""
-    combination = read_combination(run)
+    combination = read_ensemble(run)
     chosen = list(dict.fromkeys(folds or combination.folds))
     # In the order of the source: fold after fold, whose members are added up in their order.
     shared = {

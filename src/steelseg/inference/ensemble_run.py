@@ -12,7 +12,7 @@ from steelseg.config.config import Config
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.forward import ForwardPlan
 from steelseg.inference.members import Member, Share, checkpoint_member
-from steelseg.run.ensemble_json import Combination, Combined, read_combination
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec, read_ensemble
 from steelseg.run.run_folder import RunFolder
 
 # Each member is predicted as it was judged, so these are not for the combined run to say.
@@ -36,7 +36,7 @@ def open_combined(
         CheckpointError: if a member was trained on since, or a fold is not there.
         DataError: if ensemble.json is damaged.
     """
-    combination = read_combination(run)
+    combination = read_ensemble(run)
     for fold in folds or ():
         if fold not in combination.folds:
             there = ", ".join(map(str, combination.folds))
@@ -50,13 +50,13 @@ def open_combined(
     return members, {fold: combination.digest(fold) for fold in chosen}
 
 
-def member_run(run: RunFolder, combined: Combined) -> RunFolder:
+def member_run(run: RunFolder, combined: EnsembleMember) -> RunFolder:
     """The run folder of a member."""
     return RunFolder(Path(run.path, combined.run))
 
 
 def _open(
-    run: RunFolder, combination: Combination, combined: Combined, fold: int, *, amp: bool
+    run: RunFolder, combination: EnsembleSpec, combined: EnsembleMember, fold: int, *, amp: bool
 ) -> Member:
     """One network, if it is still the one that was combined."""
     way_out = f"Combine again: {combination.command(run.path)}."
@@ -70,7 +70,7 @@ def _open(
     return replace(member, share=_share(combination, combined, amp=amp))
 
 
-def _share(combination: Combination, combined: Combined, *, amp: bool) -> Share:
+def _share(combination: EnsembleSpec, combined: EnsembleMember, *, amp: bool) -> Share:
     """What a member counts for, beside a plain mean of as many."""
     count = len(combination.members)
     return Share(

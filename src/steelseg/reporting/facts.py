@@ -16,7 +16,7 @@ from typing import Any
 
 from steelseg.errors import CheckpointError, DataError
 from steelseg.files.json_file import read_json
-from steelseg.run.ensemble_json import read_combination, shorten
+from steelseg.run.ensemble_json import read_ensemble, shorten
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, read_tuned
 from steelseg.scoring.blending.report import summary
@@ -212,7 +212,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
         DataError: if one is damaged.
     """
     if run.ensemble_json.exists():
-        members = (shorten(run.path / member.run) for member in read_combination(run).members)
+        members = (shorten(run.path / member.run) for member in read_ensemble(run).members)
         raise CheckpointError(
             "Runs were combined here. How each was trained is on its own page: "
             + "; ".join(f"steelseg report {path}" for path in members)
@@ -246,7 +246,7 @@ def read_members(run: RunFolder) -> str | None:
     """
     if not run.ensemble_json.exists():
         return None
-    with whole(run.ensemble_json, read_combination(run).command(run.path)):
+    with whole(run.ensemble_json, read_ensemble(run).command(run.path)):
         return summary(json.loads(run.ensemble_json.read_text(encoding="utf-8"))["report"])
 
 

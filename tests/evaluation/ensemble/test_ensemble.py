@@ -1,4 +1,4 @@
-"""Trained runs combined, and the combination sent through every stage as one run."""
+"""Trained runs are combined, and the combined run goes through every stage."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.inference.members import checkpoint_member
 from steelseg.inference.model_source import open_source
-from steelseg.run.ensemble_json import read_combination
+from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.held_out import deal_parts, open_held_out
 from steelseg.run.oof_store import new_store, read_oof
 from steelseg.run.run_folder import RunFolder
@@ -57,7 +57,7 @@ def runs(trained, tmp_path):
 
 
 def levels(run_dir):
-    """Combined probabilities of each strip, times 255."""
+    """EnsembleMember probabilities of each strip, times 255."""
     return {
         image_id: probs_chw.astype(int)
         for fold in (0, 1)
@@ -135,7 +135,7 @@ def test_the_order_of_the_runs_changes_nothing(runs, weights):
     assert found[0].sha256 == found[1].sha256
 
 
-def test_every_stage_takes_a_combination_as_a_run(runs, capsys):
+def test_every_stage_accepts_a_combined_run(runs, capsys):
     """Tune, evaluate, compare, report and predict know nothing of members."""
     ensemble([runs / "a", runs / "b"], runs / "both", weights="greedy", per_class=True)
     for name in ("a", "both"):
@@ -161,7 +161,7 @@ def test_a_run_that_is_right_gets_all_the_weight(runs):
 
     ensemble([runs / "c", runs / "b"], runs / "best", weights="greedy")
 
-    (member,) = read_combination(RunFolder(runs / "best")).members
+    (member,) = read_ensemble(RunFolder(runs / "best")).members
     assert (member.run, member.weights, member.tta) == ("../b", (1.0, 1.0), "hflip")
     assert levels(runs / "best").keys() == levels(runs / "b").keys()
     for image_id, found in levels(runs / "best").items():
@@ -178,7 +178,7 @@ def test_each_class_can_have_weights_of_its_own(runs):
 
     ensemble([runs / "a", runs / "b"], runs / "both", weights="greedy", per_class=True)
 
-    found = {m.run: m.weights for m in read_combination(RunFolder(runs / "both")).members}
+    found = {m.run: m.weights for m in read_ensemble(RunFolder(runs / "both")).members}
     assert found["../b"] == pytest.approx((0, 1), abs=1e-9)
     assert found["../a"] == pytest.approx((1, 0), abs=1e-9)
 
@@ -200,9 +200,9 @@ def test_weights_of_an_inner_fold_are_chosen_without_it(runs):
     for image_id in known:
         np.testing.assert_array_equal(both[image_id], b[image_id])
     # Elsewhere the known strips are among those that weights are chosen by.
-    combination = read_combination(RunFolder(runs / "both"))
-    place = combination.runs.index("../a")
-    weighed = [{line["run"] for line in part} for part in combination.parts]
+    spec = read_ensemble(RunFolder(runs / "both"))
+    place = spec.runs.index("../a")
+    weighed = [{line["run"] for line in part} for part in spec.parts]
     assert place not in weighed[0]
     assert all(place in part for part in weighed[1:])
 
@@ -234,7 +234,7 @@ def test_presence_can_come_from_another_run_alone(runs):
     evaluate_run(run.load_config(), run)
 
     assert levels(runs / "gated").keys() == levels(runs / "c").keys()
-    assert [(m.run, m.weights, m.presence) for m in read_combination(run).members] == [
+    assert [(m.run, m.weights, m.presence) for m in read_ensemble(run).members] == [
         ("../c", (1.0, 1.0), 0.0),
         ("../a", (0.0, 0.0), 1.0),
     ]
@@ -265,7 +265,7 @@ def test_without_presence_there_is_no_gate(runs):
     assert not (runs / "both").exists()
 
 
-def test_a_bundle_of_a_combination_gives_the_same_masks(runs):
+def test_a_bundle_of_a_combined_run_gives_the_same_masks(runs):
     """Weights, flips and presence travel in the manifest."""
     ensemble(
         [runs / "a", runs / "b", runs / "c"],
@@ -312,7 +312,7 @@ def test_weights_and_flips_that_an_older_version_chose_still_apply(runs, old):
     """Run b has inference.tta=hflip, but no flips were chosen for it in the ensemble."""
     path = strips(runs / "a")[0]
     weights_kc = np.zeros((3, 2))
-    members = read_combination(RunFolder(old)).members
+    members = read_ensemble(RunFolder(old)).members
     weights_kc[:] = [member.weights for member in members]
     names = [member.run.removeprefix("../") for member in members]
     probs = [Predictor(runs / name, ["inference.tta=none"]).probs(path) for name in names]
@@ -331,9 +331,9 @@ def test_the_digests_of_an_older_version_stay(tmp_path):
     """Tuned settings and scores are kept for a digest; these two are from commit 180fe94."""
     shutil.copyfile(OLD, tmp_path / "ensemble.json")
 
-    combination = read_combination(RunFolder(tmp_path))
+    spec = read_ensemble(RunFolder(tmp_path))
 
-    assert [combination.digest(fold) for fold in (0, 1)] == [
+    assert [spec.digest(fold) for fold in (0, 1)] == [
         "ccac4ed5ae11d773174298a5ccf4366922a23bd69eb53388cc9a0c68b303adab",
         "f5e817cc78d120cfa81774a243f62966d7190b969990e4d1fde0264b5c72662e",
     ]
@@ -390,8 +390,8 @@ def test_predictions_with_other_views_are_refused(runs, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_combination_made_anew_takes_the_place_of_the_old(runs):
-    """Tuning of the old one goes with it; what is not of a combination stays where it is."""
+def test_combining_again_replaces_the_old_folder(runs):
+    """Tuning of the old one goes with it; files that are not of a combined run stay."""
     ensemble([runs / "a", runs / "b"], runs / "both")
     tune_run(RunFolder(runs / "both").load_config(), RunFolder(runs / "both"))
 

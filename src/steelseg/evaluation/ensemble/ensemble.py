@@ -29,7 +29,7 @@ from steelseg.evaluation.ensemble.candidates import (
 )
 from steelseg.evaluation.ensemble.pool import (
     Pool,
-    combination_of,
+    build_spec,
     refuse_classifier,
     refuse_no_presence,
     refuse_nothing_to_do,
@@ -39,7 +39,7 @@ from steelseg.files.atomic import replacing_folder
 from steelseg.inference.forward import VIEWS
 from steelseg.inference.members import refuse_strangers
 from steelseg.progress import progress as show
-from steelseg.run.ensemble_json import Combination, write_combination
+from steelseg.run.ensemble_json import EnsembleSpec, write_ensemble
 from steelseg.run.held_out import deal_parts
 from steelseg.run.oof_store import new_store
 from steelseg.run.run_folder import RunFolder, create_run
@@ -62,7 +62,7 @@ def ensemble_run(
     per_class: bool = False,
     presence: Sequence[Path] = (),
     overrides: Sequence[str] = (),
-) -> Combination:
+) -> EnsembleSpec:
     """Combine trained runs into a new one.
 
     Args:
@@ -101,11 +101,11 @@ def ensemble_run(
     pool = Pool(config, out, weights, per_class, candidates, for_presence)
     with replacing_folder(out) as folder:
         run = create_run(folder, config)
-        combination, report = _combine(pool, run)
+        spec, report = _combine(pool, run)
         shutil.copyfile(runs[0].run.folds_csv, run.folds_csv)
-        write_combination(run.ensemble_json, combination, report)
+        write_ensemble(run.ensemble_json, spec, report)
     RunFolder(out).say(summary(report))
-    return combination
+    return spec
 
 
 def settings_of(
@@ -131,7 +131,7 @@ def settings_of(
     return build_config(content, overrides, source="the settings of the combined run")
 
 
-def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
+def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
     """Choose weights, write the combined predictions, and score them."""
     first = pool.candidates[0]
     part_of = deal_parts(
@@ -146,8 +146,8 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
         "chosen": cross_fitted_weights(products, part_n, weigh),
         "plain": cross_fitted_weights(products, part_n, plain),
     }
-    combination = combination_of(pool, weights_kc, blends["chosen"])
-    dices = _write(pool, run, combination, blends, part_of)
+    spec = build_spec(pool, weights_kc, blends["chosen"])
+    dices = _write(pool, run, spec, blends, part_of)
     judged = Judged(
         products,
         errors={
@@ -162,7 +162,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[Combination, dict[str, Any]]:
         views=[len(VIEWS[candidate.tta]) for candidate in pool.candidates],
         weights_kc=weights_kc,
     )
-    return combination, report
+    return spec, report
 
 
 def _multiply(pool: Pool) -> Products:
@@ -179,7 +179,7 @@ def _multiply(pool: Pool) -> Products:
 def _write(
     pool: Pool,
     run: RunFolder,
-    combination: Combination,
+    spec: EnsembleSpec,
     blends: Mapping[str, Sequence[Weights]],
     part_of: Mapping[str, int],
 ) -> dict[str, ThresholdDice]:
@@ -188,7 +188,7 @@ def _write(
     Args:
         pool: The runs.
         run: The combined run.
-        combination: The content of ensemble.json.
+        spec: The content of ensemble.json.
         blends: Weights of each inner fold, of the predictions to write ("chosen") and of others.
         part_of: Inner fold of each strip.
 
@@ -199,7 +199,7 @@ def _write(
     alone = [f"alone {k}" for k in range(len(pool.candidates))]
     dices = {name: ThresholdDice() for name in (*blends, *alone)}
     waiting = iter(show(held_out.fold_of, len(held_out), "combine"))
-    for fold in combination.folds:
+    for fold in spec.folds:
         image_ids = [image_id for image_id, own in held_out.fold_of.items() if own == fold]
         run.fold(fold).mkdir()
         with new_store(
@@ -207,7 +207,7 @@ def _write(
             image_ids=image_ids,
             sizes=[held_out.labels.sizes[image_id] for image_id in image_ids],
             num_classes=pool.config.data.num_classes,
-            model_sha256=combination.digest(fold),
+            model_sha256=spec.digest(fold),
         ) as array:
             presence = []
             strips = read_side_by_side(pool.candidates, fold)
@@ -219,7 +219,7 @@ def _write(
                 presence.append(_presence(pool.with_presence, image_id))
                 for name, probs_chw in (*means.items(), *zip(alone, probs_kchw, strict=True)):
                     dices[name].add(probs_chw, truth_chw)
-            if combination.has_presence:
+            if spec.has_presence:
                 array.attrs["presence"] = presence
     next(waiting, None)
     return dices

@@ -12,7 +12,7 @@ from typing import Any
 from steelseg.config.config import Config
 from steelseg.errors import ConfigError
 from steelseg.evaluation.ensemble.candidates import Candidate, TrainedRun
-from steelseg.run.ensemble_json import Combination, Combined
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.blending.blend import Weights
 from steelseg.scoring.blending.weights import Weighing
@@ -52,7 +52,7 @@ class Pool:
         return self.presence or tuple(c for c in self.candidates if c.has_presence)
 
 
-def combination_of(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) -> Combination:
+def build_spec(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) -> EnsembleSpec:
     """Return the content of ensemble.json; members are in the order of the candidates.
 
     Args:
@@ -70,7 +70,7 @@ def combination_of(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) 
         if not any(_is_same(candidate, other) for other in pool.candidates):
             no_weights = (0.0,) * weights_kc.shape[1]
             members.append(_member(pool, candidate, no_weights, 1 / len(averaged)))
-    return Combination(
+    return EnsembleSpec(
         members=tuple(members),
         parts=[_stored_weights(pool, chosen_kc) for chosen_kc in by_part],
         words=("--weights", pool.weights, *(["--per-class"] if pool.per_class else [])),
@@ -86,9 +86,9 @@ def _is_same(a: Candidate, b: Candidate) -> bool:
 
 def _member(
     pool: Pool, candidate: Candidate, weights: tuple[float, ...], presence: float
-) -> Combined:
+) -> EnsembleMember:
     """Return a candidate as a member of ensemble.json."""
-    return Combined(
+    return EnsembleMember(
         run=_relative(pool, candidate.run),
         models=candidate.trained.models,
         tta=candidate.tta,
