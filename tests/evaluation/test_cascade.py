@@ -30,9 +30,7 @@ def look(run, first, guess):
     """Write the cheap run's predictions: what `guess` makes of the truth."""
     data = run.load_config().data
     labels = load_labels(data)
-    held_out = open_held_out(
-        run, train_csv=data.root / "train.csv", num_classes=data.num_classes, num_folds=2
-    )
+    held_out = open_held_out(data, run)
     for fold in (0, 1):
         image_ids = [i for i, f in held_out.fold_of.items() if f == fold]
         with new_store(

@@ -48,12 +48,12 @@ def test_without_a_defective_strip_there_is_no_cut():
 
 
 def test_every_part_is_judged_by_the_cut_of_the_others():
-    """Part 0's faint defect is below the cut of part 1, which never saw it."""
+    """Fold 0's faint defect is below the cut of fold 1, which never saw it."""
     suspicion_of = {"a": 0.1, "b": 0.05, "c": 0.6, "d": 0.3}
     is_defective = {"a": True, "b": False, "c": True, "d": False}
-    part_of = {"a": 0, "b": 0, "c": 1, "d": 1}
+    fold_of = {"a": 0, "b": 0, "c": 1, "d": 1}
 
-    is_skipped = cross_fit(suspicion_of, is_defective, part_of, miss_rate=0)
+    is_skipped = cross_fit(suspicion_of, is_defective, fold_of, miss_rate=0)
 
     assert is_skipped == {"a": True, "b": True, "c": False, "d": False}
     assert count_looks(is_skipped, is_defective) == Looks(2, 1, 2, 1)

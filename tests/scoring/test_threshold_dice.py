@@ -15,12 +15,12 @@ def draw_strips(count, seed=0):
 
 def test_every_strip_is_counted_with_what_is_best_on_the_other_parts():
     """By brute force over masks."""
-    strips, part_n = list(draw_strips(9)), np.arange(9) % 3
+    strips, fold_n = list(draw_strips(9)), np.arange(9) % 3
     counter = ThresholdDice()
     for strip in strips:
         counter.add(*strip)
 
-    counts_nc3 = counter.cross_fitted(part_n)
+    counts_nc3 = counter.cross_fitted(fold_n)
 
     def count(level, area, chosen):
         masks = [strips[n][0] >= level for n in chosen]
@@ -29,8 +29,8 @@ def test_every_strip_is_counted_with_what_is_best_on_the_other_parts():
         return np.stack([count_pixels(*pair) for pair in zip(kept, truths, strict=True)])
 
     settings = [(level, area) for level in LEVELS for area in smallest_masks(64)]
-    for part in range(3):
-        own, others = np.flatnonzero(part_n == part), np.flatnonzero(part_n != part)
+    for fold in range(3):
+        own, others = np.flatnonzero(fold_n == fold), np.flatnonzero(fold_n != fold)
         for channel in (0, 1):
             dices = [
                 score(count(*s, others)[:, channel : channel + 1]).overall.dice for s in settings

@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.cascade_json import Cascade, write_cascade
-from steelseg.run.held_out import HeldOut, deal_parts, held_out_masks, open_held_out
+from steelseg.run.held_out import HeldOut, assign_inner_folds, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier, refuse_combined
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import read_tuned
-from steelseg.scoring.gate import GateMode
 from steelseg.scoring.metrics import count_pixels, score
 from steelseg.scoring.screening import Looks, choose_cut, count_looks, cross_fit, suspicion
 
@@ -53,9 +51,9 @@ def cascade_run(
     if not 0 <= miss_rate < 1:
         raise ConfigError(f"--miss-rate {miss_rate:g}: expected a share from 0 to less than 1.")
     refuse_classifier(config, run.path, what="to look at again")
-    held_out = _open(config, run, gate=config.inference.gate)
+    held_out = open_held_out(config.data, run, gate=config.inference.gate)
     # Suspicion is of the probabilities before any gate.
-    looks = _open(_fitting(config, run, first), first, gate="none")
+    looks = open_held_out(_fitting(config, run, first).data, first)
     chosen = _choose_fold(first, looks, fold)
     if absent := held_out.fold_of.keys() - looks.fold_of.keys():
         raise CheckpointError(
@@ -64,8 +62,10 @@ def cascade_run(
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
     suspicions = _suspicions(first.load_config(), looks, held_out.fold_of)
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
-    is_skipped = cross_fit(suspicions, is_defective, part_of, miss_rate=miss_rate)
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
+    )
+    is_skipped = cross_fit(suspicions, is_defective, inner_fold_of, miss_rate=miss_rate)
     found = count_looks(is_skipped, is_defective)
     defective = np.array([s for i, s in suspicions.items() if is_defective[i]])
     cascade = Cascade(
@@ -94,17 +94,6 @@ def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
         )
     return other.model_copy(
         update={"data": other.data.model_copy(update={"root": config.data.root})}
-    )
-
-
-def _open(config: Config, run: RunFolder, *, gate: GateMode) -> HeldOut:
-    """The held-out predictions of a run."""
-    return open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        gate=gate,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from steelseg.config.config import Config
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
-from steelseg.run.held_out import HeldOut, deal_parts
+from steelseg.run.held_out import HeldOut, assign_inner_folds
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.scores_csv import ScoreTable, write_scores
 from steelseg.run.tuned_postprocess import mask_settings
@@ -65,13 +65,15 @@ def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> di
 
 def _first_looks(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, Looks]:
     """What it does as a first look at each miss rate; nothing where no strip has a defect."""
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
+    )
     suspicion_of = {i: float(presence_c.max()) for i, presence_c in held_out.presence.items()}
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
     try:
         return {
             rate: count_looks(
-                cross_fit(suspicion_of, is_defective, part_of, miss_rate=rate), is_defective
+                cross_fit(suspicion_of, is_defective, inner_fold_of, miss_rate=rate), is_defective
             )
             for rate in _MISS_RATES
         }

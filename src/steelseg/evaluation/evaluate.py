@@ -70,14 +70,7 @@ def evaluate_run(
     """
     if overlays:
         refuse_classifier(config, run.path, what="to draw")
-    held_out = open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        folds=folds,
-        gate=config.inference.gate,
-    )
+    held_out = open_held_out(config.data, run, folds=folds, gate=config.inference.gate)
     if config.model.is_classifier:
         return evaluate_classifier(config, run, held_out)
     tuned = read_tuned(run.postprocess_json)

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import ConfigError
 from steelseg.progress import progress as show
-from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
+from steelseg.run.held_out import HeldOut, ToMask, assign_inner_folds, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings, write_tuned
@@ -70,26 +69,23 @@ def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
             "Every postprocess setting is given, so there is nothing to choose. Leave one open, "
             "such as postprocess.threshold=null."
         )
-    held_out = open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        gate=config.inference.gate,
+    held_out = open_held_out(config.data, run, gate=config.inference.gate)
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
     )
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
-    num_parts = len(set(part_of.values()))
-    tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
-    untuned = _fill(tables, held_out, part_of, held_out_masks(config, run, held_out, None))
+    num_inner_folds = len(set(inner_fold_of.values()))
+    tables = [Tables(grid, num_inner_folds) for grid in grids(config, held_out.labels.sizes)]
+    untuned = _fill(tables, held_out, inner_fold_of, held_out_masks(config, run, held_out, None))
     fits = [
-        _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
+        _Fit(table, num_inner_folds, rank)
+        for table, rank in zip(tables, rankings(config), strict=True)
     ]
     tuned = TunedPostprocessing(
         settings=_settings(config, [fit.chosen for fit in fits]),
-        parts=tuple(
-            _settings(config, choices) for choices in zip(*(f.parts for f in fits), strict=True)
+        inner_folds=tuple(
+            _settings(config, choices) for choices in zip(*(f.by_fold for f in fits), strict=True)
         ),
-        part_of=part_of,
+        inner_fold_of=inner_fold_of,
         models=held_out.models,
         report=_report(config, fits, untuned),
     )
@@ -159,18 +155,18 @@ def rankings(config: Config) -> list[Ranking]:
 
 
 class _Fit:
-    """One class, searched: on all strips and for each part on the others."""
+    """The search for one class: on all strips, and for each inner fold on the others."""
 
-    def __init__(self, tables: Tables, num_parts: int, rank: Ranking) -> None:
-        self.sums: Sums = tables.sums(range(num_parts))
+    def __init__(self, tables: Tables, num_inner_folds: int, rank: Ranking) -> None:
+        self.sums: Sums = tables.sums(range(num_inner_folds))
         place = best(self.sums, rank)
         self.chosen: Choice = self.sums.choice(place)
         self.naive: Outcome = self.sums.outcome(place)
-        self.parts, self.cross_fitted = cross_fit(tables, num_parts, rank)
+        self.by_fold, self.cross_fitted = cross_fit(tables, num_inner_folds, rank)
 
 
 def _fill(
-    tables: Sequence[Tables], held_out: HeldOut, part_of: Mapping[str, int], to_mask: ToMask
+    tables: Sequence[Tables], held_out: HeldOut, inner_fold_of: Mapping[str, int], to_mask: ToMask
 ) -> list[Outcome]:
     """Count every strip; gives what each class comes to without tuning."""
     counts = []
@@ -179,7 +175,7 @@ def _fill(
         # Without a presence head every class may be there.
         presence = held_out.presence[image_id].tolist() or [1.0] * len(tables)
         for table, *strip in zip(tables, probs_chw, truth_chw, presence, strict=True):
-            table.add(part_of[image_id], *strip)
+            table.add(inner_fold_of[image_id], *strip)
     return [_outcome(counts_n3) for counts_n3 in np.stack(counts, axis=1)]
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
@@ -51,10 +50,8 @@ def gather_evidence(
     held: list[HeldOut] = []
     for run, models in zip(runs, digests, strict=True):
         one = open_held_out(
+            config.data,
             run,
-            train_csv=DataSet(config.data.root).train_csv,
-            num_classes=config.data.num_classes,
-            num_folds=config.data.num_folds,
             folds=list(held[0].models) if held else None,
             gate=config.inference.gate,
         )

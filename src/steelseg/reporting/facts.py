@@ -95,15 +95,15 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
             raise ValueError("other classes")
         return Tuning(
             objective=tuned.report["tune"],
-            strips=len(tuned.part_of),
-            parts=len(tuned.parts),
+            strips=len(tuned.inner_fold_of),
+            parts=len(tuned.inner_folds),
             scores={kind: scores[kind] for kind in _KINDS},
             classes=tuple(
                 Chosen(
                     name,
                     c,
                     settings=_of_class(tuned.settings, c),
-                    over_parts=_spread([_of_class(part, c) for part in tuned.parts]),
+                    over_parts=_spread([_of_class(part, c) for part in tuned.inner_folds]),
                     landscape=classes[c]["landscape"],
                     operating_points=classes[c]["operating_points"],
                     scores={kind: scores[kind]["classes"][c] for kind in _KINDS},

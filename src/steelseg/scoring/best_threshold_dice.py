@@ -6,11 +6,11 @@ suit it. So does this figure: thresholds are every fifth of the 256 stored level
 the square root of 2. It is chosen and scored on the same strips, so it ranks epochs and promises
 nothing: `tune` and `evaluate` say what to expect.
 
-`ThresholdDice` chooses the same settings for the strips of each part on the other parts, class by
+`ThresholdDice` chooses the same settings for the strips of each fold on the other folds, class by
 class, so that its Dice is what to expect of new strips. It is less than what `steelseg tune` finds,
 which also drops components; it serves to compare predictions.
 
-Axes: n strips, c classes, l levels, p parts; a trailing 3 is intersection, prediction and truth.
+Axes: n strips, c classes, l levels, p folds; a trailing 3 is intersection, prediction and truth.
 No files, no torch.
 """
 
@@ -111,11 +111,11 @@ class ThresholdDice:
         """Count one strip; probabilities are times 255, both of shape (C, H, W)."""
         self._counted.add(probs_chw, truth_chw)
 
-    def cross_fitted(self, part_n: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Count every strip with settings that were chosen on the other parts.
+    def cross_fitted(self, fold_n: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count every strip with settings that were chosen on the other folds.
 
         Args:
-            part_n: Part of each strip, in the order of adding; two parts at least.
+            fold_n: Fold of each strip, in the order of adding; two folds at least.
 
         Returns:
             counts_nc3, as `metrics.score` takes them.
@@ -127,7 +127,7 @@ class ThresholdDice:
                     areas_nl[:, _FROM_THE_MIDDLE],
                     hits_nl[:, _FROM_THE_MIDDLE],
                     truths_n,
-                    part_n,
+                    fold_n,
                     smallest,
                 )
                 for areas_nl, hits_nl, truths_n in classes
@@ -140,20 +140,20 @@ def _count_class(
     areas_nl: NDArray[np.int64],
     hits_nl: NDArray[np.int64],
     truths_n: NDArray[np.int64],
-    part_n: NDArray[np.int64],
+    fold_n: NDArray[np.int64],
     smallest: Sequence[float],
 ) -> NDArray[np.int64]:
     """counts_n3 of one class."""
-    parts = np.unique(part_n)
-    by_part = np.empty((len(smallest), len(parts), len(LEVELS)))
+    folds = np.unique(fold_n)
+    by_fold = np.empty((len(smallest), len(folds), len(LEVELS)))
     for place, dice_nl in enumerate(dice_by_size(areas_nl, hits_nl, truths_n, smallest)):
-        by_part[place] = [dice_nl[part_n == part].sum(axis=0) for part in parts]
-    counts_n3 = np.zeros((len(part_n), 3), np.int64)
-    for number, part in enumerate(parts):
-        of_others = by_part.sum(axis=1) - by_part[:, number]
+        by_fold[place] = [dice_nl[fold_n == fold].sum(axis=0) for fold in folds]
+    counts_n3 = np.zeros((len(fold_n), 3), np.int64)
+    for number, fold in enumerate(folds):
+        of_others = by_fold.sum(axis=1) - by_fold[:, number]
         # Sums of other order differ in the last bits, and would break ties by chance.
         place, level = np.unravel_index(of_others.round(9).argmax(), of_others.shape)
-        is_judged = part_n == part
+        is_judged = fold_n == fold
         is_kept = areas_nl[is_judged, level] >= smallest[place]
         counts_n3[is_judged, 0] = hits_nl[is_judged, level] * is_kept
         counts_n3[is_judged, 1] = areas_nl[is_judged, level] * is_kept

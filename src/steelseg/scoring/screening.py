@@ -109,34 +109,34 @@ class Looks:
 def cross_fit(
     suspicion_of: Mapping[str, float],
     is_defective: Mapping[str, bool],
-    part_of: Mapping[str, int],
+    fold_of: Mapping[str, int],
     *,
     miss_rate: float,
 ) -> dict[str, bool]:
-    """Skip the strips of each part by the cut that the other parts choose.
+    """Skip the strips of each fold by the cut that the other folds choose.
 
     Args:
         suspicion_of: Suspicion of each strip, by image_id.
         is_defective: Whether it has a defect.
-        part_of: Its part.
+        fold_of: Its fold.
         miss_rate: As `choose_cut` takes it.
 
     Returns:
         Whether each strip is skipped.
 
     Raises:
-        DataError: if the other parts have no defective strip.
+        DataError: if the other folds have no defective strip.
     """
     cuts = {
-        part: choose_cut(
+        fold: choose_cut(
             np.array(
-                [s for i, s in suspicion_of.items() if is_defective[i] and part_of[i] != part]
+                [s for i, s in suspicion_of.items() if is_defective[i] and fold_of[i] != fold]
             ),
             miss_rate=miss_rate,
         )
-        for part in sorted(set(part_of.values()))
+        for fold in sorted(set(fold_of.values()))
     }
-    return {i: s < cuts[part_of[i]] for i, s in suspicion_of.items()}
+    return {i: s < cuts[fold_of[i]] for i, s in suspicion_of.items()}
 
 
 def count_looks(is_skipped: Mapping[str, bool], is_defective: Mapping[str, bool]) -> Looks:

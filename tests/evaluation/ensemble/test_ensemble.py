@@ -17,7 +17,7 @@ from steelseg.evaluation.tune import tune_run
 from steelseg.inference.members import checkpoint_member
 from steelseg.inference.model_source import open_source
 from steelseg.run.ensemble_json import read_ensemble
-from steelseg.run.held_out import deal_parts, open_held_out
+from steelseg.run.held_out import assign_inner_folds, open_held_out
 from steelseg.run.oof_store import new_store, read_oof
 from steelseg.run.run_folder import RunFolder
 
@@ -73,9 +73,7 @@ def strips(folder):
 
 def held_out(run_dir):
     run = RunFolder(run_dir)
-    return open_held_out(
-        run, train_csv=run.load_config().data.root / "train.csv", num_classes=2, num_folds=2
-    )
+    return open_held_out(run.load_config().data, run)
 
 
 def guess(run_dir, make):
@@ -186,8 +184,8 @@ def test_each_class_can_have_weights_of_its_own(runs):
 def test_weights_of_an_inner_fold_are_chosen_without_it(runs):
     """A run that is perfect on one inner fold only gets weight on the others."""
     there = held_out(runs / "a")
-    part_of = deal_parts(RunFolder(runs / "a"), there, parts=5, seed=42)
-    known = {i for i, part in part_of.items() if part == 0}
+    inner_fold_of = assign_inner_folds(RunFolder(runs / "a"), there, num_folds=5, seed=42)
+    known = {i for i, fold in inner_fold_of.items() if fold == 0}
 
     def by_heart(image_id, truth_chw):
         return 255 * truth_chw if image_id in known else 150 * truth_chw + 22
@@ -202,9 +200,9 @@ def test_weights_of_an_inner_fold_are_chosen_without_it(runs):
     # Elsewhere the known strips are among those that weights are chosen by.
     spec = read_ensemble(RunFolder(runs / "both"))
     place = spec.runs.index("../a")
-    weighed = [{line["run"] for line in part} for part in spec.parts]
+    weighed = [{line["run"] for line in fold} for fold in spec.parts]
     assert place not in weighed[0]
-    assert all(place in part for part in weighed[1:])
+    assert all(place in fold for fold in weighed[1:])
 
 
 def test_presence_is_the_mean_of_those_that_have_it(trained):

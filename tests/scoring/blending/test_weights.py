@@ -142,12 +142,12 @@ def test_weights_of_an_inner_fold_depend_on_the_others_alone():
         for place, (_, truth) in enumerate(draw_strips(2, count=1))
     ]
     products = stack_products([multiply(*strip) for strip in strips])
-    part_n = np.array([0, 1, 1, 2])
+    fold_n = np.array([0, 1, 1, 2])
     weigh = build_weigh("greedy", per_class=False)
 
-    weights = cross_fitted_weights(products, part_n, weigh)
+    weights = cross_fitted_weights(products, fold_n, weigh)
 
     np.testing.assert_allclose(weights[0][:, 0], [0, 1], atol=1e-9)
-    np.testing.assert_array_equal(weights[1], weigh(products.of(part_n != 1)))
-    judged_nc = cross_fitted_errors(products, part_n, weights)
-    np.testing.assert_array_equal(judged_nc[:1], errors(products.of(part_n == 0), weights[0]))
+    np.testing.assert_array_equal(weights[1], weigh(products.of(fold_n != 1)))
+    judged_nc = cross_fitted_errors(products, fold_n, weights)
+    np.testing.assert_array_equal(judged_nc[:1], errors(products.of(fold_n == 0), weights[0]))

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.inference.forward import forward_plan
@@ -148,12 +147,7 @@ def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
             other flips or crops than the run has.
     """
     run = trained.run
-    held_out = open_held_out(
-        run,
-        train_csv=DataSet(root).train_csv,
-        num_classes=trained.config.data.num_classes,
-        num_folds=trained.config.data.num_folds,
-    )
+    held_out = open_held_out(trained.config.data.model_copy(update={"root": root}), run)
     candidate = Candidate(trained, held_out)
     way_out = f"Predict again: steelseg oof {run.path}."
     for fold, digest in held_out.models.items():

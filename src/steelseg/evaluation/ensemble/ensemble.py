@@ -30,7 +30,6 @@ from steelseg.evaluation.ensemble.candidates import (
 from steelseg.evaluation.ensemble.pool import (
     Pool,
     build_spec,
-    refuse_classifier,
     refuse_no_presence,
     refuse_nothing_to_do,
     refuse_other_folder,
@@ -40,7 +39,8 @@ from steelseg.inference.forward import VIEWS
 from steelseg.inference.members import refuse_strangers
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import EnsembleSpec, write_ensemble
-from steelseg.run.held_out import deal_parts
+from steelseg.run.held_out import assign_inner_folds
+from steelseg.run.kinds import refuse_classifier
 from steelseg.run.oof_store import new_store
 from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.scoring.best_threshold_dice import ThresholdDice
@@ -87,7 +87,7 @@ def ensemble_run(
     refuse_other_folder(out)
     runs, presence_runs = open_runs(paths), open_runs(presence)
     for trained in runs:
-        refuse_classifier(trained)
+        refuse_classifier(trained.config, trained.run.path, what="to average")
     refuse_other_folds([*runs, *presence_runs])
     networks = [m for trained in (*runs, *presence_runs) for m in trained.members.values()]
     refuse_strangers(networks, with_presence=False)
@@ -134,26 +134,30 @@ def settings_of(
 def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
     """Choose weights, write the combined predictions, and score them."""
     first = pool.candidates[0]
-    part_of = deal_parts(
-        first.run, first.held_out, parts=pool.config.tune.inner_folds, seed=pool.config.train.seed
+    inner_fold_of = assign_inner_folds(
+        first.run,
+        first.held_out,
+        num_folds=pool.config.tune.inner_folds,
+        seed=pool.config.train.seed,
     )
-    part_n = np.array([part_of[image_id] for image_id in first.held_out.fold_of])
+    inner_fold_n = np.array([inner_fold_of[image_id] for image_id in first.held_out.fold_of])
     products = _multiply(pool)
     weigh = build_weigh(pool.weights, per_class=pool.per_class)
     plain = build_weigh("equal", per_class=False)
     weights_kc = weigh(products)
     blends = {
-        "chosen": cross_fitted_weights(products, part_n, weigh),
-        "plain": cross_fitted_weights(products, part_n, plain),
+        "chosen": cross_fitted_weights(products, inner_fold_n, weigh),
+        "plain": cross_fitted_weights(products, inner_fold_n, plain),
     }
     spec = build_spec(pool, weights_kc, blends["chosen"])
-    dices = _write(pool, run, spec, blends, part_of)
+    dices = _write(pool, run, spec, blends, inner_fold_of)
     judged = Judged(
         products,
         errors={
-            name: cross_fitted_errors(products, part_n, by_part) for name, by_part in blends.items()
+            name: cross_fitted_errors(products, inner_fold_n, by_fold)
+            for name, by_fold in blends.items()
         },
-        counts={name: dice.cross_fitted(part_n) for name, dice in dices.items()},
+        counts={name: dice.cross_fitted(inner_fold_n) for name, dice in dices.items()},
     )
     report = make_report(
         judged,
@@ -181,7 +185,7 @@ def _write(
     run: RunFolder,
     spec: EnsembleSpec,
     blends: Mapping[str, Sequence[Weights]],
-    part_of: Mapping[str, int],
+    inner_fold_of: Mapping[str, int],
 ) -> dict[str, ThresholdDice]:
     """Write the combined predictions of every fold, and count them and those they compare with.
 
@@ -190,7 +194,7 @@ def _write(
         run: The combined run.
         spec: The content of ensemble.json.
         blends: Weights of each inner fold, of the predictions to write ("chosen") and of others.
-        part_of: Inner fold of each strip.
+        inner_fold_of: Inner fold of each strip.
 
     Returns:
         By the names of `blends`, and by "alone K" for each candidate.
@@ -213,8 +217,10 @@ def _write(
             strips = read_side_by_side(pool.candidates, fold)
             for place, (image_id, probs_kchw, truth_chw) in enumerate(strips):
                 next(waiting)
-                part = part_of[image_id]
-                means = {name: blend(probs_kchw, parts[part]) for name, parts in blends.items()}
+                inner_fold = inner_fold_of[image_id]
+                means = {
+                    name: blend(probs_kchw, weights[inner_fold]) for name, weights in blends.items()
+                }
                 array[place, :, : truth_chw.shape[1], : truth_chw.shape[2]] = means["chosen"]
                 presence.append(_presence(pool.with_presence, image_id))
                 for name, probs_chw in (*means.items(), *zip(alone, probs_kchw, strict=True)):

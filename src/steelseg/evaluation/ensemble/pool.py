@@ -11,7 +11,7 @@ from typing import Any
 
 from steelseg.config.config import Config
 from steelseg.errors import ConfigError
-from steelseg.evaluation.ensemble.candidates import Candidate, TrainedRun
+from steelseg.evaluation.ensemble.candidates import Candidate
 from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.blending.blend import Weights
@@ -52,13 +52,13 @@ class Pool:
         return self.presence or tuple(c for c in self.candidates if c.has_presence)
 
 
-def build_spec(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) -> EnsembleSpec:
+def build_spec(pool: Pool, weights_kc: Weights, by_fold: Sequence[Weights]) -> EnsembleSpec:
     """Return the content of ensemble.json; members are in the order of the candidates.
 
     Args:
         pool: The runs.
         weights_kc: Weights chosen on all strips.
-        by_part: Weights for the strips of each inner fold, chosen on the others.
+        by_fold: Weights for the strips of each inner fold, chosen on the others.
     """
     averaged = pool.with_presence
     members = []
@@ -72,7 +72,7 @@ def build_spec(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) -> E
             members.append(_member(pool, candidate, no_weights, 1 / len(averaged)))
     return EnsembleSpec(
         members=tuple(members),
-        parts=[_stored_weights(pool, chosen_kc) for chosen_kc in by_part],
+        parts=[_stored_weights(pool, chosen_kc) for chosen_kc in by_fold],
         words=("--weights", pool.weights, *(["--per-class"] if pool.per_class else [])),
         runs=tuple(_relative(pool, candidate.run) for candidate in pool.candidates),
         presence_runs=tuple(_relative(pool, candidate.run) for candidate in pool.presence),
@@ -127,15 +127,6 @@ def refuse_nothing_to_do(
         raise ConfigError(
             "--per-class applies to chosen weights, and a plain mean has none. Omit it, or use "
             "--weights greedy."
-        )
-
-
-def refuse_classifier(trained: TrainedRun) -> None:
-    """Raise ConfigError if a run does not predict masks."""
-    if trained.config.model.is_classifier:
-        raise ConfigError(
-            f"{trained.run.path} is a classifier and does not predict masks. Name it after "
-            "--presence."
         )
 
 

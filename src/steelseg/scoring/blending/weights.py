@@ -98,27 +98,27 @@ def select_greedily(
 
 
 def cross_fitted_weights(
-    products: Products, part_n: NDArray[np.int64], weigh: Weigh
+    products: Products, fold_n: NDArray[np.int64], weigh: Weigh
 ) -> tuple[Weights, ...]:
     """Choose weights for the strips of each inner fold on the other inner folds.
 
     Args:
         products: Of all strips.
-        part_n: Inner fold of each strip, counted from 0.
+        fold_n: Inner fold of each strip, counted from 0.
         weigh: Chooses weights.
 
     Returns:
         weights_kc of each inner fold.
     """
-    return tuple(weigh(products.of(part_n != part)) for part in range(part_n.max() + 1))
+    return tuple(weigh(products.of(fold_n != fold)) for fold in range(fold_n.max() + 1))
 
 
 def cross_fitted_errors(
-    products: Products, part_n: NDArray[np.int64], weights: Sequence[Weights]
+    products: Products, fold_n: NDArray[np.int64], weights: Sequence[Weights]
 ) -> NDArray[np.float64]:
     """Return the squared errors with the weights of each strip's inner fold, shape (N, C)."""
     errors_nc = np.empty_like(products.pixels_nc)
-    for part, weights_kc in enumerate(weights):
-        is_judged = part_n == part
+    for fold, weights_kc in enumerate(weights):
+        is_judged = fold_n == fold
         errors_nc[is_judged] = errors(products.of(is_judged), weights_kc)
     return errors_nc

@@ -2,7 +2,7 @@
 
 The objective of a class does not depend on the other classes, so each is searched alone, over its
 whole grid. The highest of a hundred thousand combinations is a lucky one on a few hundred strips,
-so each is judged with those near it (`nearby`). `cross_fit` chooses for the strips of each part on
+so each is judged with those near it (`nearby`). `cross_fit` chooses for the strips of each fold on
 all the others; only its outcome says what to expect of new strips, because settings chosen and
 scored on the same strips flatter themselves.
 
@@ -130,19 +130,19 @@ def _change(choice: Choice) -> tuple[float, ...]:
     )
 
 
-def cross_fit(tables: Tables, num_parts: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
-    """Choose for each part on the others, and count what that gives.
+def cross_fit(tables: Tables, num_folds: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
+    """Choose for each fold on the others, and count what that gives.
 
     Returns:
-        The choice for each part, and the outcome over all strips, each with a choice that was
+        The choice for each fold, and the outcome over all strips, each with a choice that was
         made without it.
     """
     choices, outcomes = [], []
-    for part in range(num_parts):
-        others = tables.sums([p for p in range(num_parts) if p != part])
+    for fold in range(num_folds):
+        others = tables.sums([p for p in range(num_folds) if p != fold])
         place = best(others, rank)
         choices.append(others.choice(place))
-        outcomes.append(tables.sums([part]).outcome(place))
+        outcomes.append(tables.sums([fold]).outcome(place))
     return choices, add_up(outcomes)
 
 

@@ -2,7 +2,7 @@
 
 `Tables` adds up, strip by strip, what each combination of a grid finds: components are labelled
 once a threshold, and every size comes out of one sorted pass over them. The sums are kept by
-part, so that cross-fitting, choosing for the strips of a part on the other parts, is a
+fold, so that cross-fitting, choosing for the strips of a fold on the other folds, is a
 subtraction and not a second search.
 
 A combination is (threshold, top_threshold, min_size, min_area) as `postprocess.binarize` takes
@@ -113,25 +113,25 @@ def make_grid(
 
 
 class Tables:
-    """What every combination of a grid finds, summed over strips, by part."""
+    """What every combination of a grid finds, summed over strips, by fold."""
 
-    def __init__(self, grid: Grid, num_parts: int) -> None:
+    def __init__(self, grid: Grid, num_folds: int) -> None:
         """Start at zero.
 
         Args:
             grid: What is tried.
-            num_parts: Parts that strips are dealt to.
+            num_folds: Folds that strips are dealt to.
         """
         self.grid = grid
         # Cell a holds the strips that pass the first a areas and fail the next, cell g those that
         # pass the gates up to it and fail the next; `_passed` adds up from the end.
         areas, gates = len(grid.min_areas) + 1, len(grid.gates)
-        shape = (num_parts, len(grid.pairs), len(grid.min_sizes), areas, gates)
+        shape = (num_folds, len(grid.pairs), len(grid.min_sizes), areas, gates)
         self._dice = np.zeros(shape)
         self._found = np.zeros(shape, dtype=np.int64)
         self._false_alarms = np.zeros(shape, dtype=np.int64)
-        self._positives = np.zeros(num_parts, dtype=np.int64)
-        self._negatives = np.zeros(num_parts, dtype=np.int64)
+        self._positives = np.zeros(num_folds, dtype=np.int64)
+        self._negatives = np.zeros(num_folds, dtype=np.int64)
         self._gates = np.array(grid.gates, np.float32)
         self._tops = np.array(sorted({top for _, top in grid.pairs}))
         levels = [level_of(top, np.dtype(np.uint8)) for top in self._tops]
@@ -146,7 +146,7 @@ class Tables:
 
     def add(
         self,
-        part: int,
+        fold: int,
         probs_hw: NDArray[np.uint8],
         truth_hw: NDArray[np.bool_],
         presence: float = 1.0,
@@ -154,13 +154,13 @@ class Tables:
         """Count one strip.
 
         Args:
-            part: Part of the strip, 0 to `num_parts - 1`.
+            fold: Fold of the strip, 0 to `num_folds - 1`.
             probs_hw: Probabilities times 255, shape (H, W).
             truth_hw: True mask, same shape.
             presence: Of the class on the strip.
         """
         truth_area = int(np.count_nonzero(truth_hw))
-        (self._positives if truth_area else self._negatives)[part] += 1
+        (self._positives if truth_area else self._negatives)[fold] += 1
         passed = int(np.searchsorted(self._gates, np.float32(presence), side="right"))
         if not passed:
             return
@@ -173,7 +173,7 @@ class Tables:
             if not mask_hw.any():
                 break
             kept = self._keep(mask_hw, probs_hw, truth_hw)
-            self._count((part, passed - 1), pairs, kept[:2], kept[2 + tops], truth_area)
+            self._count((fold, passed - 1), pairs, kept[:2], kept[2 + tops], truth_area)
 
     def _keep(
         self, mask_hw: NDArray[np.bool_], probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]
@@ -208,7 +208,7 @@ class Tables:
         kept_tops: NDArray[np.int64],
         truth_area: int,
     ) -> None:
-        """Add what the pairs of one threshold keep of one strip, at its part and last gate."""
+        """Add what the pairs of one threshold keep of one strip, at its fold and last gate."""
         areas, hits = kept
         passes = np.searchsorted(self.grid.min_areas, kept_tops, side="right")
         passes[:, areas == 0] = 0
@@ -219,9 +219,9 @@ class Tables:
         else:
             self._false_alarms[cells] += 1
 
-    def sums(self, parts: Sequence[int]) -> "Sums":
-        """Everything that the strips of some parts add up to."""
-        chosen = list(parts)
+    def sums(self, folds: Sequence[int]) -> "Sums":
+        """Everything that the strips of some folds add up to."""
+        chosen = list(folds)
         return Sums(
             grid=self.grid,
             dice=_passed(self._dice[chosen]),
@@ -233,7 +233,7 @@ class Tables:
 
 
 def _passed(cells: NDArray[Any]) -> NDArray[Any]:
-    """Sum over parts and, for each area and gate, over the strips that pass them."""
+    """Sum over folds and, for each area and gate, over the strips that pass them."""
     by_area = cells.sum(axis=0)[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
     total: NDArray[Any] = by_area[..., ::-1].cumsum(axis=3)[..., ::-1]
     return total
