@@ -37,7 +37,7 @@ from steelseg.run.ensemble_json import EnsembleSpec
 from steelseg.run.run_folder import RunFolder, default_run_path
 from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings
 from steelseg.scoring.blending.weights import Weighing
-from steelseg.scoring.screening import Looks
+from steelseg.scoring.screening import ScreeningResult
 from steelseg.search.results import Search
 from steelseg.training.augment_preview import preview_augmentation as preview_augmentation
 from steelseg.training.train import choose_folds, train_run
@@ -135,7 +135,7 @@ def cascade(
     *,
     miss_rate: float = 0.01,
     fold: int | None = None,
-) -> Looks:
+) -> ScreeningResult:
     """Let a cheap run look first; see `steelseg.evaluation.cascade.cascade_run`."""
     run_folder, first_folder = RunFolder(Path(run_dir)), RunFolder(Path(first))
     config = run_folder.load_config(tuple(overrides))
