@@ -103,7 +103,7 @@ def test_out_of_fold_it_is_a_run_like_any(classifier):
         (lambda folder: Predictor(folder.path), "predict"),
         (lambda folder: Predictor(folder.best_model(0)), "predict"),
         (lambda folder: bundle(folder.path, out=folder.path / "b"), "predict"),
-        (lambda folder: cascade(folder.path, folder.path), "to screen strips for"),
+        (lambda folder: cascade(folder.path, folder.path), "screen strips for"),
         (lambda folder: evaluate_run(folder.load_config(), folder, overlays=True), "draw"),
     ],
 )

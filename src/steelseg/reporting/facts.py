@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steelseg.config import former
 from steelseg.errors import CheckpointError, DataError
 from steelseg.files.json_file import read_json
 from steelseg.run.ensemble_json import read_ensemble, shorten
@@ -193,7 +194,7 @@ class History:
     @property
     def best(self) -> int:
         """Place of the epoch with the highest validation Dice, of the kind it was chosen by."""
-        monitored = self.columns.get("val_swept_dice", self.columns["val_dice"])
+        monitored = self.columns.get("val_best_threshold_dice", self.columns["val_dice"])
         dices = [-1.0 if dice is None else dice for dice in monitored]
         return dices.index(max(dices))
 
@@ -228,7 +229,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
 def _read_history(path: Path, fold: int, command: str) -> History:
     """Read one history.csv; an empty cell is a figure that was not defined."""
     with whole(path, command), path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
+        rows = [former.translate_row(row) for row in csv.DictReader(file, strict=True)]
         names = list(rows[0])
         needed = {"epoch", "learning_rate", "train_loss", "val_loss", "val_dice", "val_pairs"}
         if missing := (needed | {"val_positives", "val_dice_positive"}) - set(names):

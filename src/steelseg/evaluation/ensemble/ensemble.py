@@ -43,7 +43,7 @@ from steelseg.run.held_out import assign_inner_folds
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.oof_store import new_store
 from steelseg.run.run_folder import RunFolder, create_run
-from steelseg.scoring.best_threshold_dice import ThresholdDice
+from steelseg.scoring.best_threshold_dice import BestThresholdDice
 from steelseg.scoring.blending.blend import Products, Weights, blend, multiply, stack_products
 from steelseg.scoring.blending.report import Judged, make_report, summary
 from steelseg.scoring.blending.weights import (
@@ -186,7 +186,7 @@ def _write(
     spec: EnsembleSpec,
     blends: Mapping[str, Sequence[Weights]],
     inner_fold_of: Mapping[str, int],
-) -> dict[str, ThresholdDice]:
+) -> dict[str, BestThresholdDice]:
     """Write the combined predictions of every fold, and count them and those they compare with.
 
     Args:
@@ -201,7 +201,7 @@ def _write(
     """
     held_out = pool.candidates[0].held_out
     alone = [f"alone {k}" for k in range(len(pool.candidates))]
-    dices = {name: ThresholdDice() for name in (*blends, *alone)}
+    dices = {name: BestThresholdDice() for name in (*blends, *alone)}
     waiting = iter(show(held_out.fold_of, len(held_out), "combine"))
     for fold in spec.folds:
         image_ids = [image_id for image_id, own in held_out.fold_of.items() if own == fold]
