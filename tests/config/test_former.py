@@ -85,6 +85,7 @@ def test_a_removed_setting_matters_to_training_alone(stored, old, new, setting):
         ("train.layer_decay=1.0", "train.layer_decay: was removed .*; use train.encoder_rate."),
         ("train.swa_rate=0.2", "train.swa_rate: was removed .*; use train.average=ema or last."),
         ("train.average=soup", "train.average: soup was removed .*; use ema or last."),
+        ("tune.sizes=[0]", "tune.sizes: was removed .*; use postprocess.min_size for .*"),
         (
             "inference.submission_form=auto",
             "inference.submission_form: was removed .*; use a sample_submission.csv .*.",

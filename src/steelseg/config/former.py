@@ -57,6 +57,12 @@ REMOVED = {
         "submission.csv has the columns of sample_submission.csv",
         "a sample_submission.csv with these columns in data.root",
     ),
+    "tune.thresholds": Removed(
+        "the default grid suits every data set", "postprocess.threshold for a fixed value"
+    ),
+    "tune.sizes": Removed(
+        "the default grid follows the size of the strips", "postprocess.min_size for a fixed value"
+    ),
 }
 """Settings that were removed."""
 
