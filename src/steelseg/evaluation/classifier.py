@@ -4,8 +4,8 @@ Both are out of fold. Screening is cross-fitted: the cut for each inner fold is 
 others, as in `steelseg cascade`.
 """
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from steelseg.config.config import Config
 from steelseg.errors import DataError
-from steelseg.files.atomic import write_text
 from steelseg.run.held_out import HeldOut, assign_inner_folds
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.scores_csv import ScoreTable, write_scores
 from steelseg.run.tuned_postprocess import mask_settings
-from steelseg.scoring.intervals import draw_figures, interval
-from steelseg.scoring.metrics import all_empty, count_pixels, flatten, for_json, score, table
+from steelseg.scoring.metrics import Scores, count_pixels, for_json, table
 from steelseg.scoring.postprocess import binarize
 from steelseg.scoring.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
 from steelseg.scoring.screening import ScreeningResult, count_screened, cross_fit
@@ -27,16 +24,27 @@ from steelseg.scoring.screening import ScreeningResult, count_screened, cross_fi
 _MISS_RATES = (0.005, 0.01, 0.02, 0.05)
 
 
-def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Scored:
+    """Scores of held-out strips, for metrics.json and scores.csv."""
+
+    counts_nc3: NDArray[np.int64]
+    """Pixels of intersection, prediction and ground truth, shape (N, C, 3)."""
+
+    label: Mapping[str, str]
+    """How strips were scored, as a key and value of metrics.json."""
+
+    details: Mapping[str, Any]
+    """Further keys of metrics.json."""
+
+
+def score_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> Scored:
     """Score the held-out strips of a classifier.
 
     Args:
         config: The settings; only the thresholds of postprocess are used.
-        run: The run, which gets metrics.json and scores.csv.
+        run: The run, whose folds.csv has the groups of near-duplicates.
         held_out: Its predictions.
-
-    Returns:
-        The content of metrics.json.
 
     Raises:
         DataError: if only one strip was predicted.
@@ -54,13 +62,13 @@ def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> di
             min_area=settings.min_area,
         )
         counts.append(count_pixels(mask_chw, truth_chw))
-    counts_nc3 = np.stack(counts)
     screening = _screening(config, run, held_out)
-    write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counts_nc3))
-    metrics = _metrics(held_out, counts_nc3, tally, screening)
-    write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
-    _tell(config, run, metrics, counts_nc3)
-    return metrics
+    details = {
+        "average_precision": tally.result(),
+        "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
+        "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in screening.items()],
+    }
+    return Scored(np.stack(counts), {"scored": "presence, as one pixel a strip"}, details)
 
 
 def _screening(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, ScreeningResult]:
@@ -82,34 +90,8 @@ def _screening(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float,
         return {}
 
 
-def _metrics(
-    held_out: HeldOut,
-    counts_nc3: NDArray[np.int64],
-    tally: PresenceTally,
-    screening: dict[float, ScreeningResult],
-) -> dict[str, Any]:
-    """Return the content of metrics.json; undefined figures are null."""
-    folds = np.array(list(held_out.fold_of.values()))
-
-    def figures(chosen_nc3: NDArray[np.int64]) -> dict[str, float | None]:
-        return for_json(flatten(score(chosen_nc3), prefix=""))
-
-    return {
-        "strips": len(counts_nc3),
-        "models": {str(fold): digest for fold, digest in held_out.models.items()},
-        "scored": "presence, as one pixel a strip",
-        "oof": figures(counts_nc3),
-        "intervals": {n: interval(values) for n, values in draw_figures(counts_nc3).items()},
-        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
-        "folds": {str(fold): figures(counts_nc3[folds == fold]) for fold in np.unique(folds)},
-        "average_precision": tally.result(),
-        "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
-        "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in screening.items()],
-    }
-
-
-def _tell(
-    config: Config, run: RunFolder, metrics: dict[str, Any], counts_nc3: NDArray[np.int64]
+def tell_classifier(
+    config: Config, run: RunFolder, metrics: Mapping[str, Any], scores: Scores
 ) -> None:
     """Print the table, the average precision, and the screening results."""
     names = config.data.names
@@ -122,7 +104,7 @@ def _tell(
     lines = [
         f"out-of-fold, {metrics['strips']} strips of folds {', '.join(metrics['folds'])}, "
         "presence at postprocess.threshold:",
-        table(score(counts_nc3), names, columns=COLUMNS),
+        table(scores, names, columns=COLUMNS),
         f"average precision {metrics['average_precision']:.4f} ({precisions})",
     ]
     lines += [
@@ -132,4 +114,3 @@ def _tell(
         for row in metrics["first_look"]
     ]
     run.say("\n".join(lines))
-    run.event("oof", metrics["oof"])
