@@ -60,7 +60,7 @@ format: setup
 
 # The generated pages of docs/, then the site into site/; a broken link is an error.
 docs: setup
-	$(BIN)/python -m steelseg.cli.reference docs
+	$(BIN)/python tools/reference.py docs
 	$(BIN)/mkdocs build --strict
 
 # About an hour: two networks are trained for it. Rows alone: benchmarks/table.py bench --rows rle

@@ -12,7 +12,7 @@ import time
 def crops_per_second(arch, encoder, keep):
     import torch
 
-    from steelseg.models.device import keep_freed_memory
+    from steelseg.models.libc import keep_freed_memory
     from steelseg.models.model import build_model
 
     if keep:

@@ -39,7 +39,7 @@ from steelseg.data.formats.annotations import read_labels
 from steelseg.data.formats.images import list_images, read_image
 from steelseg.data.samples.dataset import EpochBatches, FolderReader, SampleDataset, list_samples
 from steelseg.data.samples.precropped_store import build_store, open_store
-from steelseg.models.device import keep_freed_memory
+from steelseg.models.libc import keep_freed_memory
 from steelseg.training.loader import BatchLoader
 
 SIDES = ("reference", "full", "crops", "precropped")

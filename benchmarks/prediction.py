@@ -175,9 +175,9 @@ def is_skipped(run_dir, path):
 def looker(run_dir):
     """The first look of a run, loaded."""
     from steelseg.inference.ensemble import Ensemble
-    from steelseg.inference.model_source import open_source
+    from steelseg.inference.model_source import resolve_model
 
-    first = open_source(run_dir).first
+    first = resolve_model(run_dir).screener
     return first, Ensemble([first.member], sequential=False, device=torch.device("cpu"))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of the server share: a server to start, and a client that costs little."""
+"""Shared by the benchmarks of the server: start a server, and a client with little overhead."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
 @dataclass
 class Reply:
-    """What came back: status 0 if nothing whole did."""
+    """A response; status 0 if none was complete."""
 
     status: int
     seconds: float
@@ -26,7 +26,7 @@ class Reply:
 
 @contextmanager
 def running(source, *words):
-    """Start `steelseg serve` on a free port; gives its port and process."""
+    """Start `steelseg serve` on a free port; yield its port and process."""
     code = "import sys; from steelseg.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "serve", str(source), "--port", "0", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -39,7 +39,7 @@ def running(source, *words):
 
 
 def predicted(source, images, names):
-    """The rows that `steelseg predict` writes for images: the RLE of each class, by name."""
+    """Return the RLE of each class that `steelseg predict` writes, by image name."""
     code = """
 import sys
 from pathlib import Path
@@ -56,7 +56,7 @@ print(json.dumps([[encode(mask) for mask in predictor(Path(p))] for p in sys.arg
 
 
 def post(path, body):
-    """A request, on a connection that ends with it."""
+    """Return a POST request that closes its connection."""
     head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -66,7 +66,7 @@ def get(path):
 
 
 class _Exchange(asyncio.Protocol):
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, request, done):
         self._request, self._done = request, done
@@ -100,7 +100,7 @@ class _Exchange(asyncio.Protocol):
 
 
 async def exchange(port, request, *, since=None, limit=60):
-    """Send a request; seconds count from `since`, or from now."""
+    """Send a request; its seconds count from `since`, or from now."""
     loop = asyncio.get_running_loop()
     begun = time.perf_counter() if since is None else since
     done = loop.create_future()
@@ -116,7 +116,7 @@ async def exchange(port, request, *, since=None, limit=60):
 
 
 async def one_by_one(port, requests, *, clients, seconds):
-    """As many clients that each wait for their answer; gives the replies and strips a second."""
+    """Run clients that each wait for their response; return replies and strips per second."""
     replies, begun = [], time.perf_counter()
 
     async def client(number):
@@ -130,18 +130,18 @@ async def one_by_one(port, requests, *, clients, seconds):
 
 
 def percentile(values, share):
-    """The value that a share of the values does not exceed."""
+    """Return the value that a share of the values does not exceed."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
 
 
 def milliseconds(values):
-    """Median, 99th percentile and the most."""
+    """Return median, 99th percentile and maximum in milliseconds."""
     shares = {"p50": 0.5, "p99": 0.99, "max": 1}
     return {name: round(1000 * percentile(values, s), 1) for name, s in shares.items()}
 
 
 def megabytes(process):
-    """Memory of a process."""
+    """Return the resident memory of a process."""
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

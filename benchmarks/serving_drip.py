@@ -1,10 +1,10 @@
-"""Real clients beside 500 that send a byte a second.
+"""Latency of real clients while 500 others send a byte per second.
 
     python benchmarks/serving_drip.py RUN_OR_BUNDLE --images DIR [--drips 500] [--seconds 40]
 
-One client sends strips, one after the other: first alone, then while the drips are there. Half of
-them drip their header, half the body of a strip; each that is cut is opened again at once. Prints
-JSON: latency of the strips, and how long each drip was open.
+One client sends strips, one after the other: first without, then with the slow connections. Half
+of these send their header slowly, half the body of a strip; each that the server closes is opened
+again at once. Prints JSON: latency of the strips, and how long each slow connection was open.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main():
 
 
 async def measure(args, port, process, requests):
-    """Alone, then with the drips."""
+    """Measure without, then with the slow connections."""
     await one_by_one(port, requests, clients=1, seconds=3)
     alone, _ = await one_by_one(port, requests, clients=1, seconds=args.seconds)
     before = megabytes(process)
@@ -71,13 +71,13 @@ async def measure(args, port, process, requests):
 
 
 def latency(replies):
-    """Statuses and milliseconds of the strips."""
+    """Return statuses and milliseconds of the strips."""
     seconds = [reply.seconds for _, reply in replies if reply.status == 200]
     return {"statuses": dict(Counter(r.status for _, r in replies)), **milliseconds(seconds)}
 
 
 async def drip(port, beginning, lives, open_now):
-    """Send a byte a second until the server ends it, then again."""
+    """Send a byte per second until the server closes the connection, then open another."""
     while True:
         begun = time.perf_counter()
         reader, writer = await asyncio.open_connection(HOST, port)

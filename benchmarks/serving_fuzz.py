@@ -1,14 +1,14 @@
-"""The server against requests that nobody means well with.
+"""Hostile and malformed requests against the server.
 
     pip install schemathesis
     python benchmarks/serving_fuzz.py RUN_OR_BUNDLE [--cases 10000] [--raw 20000]
 
-Schemathesis makes requests, right and wrong ones, from /openapi.json and holds every answer
-against it. Then raw requests, whole ones for every path, are mutated: bits flipped, parts cut out,
-doubled, swapped, cut short, numbers made extreme, images damaged. Each goes over a connection of
-its own, whose client stops sending at the end. A small network and small strips suffice: it is
-the server that is tried. Prints JSON; exits with 1 if any answer was a 500, or an accusation of
-Schemathesis was left, or the server did not live.
+Schemathesis makes valid and invalid requests from /openapi.json and checks every response.
+Then valid raw requests for every path are mutated: bits flipped, parts removed, repeated, swapped,
+truncated, numbers made extreme, images damaged. Each is sent over a connection of its own, whose
+client stops sending at the end; the server may close it without a response if the request was
+incomplete. A small network and small strips suffice, because the server is under test. Prints JSON;
+exits with 1 if any response was a 500, Schemathesis found a failure, or the server died.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from serving_client import HOST, get, megabytes, post, running
 
 TOKEN = "a token of sixteen or more"
 CLIENTS = 8
-# What no schema can say: which bytes are a JPEG, and which model there is.
+# No schema can say which bytes are a JPEG, or which models exist.
 UNSAYABLE = "positive_data_acceptance"
 
-# Bodies of Schemathesis: a strip of grey in three sizes as PNG, and bytes.
+# Bodies for Schemathesis: a grey strip as PNG in three sizes, and random bytes.
 HOOKS = """
 import struct, zlib
 import schemathesis
@@ -80,11 +80,11 @@ def main():
 
 
 def schemathesis(args, port, folder):
-    """Let Schemathesis loose; gives its counts."""
+    """Run Schemathesis; return its counts."""
     begun = time.monotonic()
     (folder / "hooks.py").write_text(HOOKS)
     environment = {**os.environ, "PYTHONPATH": str(folder), "SCHEMATHESIS_HOOKS": "hooks"}
-    # Two operations take data, and share the cases; the others come on top.
+    # Two operations take data and share the cases; the others are additional.
     command = [
         args.schemathesis,
         "run",
@@ -112,7 +112,7 @@ def schemathesis(args, port, folder):
 
 
 async def throw(args, port):
-    """Send mutated requests from a few clients; counts what came back."""
+    """Send mutated requests from a few clients; count the statuses."""
     chance = np.random.default_rng(args.seed)
     seeds = whole_requests(chance)
     requests = (mutate(chance, seeds) for _ in range(args.raw))
@@ -134,7 +134,7 @@ async def throw(args, port):
 
 
 def whole_requests(chance):
-    """Requests that are sound, one of each kind."""
+    """Return valid requests, one of each kind."""
     strip = chance.integers(0, 256, (32, 96), np.uint8)
     bodies = [cv2.imencode(suffix, strip)[1].tobytes() for suffix in (".jpg", ".png")]
     queries = ("", "?answer=mask&class=1", "?answer=overlay", "?answer=probabilities")
@@ -149,13 +149,13 @@ def whole_requests(chance):
     swap = post("/v1/model", b'{"name": "a"}').replace(
         b"Host", f"Authorization: Bearer {TOKEN}\r\nHost".encode()
     )
-    paths = ("/live", "/ready", "/metrics", "/v1/model", "/openapi.json", "/", "/main.js")
+    paths = ("/live", "/ready", "/metrics", "/v1/model", "/openapi.json", "/", "/page/main.js")
     pipelined = b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n" * 3
     return [*requests, expecting, swap, *map(get, paths), pipelined]
 
 
 def mutate(chance, seeds):
-    """A sound request with one to four faults."""
+    """Return a valid request with one to four faults."""
     request = bytearray(seeds[chance.integers(len(seeds))])
     for _ in range(chance.integers(1, 5)):
         if request:
@@ -197,7 +197,7 @@ def put_bytes(chance, request, _seeds):
 
 
 def put_word(chance, request, _seeds):
-    """Put something that servers stumble over in place of a word of the header."""
+    """Replace a word of the header by one that breaks some servers."""
     words = list(re.finditer(rb"[^\s:?&=]+", request[: request.find(b"\r\n\r\n")]))
     if not words:
         return request
@@ -215,7 +215,7 @@ WORDS = (
 
 
 async def send(port, request):
-    """The first status that comes back, "closed" for none, "silent" for nothing in 15 seconds."""
+    """Return the first status, "closed" for none, "silent" for nothing in 15 seconds."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         async with asyncio.timeout(15):

@@ -1,12 +1,12 @@
-"""The server under ten times the strips that it can predict.
+"""The server under ten times the load that it can predict.
 
     python benchmarks/serving_load.py RUN_OR_BUNDLE --images DIR [--seconds 60] [--factor 10]
 
-Server and clients share the machine. First one client after the other (unloaded latency), then as
-many as there are places (peak throughput), then an open loop: strips are sent at `factor` times
-the peak, each whole and on a connection of its own, however the server answers, while `/live` is
-asked ten times a second. Latency counts from when a strip was due to be sent. Every mask is held
-against `Predictor`. Prints JSON.
+Server and clients share the machine. First one client (unloaded latency), then as many as the queue
+holds (peak throughput), then an open loop: strips are sent at `factor` times the peak, each on a
+connection of its own, whatever the server answers, while `/live` is requested ten times per second.
+Latency counts from when a strip was due to be sent. Every mask is compared with `Predictor`'s.
+Prints JSON.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main():
 
 
 async def measure(args, port, process, requests, expected):
-    """All phases, in order."""
+    """Run all phases, in order."""
     await one_by_one(port, requests, clients=1, seconds=3)
     calm, _ = await one_by_one(port, requests, clients=1, seconds=CALM_SECONDS)
     busy, peak = await one_by_one(port, requests, clients=PLACES, seconds=PEAK_SECONDS)
@@ -95,14 +95,14 @@ async def measure(args, port, process, requests, expected):
 
 
 def is_wrong(name, reply, expected):
-    """Whether an accepted strip got other masks than `Predictor` gives."""
+    """Return whether an accepted strip got other masks than `Predictor` gives."""
     if reply.status != 200:
         return False
     return [c["rle"] for c in json.loads(reply.body)["classes"]] != expected[name]
 
 
 async def open_loop(port, requests, *, rate, seconds):
-    """Send at a rate, by chance in time; gives replies, and the useful ones a second."""
+    """Send at a rate, at random times; return replies, and accepted strips per second."""
     chance, tasks = random.Random(0), []
     begun = due = time.perf_counter()
     while due - begun < seconds:
@@ -117,7 +117,7 @@ async def open_loop(port, requests, *, rate, seconds):
 
 
 async def probe(port, seconds, stop):
-    """Ask /live ten times a second."""
+    """Request /live ten times per second."""
     while not stop.is_set():
         reply = await exchange(port, get("/live"))
         seconds.append(reply.seconds if reply.status == 200 else 60)
@@ -125,7 +125,7 @@ async def probe(port, seconds, stop):
 
 
 async def recover(port, request, calm):
-    """Seconds until five strips in a row are as quick as nine of ten were before the load."""
+    """Return the seconds until five strips in a row are as fast as nine of ten before the load."""
     usual = percentile([reply.seconds for _, reply in calm], 0.9)
     begun, first, statuses = time.perf_counter(), None, []
     quick = 0

@@ -28,7 +28,7 @@ from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import Network, forward_plan
 from steelseg.inference.members import Member
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.models.model import at_multiples
 from steelseg.run.bundle_manifest import BundledModel, read_manifest
 from steelseg.run.tuned_postprocess import mask_maker
@@ -49,30 +49,30 @@ class RemotePredictor:
 
     def __init__(self, bundle: Path, url: str) -> None:
         """Read the bundle; the server is called with the first strip."""
-        source, manifest = open_source(bundle), read_manifest(bundle)
-        cpu, self._config = torch.device("cpu"), source.config
+        model, manifest = resolve_model(bundle), read_manifest(bundle)
+        cpu, self._config = torch.device("cpu"), model.config
         members = [
-            on_server(member, model, url)
-            for member, model in zip(source.members, manifest.models, strict=True)
+            on_server(member, bundled, url)
+            for member, bundled in zip(model.members, manifest.models, strict=True)
         ]
-        self._looks: Ensemble | Cascade = Ensemble(members, sequential=False, device=cpu)
-        if source.first is not None and manifest.first is not None:
-            first = on_server(source.first.member, manifest.first.model, url)
-            self._looks = Cascade(
+        self._networks: Ensemble | Cascade = Ensemble(members, sequential=False, device=cpu)
+        if model.screener is not None and manifest.first is not None:
+            first = on_server(model.screener.member, manifest.first.model, url)
+            self._networks = Cascade(
                 Ensemble([first], sequential=False, device=cpu),
-                self._looks,
-                first_plan=forward_plan(source.first.config),
-                cut=source.first.cut,
+                self._networks,
+                first_plan=forward_plan(model.screener.config),
+                cut=model.screener.cut,
                 batch_size=1,
-                num_classes=source.config.data.num_classes,
+                num_classes=model.config.data.num_classes,
             )
-        self._to_mask = mask_maker(source.masks)
+        self._to_mask = mask_maker(model.masks)
 
     def __call__(self, path: Path) -> NDArray[np.bool_]:
         """Find the defects of one strip: masks, shape (classes, H, W)."""
         image_hwc = read_image(path, channels=self._config.data.channels)
         batch = ((path.name,), image_hwc[None])
-        ((_, _, probs_chw),) = self._looks.predict([batch], forward_plan(self._config))
+        ((_, _, probs_chw),) = self._networks.predict([batch], forward_plan(self._config))
         return self._to_mask(probs_chw)
 
 

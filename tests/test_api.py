@@ -1,15 +1,19 @@
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 import steelseg
-from steelseg.api import check, evaluate, oof, precrop, run, train
-from steelseg.errors import ConfigError, DataError
+from steelseg import api
+from steelseg.api import check, compare, evaluate, oof, precrop, predict, run, synth, train
+from steelseg.cli.main import build_parser
+from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.files.journal import Journal
 from steelseg.prediction.predict import predict_folder
 
@@ -21,29 +25,131 @@ def config(make_strips, make_config, tmp_path):
     return make_config(tmp_path / "input", f"data.precropped_dir={tmp_path / 'store'}")
 
 
-def test_importing_the_package_costs_nothing():
-    """Names are loaded when first used."""
-    code = "import sys, steelseg; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+STAGES = [
+    "bench",
+    "bundle",
+    "cascade",
+    "check",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "export",
+    "oof",
+    "precrop",
+    "predict",
+    "preview_augmentation",
+    "pseudo",
+    "report",
+    "repository",
+    "run",
+    "search",
+    "serve",
+    "synth",
+    "train",
+    "tune",
+    "watch",
+]
 
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+def in_a_new_process(code):
+    """Run code in a fresh interpreter; return its output."""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
 
 
-def test_every_public_name_is_there():
-    """And no other is made up."""
+@pytest.mark.parametrize("module", ["steelseg", "steelseg.api", "steelseg.cli.main"])
+def test_importing_loads_no_torch(module):
+    """Names and stages are loaded when first used."""
+    heavy = "[name for name in ('torch', 'numpy', 'pydantic') if name in sys.modules]"
+
+    assert in_a_new_process(f"import sys, {module}; print({heavy})") == "[]"
+
+
+def test_the_public_names_are_these():
+    """A name that is added or removed here is a change for users: see CHANGELOG.md."""
+    others = ["Config", "Predictor", "__version__", "load_config"]
+
+    assert sorted(steelseg.__all__) == sorted([*STAGES, *others])
     for name in steelseg.__all__:
         assert getattr(steelseg, name) is not None
-    with pytest.raises(AttributeError, match="module 'steelseg' has no attribute 'predict'"):
-        _ = steelseg.predict
+    with pytest.raises(AttributeError, match="module 'steelseg' has no attribute 'forecast'"):
+        _ = steelseg.forecast
 
 
-def test_run_is_the_function_whatever_was_imported_before():
-    """The folder run/ has the name of a public function."""
+def test_every_function_of_the_api_is_public():
+    """`from steelseg import NAME` and `steelseg.api.NAME` are the same."""
+    functions = {
+        name: function
+        for name, function in inspect.getmembers(api, inspect.isfunction)
+        if function.__module__ == api.__name__ and not name.startswith("_")
+    }
+
+    assert sorted(functions) == STAGES
+    assert all(getattr(steelseg, name) is function for name, function in functions.items())
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_public_function_is_documented_and_typed(name):
+    """Every argument has a type, and a line under Args."""
+    function = getattr(api, name)
+    signature = inspect.signature(function)
+
+    assert signature.return_annotation is not inspect.Signature.empty
+    for argument, parameter in signature.parameters.items():
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert f"    {argument}: " in inspect.getdoc(function)
+
+
+def test_every_command_is_a_function():
+    """Whatever the command line does, Python can do."""
+    names = {"augment-preview": "preview_augmentation"}
+    (commands,) = (a.choices for a in build_parser()._actions if a.dest == "command")
+
+    assert sorted(names.get(command, command) for command in commands) == STAGES
+
+
+def test_all_names_are_shown():
+    """By completion in a notebook, and to `from steelseg import *`, before any of them is used."""
+    shown = "import steelseg; print(*sorted(dir(steelseg)))"
+    star = "from steelseg import *; print(watch.__module__, predict.__module__)"
+
+    assert in_a_new_process(shown).split() == sorted(steelseg.__all__)
+    assert in_a_new_process(star) == "steelseg.api steelseg.api"
+
+
+def names_of_folders_too():
+    """List the public names that are also folders of the package."""
+    folders = {path.name for path in Path(steelseg.__file__).parent.iterdir() if path.is_dir()}
+    return sorted(folders & {*steelseg.__all__})
+
+
+def test_a_few_functions_share_their_name_with_a_folder():
+    """The next test is about them."""
+    assert names_of_folders_too() == ["export", "pseudo", "run", "search", "watch"]
+
+
+@pytest.mark.parametrize("name", names_of_folders_too())
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import steelseg.{name}",
+        "from steelseg.{name} import __doc__",
+        "from steelseg import {name}; import steelseg.{name}",
+        "from importlib import import_module; import_module('steelseg.{name}')",
+    ],
+)
+def test_a_folder_of_the_same_name_does_not_hide_a_function(name, before):
+    """Importing `steelseg.run` would make `steelseg.run` the folder otherwise."""
     code = (
-        "import steelseg.run.run_folder, steelseg.api; from steelseg import run; "
-        "assert run is steelseg.api.run; assert steelseg.run is run"
+        before.format(name=name) + f"; import steelseg; from steelseg import {name}; "
+        f"from steelseg.{name} import __name__ as folder; "
+        f"print({name} is steelseg.{name}, {name}.__module__, folder)"
     )
 
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert in_a_new_process(code) == f"True steelseg.api steelseg.{name}"
 
 
 def test_a_few_lines_train_and_predict(config, tmp_path):
@@ -56,7 +162,7 @@ def test_a_few_lines_train_and_predict(config, tmp_path):
 
 
 def test_run_goes_to_a_folder_of_its_own_by_default(config, tmp_path, monkeypatch):
-    """Named by date and time, so that runs stand in order."""
+    """Named by date and time, so that runs are sorted."""
     monkeypatch.chdir(tmp_path)
 
     path = run(config, folds=[1], overlays=True)
@@ -68,8 +174,8 @@ def test_run_goes_to_a_folder_of_its_own_by_default(config, tmp_path, monkeypatc
     assert not (path / "fold_0").exists()
 
 
-def test_a_run_that_was_killed_while_it_predicted_goes_on_there(config, tmp_path, capsys):
-    """Its last strips are predicted, not all; the submission is that of a whole prediction."""
+def test_a_run_that_was_killed_while_predicting_resumes_there(config, tmp_path, capsys):
+    """Only the remaining strips are predicted; the submission is the same as without a stop."""
     add = Journal.add
 
     def add_once(journal, entry):
@@ -88,7 +194,7 @@ def test_a_run_that_was_killed_while_it_predicted_goes_on_there(config, tmp_path
     assert found.read_bytes() == expected.read_bytes()
 
 
-def test_evaluate_gives_what_it_writes(trained_run, tmp_path):
+def test_evaluate_returns_what_it_writes(trained_run, tmp_path):
     """As a dictionary, for notebooks."""
     shutil.copytree(trained_run, tmp_path / "run")
     oof(tmp_path / "run", folds=[0])
@@ -97,6 +203,45 @@ def test_evaluate_gives_what_it_writes(trained_run, tmp_path):
 
     written = (tmp_path / "run" / "metrics.json").read_text()
     assert json.loads(json.dumps(metrics)) == json.loads(written)
+
+
+def test_two_runs_are_compared(trained_run, tmp_path):
+    """A run is not better than itself; one without scores cannot be compared."""
+    for name in ("a", "b"):
+        shutil.copytree(trained_run, tmp_path / name)
+        oof(tmp_path / name, folds=[0])
+    evaluate(tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"b.*steelseg evaluate"):
+        compare(tmp_path / "a", tmp_path / "b")
+    evaluate(tmp_path / "b")
+
+    found = compare(tmp_path / "a", str(tmp_path / "b"))
+
+    assert (found.strips, found.left_out) == (4, 0)
+    assert all(difference.a == difference.b for difference in found.differences[:1])
+
+
+def test_predict_needs_a_place_for_the_results_of_checkpoints(trained_run, tmp_path):
+    """A run folder holds its own predictions; a list of checkpoints has no folder."""
+    checkpoint = trained_run / "fold_0" / "best_model.safetensors"
+    for source in ([checkpoint], checkpoint, str(checkpoint)):
+        with pytest.raises(ConfigError, match="needs --output-dir"):
+            predict(source)
+    with pytest.raises(ConfigError, match="--fold chooses among the folds of a run"):
+        predict([checkpoint], output_dir=tmp_path / "found", folds=[0])
+
+    written = predict([checkpoint], output_dir=str(tmp_path / "found"), formats=["jsonl"])
+
+    assert sorted(file.name for file in written) == ["predictions.jsonl", "submission.csv"]
+
+
+def test_synth_makes_a_data_set_without_faults(make_config, tmp_path):
+    """It is for trying everything else."""
+    root = synth(
+        str(tmp_path / "input"), num_train=8, num_test=2, height=32, width=96, min_per_class=2
+    )
+
+    assert check(make_config(root, "data.num_classes=4")).faults == ()
 
 
 def test_data_with_a_fault_stops_every_stage(config, tmp_path):
@@ -124,7 +269,7 @@ def test_a_fold_that_does_not_exist_stops_a_run_at_once(config, tmp_path):
 
 
 def test_a_store_is_made_once_for_a_run_that_resumes(make_config, config, tmp_path):
-    """It is held against the data, so there is no need to decode everything again."""
+    """It matches the data, so nothing is decoded again."""
     stored = make_config(
         config.data.root, "data.mode=precropped", f"data.precropped_dir={tmp_path / 'store'}"
     )

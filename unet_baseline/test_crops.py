@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from steelseg.cli.unet_baseline import check_main
+from checks import check_main
 
 if __name__ == "__main__":
     sys.exit(check_main("crops", Path(__file__).with_name("config.py")))

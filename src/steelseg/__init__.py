@@ -3,7 +3,8 @@
     from steelseg import Predictor
     masks = Predictor("outputs/RUN")("strip.jpg")      # bool, shape (classes, height, width)
 
-Names are loaded when first used, so that importing the package costs nothing.
+Public are `Predictor`, `load_config` with its `Config`, and the functions of `steelseg.api`. They
+are loaded when first used, so importing the package loads neither torch nor numpy.
 """
 
 import sys
@@ -12,30 +13,61 @@ from types import ModuleType
 
 from steelseg.version import __version__
 
-# Checkers take it for that of `typing`, which takes longer to import than all of --help.
+# Type checkers treat it as that of `typing`, which takes longer to import than all of --help.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from steelseg.api import run, train
+    from steelseg.api import *  # noqa: F403
     from steelseg.config.config import Config
     from steelseg.config.load import load_config
     from steelseg.inference.predictor import Predictor
 
+# Where a name is defined; every other public name is a function of `steelseg.api`.
 _HOMES = {
     "Config": "steelseg.config.config",
     "Predictor": "steelseg.inference.predictor",
     "load_config": "steelseg.config.load",
-    "run": "steelseg.api",
-    "train": "steelseg.api",
 }
 
-__all__ = ["Config", "Predictor", "__version__", "load_config", "run", "train"]
+__all__ = [  # noqa: F405
+    "Config",
+    "Predictor",
+    "__version__",
+    "bench",
+    "bundle",
+    "cascade",
+    "check",
+    "compare",
+    "ensemble",
+    "evaluate",
+    "export",
+    "load_config",
+    "oof",
+    "precrop",
+    "predict",
+    "preview_augmentation",
+    "pseudo",
+    "report",
+    "repository",
+    "run",
+    "search",
+    "serve",
+    "synth",
+    "train",
+    "tune",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'steelseg' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "steelseg.api")), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
 
 
 class _Package(ModuleType):

@@ -1,22 +1,22 @@
-"""What can go wrong through no fault of the software.
+"""Errors that a user can cause, and their common base class.
 
     SteelsegError
     +-- ConfigError (ValueError)   a setting or an argument is wrong
     +-- DataError (ValueError)     an image, a CSV row or a store is wrong
     +-- CheckpointError            a checkpoint or a run folder cannot be used
-    +-- ExportError                an exported network is not as good as its original
-    +-- TrainingError              the loss is not a number any more
+    +-- ExportError                an exported network differs too much from its original
+    +-- TrainingError              a loss or gradient is not finite
     +-- OutOfMemory                the processor or a GPU has too little memory
 
-The command line prints these as one line and exits with 1. Any other exception is a bug of
-ours and keeps its traceback.
+The command line prints these as one line and exits with 1. Any other exception is a bug and
+keeps its traceback.
 """
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What torch and the backends say when memory runs out: on a processor, on a GPU, of a lost worker.
+# Messages of torch and the backends when memory runs out: on a CPU, on a GPU, in a lost worker.
 _NO_MEMORY = (
     *("DefaultCPUAllocator", "not enough memory", "Failed to allocate memory", "bad_alloc"),
     *("out of memory", "_STATUS_ALLOC_FAILED"),
@@ -31,7 +31,7 @@ _LESS_MEMORY = (
 
 
 class SteelsegError(Exception):
-    """The root of every error that a user can cause and mend."""
+    """Base class of every error that a user can cause and fix."""
 
 
 class ConfigError(SteelsegError, ValueError):
@@ -39,7 +39,7 @@ class ConfigError(SteelsegError, ValueError):
 
 
 class DataError(SteelsegError, ValueError):
-    """An image, a CSV row, a mask or a store is not what it must be."""
+    """An image, a CSV row, a mask or a store is invalid."""
 
 
 class CheckpointError(SteelsegError):
@@ -51,7 +51,7 @@ class ExportError(SteelsegError):
 
 
 class TrainingError(SteelsegError):
-    """Training cannot go on: a loss or gradient is not a number any more."""
+    """Training cannot continue: a loss or gradient is not finite."""
 
 
 class OutOfMemory(SteelsegError):  # noqa: N818 - torch has an OutOfMemoryError of its own
@@ -59,7 +59,7 @@ class OutOfMemory(SteelsegError):  # noqa: N818 - torch has an OutOfMemoryError 
 
 
 class Stopped(KeyboardInterrupt):
-    """Someone asked to stop, by Ctrl-C or SIGTERM."""
+    """The process was asked to stop, by Ctrl-C or SIGTERM."""
 
     def __init__(self, signum: int) -> None:
         """Take the number of the signal."""
@@ -69,10 +69,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def raising_out_of_memory(message: str = _LESS_MEMORY) -> Iterator[None]:
-    """Raise OutOfMemory in place of any error of the block that says that memory ran out.
+    """Raise OutOfMemory instead of any error of the block that reports a lack of memory.
 
     Args:
-        message: What the user can do.
+        message: Advice to the user.
     """
     try:
         yield
@@ -83,7 +83,7 @@ def raising_out_of_memory(message: str = _LESS_MEMORY) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out."""
+    """Whether an error reports a lack of memory."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return any(words in str(error) for words in _NO_MEMORY)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ T = TypeVar("T")
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 """A function that shows the progress of a loop: takes the loop, its length and a title."""
 
-# Between two plain lines, in seconds: a log of an hour's run stays readable.
+# Seconds between two plain lines, so that the log of an hour stays readable.
 _QUIET_SECONDS = 15.0
 
 
@@ -22,12 +22,12 @@ def no_progress(loop: Iterable[T], length: int, title: str) -> Iterable[T]:  # n
 
 
 def progress(loop: Iterable[T], length: int, title: str) -> Iterator[T]:
-    """Yield from `loop` and show how far it is.
+    """Yield the items of a loop and show how many are done.
 
     Args:
-        loop: What to iterate.
-        length: How many items it has.
-        title: What is being done.
+        loop: The items.
+        length: Number of items.
+        title: Name of the task.
     """
     if sys.stderr.isatty():
         yield from tqdm(loop, total=length, desc=title, leave=False, dynamic_ncols=True)

@@ -16,7 +16,7 @@ from steelseg.cli.main import guard, main
 from steelseg.data.formats.mask_csv import SEPARATE
 
 HEAVY = ("torch", "numpy", "pydantic", "cv2", "timm", "zarr", "optuna")
-# Of the standard library, beyond what argparse needs: quick beside torch, slow beside --help.
+# Modules of the standard library that argparse does not need: they would double the time of --help.
 SLOW = ("dataclasses", "inspect", "pathlib", "typing", "importlib.metadata")
 
 
@@ -36,7 +36,7 @@ def settings(make_config, root, tmp_path):
 
 
 def call(*words, capsys):
-    """Run a command; gives its exit code, stdout and stderr."""
+    """Run a command; return its exit code, stdout and stderr."""
     code = main([str(word) for word in words])
     return code, *capsys.readouterr()
 
@@ -49,7 +49,7 @@ def read_rows(path):
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
 def test_help_imports_nothing_heavy(words):
-    """It stays quick: command modules import what they need when they run."""
+    """It stays fast: commands import what they need when they run."""
     code = (
         "import argparse, sys\n"
         "argparse.ArgumentParser().format_help()\n"
@@ -72,7 +72,7 @@ def test_help_imports_nothing_heavy(words):
 
 
 def test_the_version_is_that_of_the_package(capsys):
-    """A report of a bug begins with it."""
+    """Bug reports start with it."""
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
 
@@ -93,7 +93,7 @@ def test_the_version_is_that_of_the_package(capsys):
     ],
 )
 def test_wrong_usage_exits_with_2(words, capsys):
-    """And says how to use it."""
+    """The usage is printed."""
     with pytest.raises(SystemExit) as ended:
         main(words)
 
@@ -129,7 +129,7 @@ def test_a_command_without_settings_takes_none(tmp_path, capsys):
     ],
 )
 def test_a_mistake_is_one_line_and_exits_with_1(words, line, tmp_path, monkeypatch, capsys):
-    """No traceback: it is not our bug."""
+    """A user error shows no traceback."""
     monkeypatch.chdir(tmp_path)
 
     assert call(*words, capsys=capsys) == (1, "", f"error: {line}\n")
@@ -138,7 +138,7 @@ def test_a_mistake_is_one_line_and_exits_with_1(words, line, tmp_path, monkeypat
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_a_disk_refuses_is_one_line(number, tmp_path, capsys):
-    """It names the file and the reason; any other error of the system keeps its traceback."""
+    """It names the file and the reason; any other system error keeps its traceback."""
 
     def fail():
         raise OSError(number, os.strerror(number), str(tmp_path / "a"))
@@ -178,7 +178,7 @@ def test_a_lack_of_memory_says_what_to_lower(capsys):
     ],
 )
 def test_a_lack_of_memory_that_a_library_reports_says_so_too(capsys, words):
-    """Torch, its GPU libraries and the exported networks each have their own words for it."""
+    """Torch, its GPU libraries and the exported networks each report it differently."""
 
     def fail():
         raise RuntimeError(words)
@@ -198,7 +198,7 @@ def test_a_bug_of_ours_keeps_its_traceback():
 
 
 def test_a_run_folder_in_a_file_is_refused(settings, tmp_path, capsys):
-    """The way out is another --out."""
+    """The user chooses another --out."""
     (tmp_path / "file").write_text("")
 
     code, _, err = call("train", settings, "--out", tmp_path / "file" / "run", capsys=capsys)
@@ -208,7 +208,7 @@ def test_a_run_folder_in_a_file_is_refused(settings, tmp_path, capsys):
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name(settings, capsys):
-    """Several mistakes come at once, a line each."""
+    """All mistakes are reported at once, one per line."""
     code, out, err = call("check", settings, "data.crop_widht=3", "train.epochs=0", capsys=capsys)
 
     assert (code, out) == (1, "")
@@ -217,7 +217,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name(settings, capsys):
     assert "  train.epochs: Input should be greater than or equal to 1, got 0" in err
 
 
-def test_check_counts_what_is_there(settings, capsys):
+def test_check_counts_images_and_masks(settings, capsys):
     """Eight strips, every fourth of them clean."""
     code, out, err = call("check", settings, capsys=capsys)
 
@@ -227,8 +227,8 @@ def test_check_counts_what_is_there(settings, capsys):
     )
 
 
-def test_check_remarks_on_strips_that_look_alike(settings, root, capsys):
-    """They are no fault: real sets hold some, and training keeps them in one fold."""
+def test_check_remarks_on_near_duplicates(settings, root, capsys):
+    """They are not a fault: real data sets have some, and training keeps them in one fold."""
     folder = root / "train_images"
     shutil.copy(folder / "train_001.jpg", folder / "copy.jpg")
 
@@ -265,7 +265,7 @@ def test_check_lists_every_fault_and_writes_nothing(settings, root, capsys):
 
 
 def test_check_keeps_a_manifest_of_a_good_set(settings, root, tmp_path, capsys):
-    """Written the first time, held against from then on; a set with a fault has none."""
+    """It is written the first time and compared later; none is written for a set with a fault."""
     words = ["check", settings, "--hash", tmp_path / "m"]
     whole = (root / "train_images" / "train_007.jpg").read_bytes()
     (root / "train_images" / "train_007.jpg").write_bytes(b"")
@@ -282,7 +282,7 @@ def test_check_keeps_a_manifest_of_a_good_set(settings, root, tmp_path, capsys):
     assert out.startswith(f"{root / 'test_images' / 'test_001.jpg'}: the file has changed: its ")
 
 
-def test_settings_are_taken_wherever_they_stand(settings, root, tmp_path, capsys):
+def test_settings_can_be_anywhere_on_the_command_line(settings, root, tmp_path, capsys):
     """Before the file, and after an option that takes several words."""
     (tmp_path / "moved").mkdir()
     root.rename(tmp_path / "moved" / "input")
@@ -324,8 +324,8 @@ def test_run_goes_from_labels_to_a_submission(settings, tmp_path, capsys, mode):
     assert commands == ["check", *precrop, "train", "oof", "tune", "evaluate", "predict", "report"]
 
 
-def test_the_stages_alone_give_what_run_gives(settings, tmp_path, capsys):
-    """They speak through the run folder, so each can be done again by itself."""
+def test_the_stages_alone_write_what_run_writes(settings, tmp_path, capsys):
+    """They exchange files in the run folder, so each can be rerun alone."""
     call("run", settings, "--fold", 0, "--out", tmp_path / "whole", capsys=capsys)
 
     run = tmp_path / "staged"
@@ -382,7 +382,7 @@ def test_checkpoints_predict_what_their_run_predicts(trained_run, tmp_path, caps
 
     found = "2 of 2 images have a defect (class 1: 2, class 2: 2)\n"
     assert first[:2] == (0, f"wrote {tmp_path / 'a' / 'submission.csv'}\n")
-    assert f"warning: {trained_run} is not tuned, so masks are cut at 0.5" in first[2]
+    assert f"warning: {trained_run} is not tuned, so masks use threshold 0.5" in first[2]
     assert first[2].endswith(found)
     assert second == (0, f"wrote {tmp_path / 'b' / 'submission.csv'}\n", found)
     submissions = [(tmp_path / x / "submission.csv").read_bytes() for x in ("a", "b")]
@@ -417,7 +417,7 @@ def test_precrop_says_where_the_store_is(settings, tmp_path, capsys):
 
 
 def test_synth_makes_a_data_set_that_passes_check(tmp_path, settings, capsys):
-    """The demo's strips are held against the same rules as anyone's."""
+    """The generated strips pass the same checks as real ones."""
     words = ["--num-train", 16, "--num-test", 1, "--height", 64, "--width", 160]
 
     assert call("synth", tmp_path / "demo", *words, capsys=capsys)[0] == 0
@@ -429,7 +429,7 @@ def test_synth_makes_a_data_set_that_passes_check(tmp_path, settings, capsys):
 
 
 def test_the_program_is_installed(tmp_path):
-    """As `steelseg`, beside Python; its exit code is what the command gives."""
+    """As `steelseg`, next to Python; its exit code is that of the command."""
     program = shutil.which("steelseg", path=str(Path(sys.executable).parent))
     assert program
 
@@ -445,7 +445,7 @@ def test_the_program_is_installed(tmp_path):
 
 
 def test_folds_are_of_a_run_and_not_of_checkpoints(capsys):
-    """An option that does nothing would look as if it did."""
+    """An option without effect is refused, because it would mislead."""
     words = ["predict", "--checkpoints", "a.safetensors", "--fold", "0", "--output-dir", "found"]
 
     assert main(words) == 1
@@ -453,7 +453,7 @@ def test_folds_are_of_a_run_and_not_of_checkpoints(capsys):
 
 
 def test_a_bundle_predicts_what_its_run_predicts(trained_run, tmp_path, capsys):
-    """From anywhere, once it is told where the images are."""
+    """From any folder, given the images."""
     root = trained_run.parent / "input"
     strips, threshold = root / "test_images", "postprocess.threshold=0.45"
     folder = tmp_path / "bundle"
@@ -474,8 +474,8 @@ def test_a_bundle_predicts_what_its_run_predicts(trained_run, tmp_path, capsys):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_predicting_a_bundle_needs_is_said_in_a_line(trained_run, tmp_path, capsys):
-    """It holds no images, takes no results, and whatever is wrong with it is no traceback."""
+def test_what_predicting_a_bundle_needs_is_one_line(trained_run, tmp_path, capsys):
+    """It holds no images and takes no results; damage is reported in one line."""
     folder = tmp_path / "bundle"
     call("bundle", trained_run, "--out", folder, capsys=capsys)
     elsewhere = ("--output-dir", tmp_path / "out")
@@ -483,7 +483,7 @@ def test_what_predicting_a_bundle_needs_is_said_in_a_line(trained_run, tmp_path,
     code, _, err = call("predict", folder, *elsewhere, capsys=capsys)
     assert (code, err) == (
         1,
-        "error: A bundle names no images. Give --images DIR, or data.root=DIR.\n",
+        "error: A bundle has no images. Give --images DIR, or data.root=DIR.\n",
     )
     for words in ((), ("--output-dir", folder / "found")):
         code, _, err = call("predict", folder, *words, capsys=capsys)

@@ -15,7 +15,7 @@ from steelseg.errors import ConfigError
 from steelseg.models.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
-FRONT_DOOR = ROOT / "unet_baseline"
+SCRIPTS = ROOT / "unet_baseline"
 
 SMALL = """
 DATA_ROOT = "input"
@@ -69,7 +69,7 @@ def load(tmp_path, text):
 
 
 def lines_of(tmp_path, text):
-    """The lines by which a config.py of this text is refused."""
+    """Return the lines that refuse a config.py of this text."""
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, text)
     return in_baseline_words(str(refused.value)).splitlines()
@@ -77,16 +77,16 @@ def lines_of(tmp_path, text):
 
 @pytest.fixture
 def place(make_strips, tmp_path, monkeypatch):
-    """Give a folder with strips and a front door beside them, and stand in it."""
+    """Return a folder with strips and the scripts, as the current folder."""
     make_strips(tmp_path / "input", height=64, width=128)
-    shutil.copytree(FRONT_DOOR, tmp_path / "unet_baseline")
+    shutil.copytree(SCRIPTS, tmp_path / "unet_baseline")
     set_up(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def set_up(place, text=""):
-    """Write the small config.py, with more lines behind it."""
+    """Write the small config.py, followed by `text`."""
     (place / "unet_baseline" / "config.py").write_text(SMALL + text)
 
 
@@ -97,6 +97,7 @@ def call(place, monkeypatch, capsys):
     def run(script, *words):
         path = str(place / "unet_baseline" / script)
         monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
+        monkeypatch.syspath_prepend(Path(path).parent)
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(path, run_name="__main__")
@@ -106,7 +107,7 @@ def call(place, monkeypatch, capsys):
 
 
 def bash(place, script, *words, python=sys.executable):
-    """Run a shell script from beside its folder."""
+    """Run a shell script from the folder that holds unet_baseline/."""
     return subprocess.run(
         ["bash", f"unet_baseline/{script}", *map(str, words)],
         cwd=place,
@@ -118,16 +119,16 @@ def bash(place, script, *words, python=sys.executable):
 
 
 def outputs(place):
-    """The one folder that training has made."""
+    """Return the one folder that training has made."""
     (folder,) = place.glob("outputs_*")
     return folder
 
 
-def test_the_front_door_is_the_baselines_recipe():
+def test_the_defaults_are_the_baselines():
     """configs/baseline.yaml reads crops out of a store; the switches come to the same."""
     recipe = ROOT / "configs" / "baseline.yaml"
 
-    assert load_settings(FRONT_DOOR / "config.py") == load_config(recipe, ["data.mode=full"])
+    assert load_settings(SCRIPTS / "config.py") == load_config(recipe, ["data.mode=full"])
 
 
 def test_the_switches_make_the_recommended_mode(tmp_path):
@@ -141,10 +142,10 @@ def test_the_switches_make_the_recommended_mode(tmp_path):
 
 def test_config_py_names_every_setting_with_its_default(tmp_path):
     """What is left out of the file is what stands in it."""
-    names = runpy.run_path(str(FRONT_DOOR / "config.py"))
+    names = runpy.run_path(str(SCRIPTS / "config.py"))
 
     assert {name for name in names if name.isupper()} == {*SETTINGS, *SWITCHES}
-    assert load(tmp_path, "") == load_settings(FRONT_DOOR / "config.py")
+    assert load(tmp_path, "") == load_settings(SCRIPTS / "config.py")
 
 
 def test_every_changed_name_has_a_test():
@@ -357,7 +358,7 @@ def test_a_trained_fold_is_predicted_and_kept(place, call):
     assert 0 <= oof.min() < oof.max() <= 1
 
 
-def test_training_goes_on_where_a_checkpoint_stands(place, call):
+def test_training_resumes_from_a_checkpoint(place, call):
     """In the same folder, to the same bits; the name may end in .pth."""
     assert call("train.py", "--fold", 1)[0] == 0
     fold = outputs(place) / "fold_1"
@@ -429,7 +430,7 @@ def test_precrop_says_how_to_use_the_store(place, call):
 
 @pytest.mark.parametrize("switches", ["", "USE_CROPS = True"])
 def test_setup_says_a_line_for_each_part(place, call, switches):
-    """Data, model, loading, losses."""
+    """Data, model, data loading and losses."""
     set_up(place, switches)
 
     code, out, _ = call("test_setup.py")
@@ -443,8 +444,8 @@ def test_setup_says_a_line_for_each_part(place, call, switches):
     ]
 
 
-def test_setup_goes_on_after_what_is_wrong(place, call):
-    """Every part is tried, and the exit code tells of any."""
+def test_setup_continues_after_an_error(place, call):
+    """Every check runs, and the exit code reports any failure."""
     set_up(place, 'DATA_ROOT = "nowhere"\nENCODER = "resnet_18"')
 
     code, out, err = call("test_setup.py")
@@ -476,7 +477,7 @@ def test_a_missing_store_names_the_command_that_makes_it(place, call):
 
 
 def test_a_store_with_other_pixels_is_found(place, call):
-    """Its index does not see that a byte of it has changed."""
+    """The index does not detect a changed byte."""
     call("precrop_images.py")
     store = place / "precropped_data" / "strips.bin"
     store.write_bytes(bytes([store.read_bytes()[0] ^ 255]) + store.read_bytes()[1:])
@@ -487,7 +488,7 @@ def test_a_store_with_other_pixels_is_found(place, call):
     assert "error: store: precropped_data holds other pixels than train_000.jpg." in err
 
 
-def test_ctrl_c_says_how_to_go_on(place, call):
+def test_ctrl_c_says_how_to_resume(place, call):
     """By the option that train.py has; here it comes while config.py runs."""
     set_up(place, "raise KeyboardInterrupt")
 

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,10 +9,10 @@ from steelseg.api import bench, bundle
 from steelseg.cli.main import main
 from steelseg.errors import ConfigError, DataError
 from steelseg.export.bench import Bench, Result, advice, describe
-from steelseg.export.bench_candidates import of_run
+from steelseg.export.bench_candidates import run_candidates
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.backends import openvino_has_half
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.inference.predictor import Predictor
 
 
@@ -19,6 +20,14 @@ def result(name, rate, difference=0.0):
     """Give what one way to predict did."""
     backend, precision = name.split()
     return Result(backend, precision, f"get {name}", Measured(rate, 1.0, 2.0, difference, 0, 8))
+
+
+def resolved(place, folds):
+    """Give a run in full precision, and the function that resolves it in half precision."""
+    plain, half = ([f"inference.amp={amp}"] for amp in ("false", "true"))
+    return resolve_model(place, plain, folds=folds), partial(
+        resolve_model, place, half, folds=folds
+    )
 
 
 def files_of(folder):
@@ -54,9 +63,9 @@ def test_an_export_that_is_missing_is_made_elsewhere(exported_run, tmp_path):
     told = []
     strip_hwc = np.random.default_rng(0).integers(0, 256, (32, 96, 1), dtype=np.uint8)
 
-    found = of_run(
+    found = run_candidates(
         exported_run,
-        [],
+        *resolved(exported_run.path, folds=[1]),
         folds=[1],
         backends=["openvino"],
         strips=lambda: [strip_hwc],
@@ -70,8 +79,8 @@ def test_an_export_that_is_missing_is_made_elsewhere(exported_run, tmp_path):
     assert made.command.startswith(
         f"steelseg export {exported_run.path} --format openvino --int8 --fold 1 && steelseg bundle"
     )
-    assert made.source.members[0].name == str(tmp_path / "openvino_1" / "int8.xml")
-    probs = [Predictor(each.source).probs(strip_hwc) for each in (there, made)]
+    assert made.model.members[0].name == str(tmp_path / "openvino_1" / "int8.xml")
+    probs = [Predictor(each.model).probs(strip_hwc) for each in (there, made)]
     np.testing.assert_allclose(*probs, atol=0.2)
     assert told == []
 
@@ -87,9 +96,9 @@ def test_a_runtime_that_is_not_installed_is_left_out_with_a_word(
     )
     told = []
 
-    found = of_run(
+    found = run_candidates(
         exported_run,
-        [],
+        *resolved(exported_run.path, folds=[0]),
         folds=[0],
         backends=["torch", "onnx"],
         strips=list,
@@ -110,7 +119,7 @@ def test_a_bundle_is_timed_as_it_is(trained_run, tmp_path):
 
     assert {each.backend for each in found.results} == {"torch"}
     assert (found.strips, found.rounds) == (3, 2)
-    with pytest.raises(ConfigError, match="A bundle names no images"):
+    with pytest.raises(ConfigError, match="A bundle has no images"):
         bench(path)
     with pytest.raises(DataError, match=r"contains no .jpg"):
         bench(path, images=path)
@@ -119,15 +128,15 @@ def test_a_bundle_is_timed_as_it_is(trained_run, tmp_path):
 def test_differences_are_counted_from_the_first(trained_run):
     """Largest difference of any probability, and every mask that is another."""
     paths = sorted((trained_run.parent / "input" / "test_images").iterdir())
-    sources = {
-        "all": open_source(trained_run, ["postprocess.threshold=0"]),
-        "none": open_source(trained_run, ["postprocess.threshold=1"], folds=[1]),
+    models = {
+        "all": resolve_model(trained_run, ["postprocess.threshold=0"]),
+        "none": resolve_model(trained_run, ["postprocess.threshold=1"], folds=[1]),
     }
 
-    found = measure(sources, paths, rounds=1)
+    found = measure(models, paths, rounds=1)
 
     first, second = (
-        np.stack([Predictor(source).probs(path) for path in paths]) for source in sources.values()
+        np.stack([Predictor(model).probs(path) for path in paths]) for model in models.values()
     )
     assert (found["all"].difference, found["all"].masks_that_differ) == (0, 0)
     assert found["none"].difference == pytest.approx(np.abs(first - second).max(), abs=1e-7)
@@ -142,7 +151,7 @@ def test_the_fastest_with_the_same_masks_is_chosen():
     assert advice([*exact, result("onnx int8", 6.3, 0.01)]) == advice(exact)
     assert advice([*exact, result("openvino int8", 15.0, 0.01)]) == (
         "Choose onnx fp32, the fastest with the same masks: get onnx fp32\n"
-        "openvino int8 is 2.5 times as fast, with other masks; if their Dice is good enough: "
+        "openvino int8 is 2.5 times as fast, with different masks; if their Dice is good enough: "
         "get openvino int8"
     )
 

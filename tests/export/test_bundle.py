@@ -7,7 +7,7 @@ import pytest
 from steelseg import Predictor
 from steelseg.api import bundle, evaluate, oof, train
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import TunedPostprocessing, write_tuned
@@ -150,14 +150,14 @@ def test_the_manifest_says_what_holds_and_where_it_comes_from(run):
 
 def test_what_was_tuned_becomes_the_bundles_own(run):
     """Thresholds and sizes of every class, without postprocess.json."""
-    digests = [member.sha256 for member in open_source(run.path).members]
+    digests = [member.sha256 for member in resolve_model(run.path).members]
     tuned = tune_by_hand(run, dict(enumerate(digests)))
     path = bundle(run.path, ["postprocess.min_size=9"])
 
-    found = open_source(path).masks
+    found = resolve_model(path).masks
 
     assert found == MaskSettings(tuned.threshold, (9, 9), tuned.min_area, tuned.top_threshold)
-    assert open_source(path, ["postprocess.threshold=0.4"]).masks.threshold == (0.4, 0.4)
+    assert resolve_model(path, ["postprocess.threshold=0.4"]).masks.threshold == (0.4, 0.4)
 
 
 def test_thresholds_of_another_model_are_not_bundled(run):

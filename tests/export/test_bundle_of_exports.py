@@ -182,7 +182,7 @@ def test_an_export_that_is_not_there_is_named_with_its_command(copy):
     (folder / EXPORT_JSON).write_text(
         record_text(record.model_copy(update={"folds": record.folds[:1]}))
     )
-    with pytest.raises(CheckpointError, match=r"lacks fold 1. Export it too, or take --fold 0"):
+    with pytest.raises(CheckpointError, match=r"lacks fold 1. Export it too, or use --fold 0"):
         bundle(copy.path, made_from="onnx-fp32")
     assert Predictor(bundle(copy.path, made_from="onnx-fp32", folds=[0]))
 
@@ -215,5 +215,5 @@ def test_a_combined_run_is_bundled_from_the_exports_of_its_members(copy, tmp_pat
 
     expected = Predictor(copy.path, ["inference.tta=hflip"]).probs(strip)
     np.testing.assert_allclose(Predictor(made).probs(strip), expected, atol=1e-4)
-    with pytest.raises(ConfigError, match="whose weights and flips no inference server knows"):
+    with pytest.raises(ConfigError, match="whose weights and flips an inference server cannot"):
         repository(made, tmp_path / "repository", server="triton")

@@ -300,7 +300,7 @@ def test_what_no_server_reads_is_refused(trained_run, bundles, tmp_path):
 
     for place, out, message in (
         (trained_run, tmp_path / "r", "is not a bundle: it has no manifest.json. Make one"),
-        (bundles["torch"], tmp_path / "r", "holds checkpoints, which no inference server reads"),
+        (bundles["torch"], tmp_path / "r", "has checkpoints, which inference servers cannot read"),
         (bundles["onnx"], full, "is not an empty folder"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -10,7 +10,7 @@ import torch
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.convert import to_onnx, to_openvino
 from steelseg.inference.backends import load_exported
-from steelseg.inference.signal_stack import signal_stack
+from steelseg.models.libc import signal_stack
 from steelseg.models.model import build_model
 
 FORMATS = ("net.onnx", "net.xml")

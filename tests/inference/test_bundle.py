@@ -9,7 +9,7 @@ import pytest
 from steelseg import Predictor
 from steelseg.api import bundle
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.run.bundle_manifest import MANIFEST, read_manifest, seal_of, sealed_text
 
 
@@ -34,7 +34,7 @@ def seal(folder, **changes):
 
 def test_a_whole_bundle_is_read(folder):
     """What the refusals below differ from by one thing."""
-    assert [member.name for member in open_source(folder).members] == [
+    assert [member.name for member in resolve_model(folder).members] == [
         str(folder / "models" / f"fold_{fold}.safetensors") for fold in (0, 1)
     ]
 
@@ -52,7 +52,7 @@ def test_a_flipped_bit_is_refused(folder, name):
         (folder / name).write_bytes(damaged)
 
         with pytest.raises(CheckpointError) as caught:
-            open_source(folder)
+            resolve_model(folder)
         assert str(folder) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -64,7 +64,7 @@ def test_a_truncated_file_is_refused(folder, name, kept):
     (folder / name).write_bytes((folder / name).read_bytes()[:kept])
 
     with pytest.raises(CheckpointError, match="is damaged"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_an_appended_byte_is_refused(folder):
@@ -73,7 +73,7 @@ def test_an_appended_byte_is_refused(folder):
         with (folder / name).open("ab") as file:
             file.write(b"\n")
         with pytest.raises(CheckpointError, match="is damaged"):
-            open_source(folder)
+            resolve_model(folder)
 
 
 def test_swapped_models_are_refused(folder):
@@ -84,18 +84,18 @@ def test_swapped_models_are_refused(folder):
     (folder / "models" / "a").rename(second)
 
     with pytest.raises(CheckpointError, match=r"fold_0.safetensors is damaged: its SHA-256"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_a_missing_file_is_named(folder):
     """A model, or the manifest."""
     (folder / "models" / "fold_1.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"fold_1.safetensors is missing"):
-        open_source(folder)
+        resolve_model(folder)
 
     (folder / MANIFEST).unlink()
-    with pytest.raises(CheckpointError, match=r"nor a bundle: it has no manifest.json"):
-        open_source(folder)
+    with pytest.raises(CheckpointError, match=r"not a bundle either: it has no manifest.json"):
+        resolve_model(folder)
 
 
 @pytest.mark.parametrize("name", ["models/fold_2.safetensors", "notes.txt", "models/a/b", ".x"])
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_listed_is_refused(folder, name):
     (folder / name).write_text("more")
 
     with pytest.raises(CheckpointError, match=f"{name} is not part of the bundle"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_links_and_pipes_are_refused(folder, whole):
@@ -114,23 +114,23 @@ def test_links_and_pipes_are_refused(folder, whole):
     model.unlink()
     model.symlink_to(whole / "models" / "fold_0.safetensors")
     with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a regular file"):
-        open_source(folder)
+        resolve_model(folder)
 
     model.unlink()
     os.mkfifo(model)
     with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a regular file"):
-        open_source(folder)
+        resolve_model(folder)
 
     model.unlink()
     shutil.rmtree(folder / "models")
     (folder / "models").symlink_to(whole / "models")
     with pytest.raises(CheckpointError, match="models is not a regular file"):
-        open_source(folder)
+        resolve_model(folder)
 
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).symlink_to(whole / MANIFEST)
     with pytest.raises(CheckpointError, match=r"manifest.json is not a regular file"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_a_path_that_leaves_the_folder_is_refused(folder, whole, tmp_path, name)
 
     seal(folder, models=models)
     with pytest.raises(CheckpointError, match=r"is damaged: models.0.file"):
-        open_source(folder)
+        resolve_model(folder)
     shutil.copy(whole / MANIFEST, folder / MANIFEST)
     seal(folder, files=files | {name: outside})
     with pytest.raises(CheckpointError, match=r"is damaged: files"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_a_format_with_shares_needs_them(folder):
@@ -158,7 +158,7 @@ def test_a_format_with_shares_needs_them(folder):
     seal(folder, format=2)
 
     with pytest.raises(CheckpointError, match=r"is damaged: models/fold_0.safetensors lacks"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 @pytest.mark.parametrize("version", [3, 0, "1", None, [1]])
@@ -167,7 +167,7 @@ def test_another_format_is_refused(folder, version):
     seal(folder, format=version)
 
     with pytest.raises(CheckpointError, match=r"has format .*Bundle the run again"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_what_is_no_manifest_is_refused(folder, text):
     (folder / MANIFEST).write_bytes(text.encode("utf-8", "surrogateescape"))
 
     with pytest.raises(CheckpointError, match=MANIFEST) as caught:
-        open_source(folder)
+        resolve_model(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_a_manifest_says_each_thing_once(folder):
     (folder / MANIFEST).write_text(text.replace('"format": 1,', '"format": 1,\n "format": 1,'))
 
     with pytest.raises(CheckpointError, match="its SHA-256 does not fit"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_a_setting_of_another_version_is_refused(folder):
@@ -196,7 +196,7 @@ def test_a_setting_of_another_version_is_refused(folder):
     seal(folder, config=read_manifest(folder).config | {"inference": {"magic": True}})
 
     with pytest.raises(ConfigError, match=r"inference.magic: no such setting"):
-        open_source(folder)
+        resolve_model(folder)
 
 
 def test_weights_of_another_network_are_refused(folder):

@@ -9,8 +9,8 @@ from steelseg.api import bundle
 from steelseg.errors import CheckpointError
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.forward import ForwardPlan
-from steelseg.inference.members import FirstLook
-from steelseg.inference.model_source import open_source
+from steelseg.inference.members import Screener
+from steelseg.inference.model_source import resolve_model
 from steelseg.inference.predictor import Predictor
 from steelseg.models.checkpoint import read_header
 from steelseg.prediction.predict import predict_folder
@@ -183,9 +183,9 @@ def test_the_first_look_is_a_member_with_settings_of_its_own(runs):
     run, first = runs
     choose(run, first, 0.25)
 
-    found = open_source(run.path, ["inference.tta=both"]).first
+    found = resolve_model(run.path, ["inference.tta=both"]).screener
 
-    assert isinstance(found, FirstLook)
+    assert isinstance(found, Screener)
     assert (found.cut, found.config.inference.tta) == (0.25, first.load_config().inference.tta)
 
 

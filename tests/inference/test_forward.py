@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from steelseg.errors import DataError
-from steelseg.inference.forward import ForwardPlan, batches, images_at_once, predict_batch
+from steelseg.inference.forward import (
+    FLIP_AXES,
+    ForwardPlan,
+    average_flips,
+    batches,
+    images_at_once,
+    predict_batch,
+    predict_crops,
+)
 
 CPU = torch.device("cpu")
 
@@ -121,3 +129,70 @@ def test_an_image_that_cannot_be_read_is_named_after_those_before_it():
     assert [next(source)[0] for _ in range(2)] == [("0",), ("1",)]
     with pytest.raises(DataError, match=r"3.jpg: the file is empty"):
         list(source)
+
+
+@pytest.mark.parametrize("tta", FLIP_AXES)
+def test_flips_change_nothing_if_the_network_treats_every_pixel_alike(tta):
+    """Its probabilities, flipped back, are those of the image itself."""
+    images = torch.rand(2, 1, 5, 7, generator=torch.Generator().manual_seed(0))
+
+    found = average_flips(lambda flipped: flipped**2, images, tta=tta)
+
+    torch.testing.assert_close(found, images**2)
+
+
+@pytest.mark.parametrize(
+    ("tta", "expected"),
+    [
+        ("none", [[1, 0], [0, 0]]),
+        ("hflip", [[0.5, 0.5], [0, 0]]),
+        ("vflip", [[0.5, 0], [0.5, 0]]),
+        ("both", [[0.25, 0.25], [0.25, 0.25]]),
+    ],
+)
+def test_each_flip_is_flipped_back_before_the_mean(tta, expected):
+    """A network that always answers top left; both averages four."""
+    answer = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
+
+    found = average_flips(lambda _flipped: answer, torch.zeros(1, 1, 2, 2), tta=tta)
+
+    assert found[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"),
+    [
+        ((256, 1600), (256, 512, 256)),
+        ((8, 20), (8, 8, 8)),
+        ((8, 21), (5, 8, 3)),
+        ((4, 6), (8, 8, 8)),
+        ((9, 9), (4, 4, 1)),
+    ],
+)
+def test_cutting_and_stitching_changes_nothing(size, crop):
+    """Averaging identical overlaps gives a strip back as it was."""
+    strips_nchw = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+
+    found = predict_crops(lambda crops: crops, strips_nchw, crop=crop)
+
+    torch.testing.assert_close(found, strips_nchw)
+
+
+def test_where_crops_overlap_their_mean_counts():
+    """Crops of four columns at stride 2 on six columns: the middle is seen by both."""
+    answers = iter([1.0, 3.0])
+
+    found = predict_crops(
+        lambda crops: torch.full_like(crops, next(answers)), torch.zeros(1, 1, 1, 6), crop=(1, 4, 2)
+    )
+
+    assert found.flatten().tolist() == [1, 1, 2, 2, 3, 3]
+
+
+def test_there_may_be_more_classes_than_channels():
+    """Grey goes in, a probability of each class comes out."""
+    grey = torch.rand(2, 1, 4, 9)
+
+    found = predict_crops(lambda crops: crops.repeat(1, 5, 1, 1), grey, crop=(4, 4, 3))
+
+    torch.testing.assert_close(found, grey.expand(-1, 5, -1, -1))

@@ -1,22 +1,22 @@
 import pytest
 
 from steelseg.errors import CheckpointError
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 
 
 def test_checkpoints_are_in_the_order_given(trained_run):
     """Sums of floats depend on it."""
     files = [str(trained_run / f"fold_{fold}" / "best_model.safetensors") for fold in (1, 0)]
 
-    assert [member.name for member in open_source(files).members] == files
-    assert [member.name for member in open_source(trained_run).members] == files[::-1]
+    assert [member.name for member in resolve_model(files).members] == files
+    assert [member.name for member in resolve_model(trained_run).members] == files[::-1]
 
 
 def test_a_run_has_its_own_settings_and_checkpoints_have_theirs(trained_run):
     """They are the same where nobody has touched config.yaml, and overrides come last."""
     file = trained_run / "fold_1" / "best_model.safetensors"
-    of_run = open_source(trained_run, ["postprocess.min_size=7"], folds=[1])
-    of_file = open_source(file, ["postprocess.min_size=7"])
+    of_run = resolve_model(trained_run, ["postprocess.min_size=7"], folds=[1])
+    of_file = resolve_model(file, ["postprocess.min_size=7"])
 
     assert of_run.config == of_file.config
     assert of_run.masks == of_file.masks
@@ -27,7 +27,7 @@ def test_a_run_has_its_own_settings_and_checkpoints_have_theirs(trained_run):
 def test_no_checkpoints_at_all_are_refused():
     """A list that a script has filled with nothing."""
     with pytest.raises(CheckpointError, match="No checkpoint was given"):
-        open_source([])
+        resolve_model([])
 
 
 def test_a_header_that_is_no_json_is_refused(trained_run, tmp_path):
@@ -38,4 +38,4 @@ def test_a_header_that_is_no_json_is_refused(trained_run, tmp_path):
     )
 
     with pytest.raises(CheckpointError, match=r"a.safetensors is damaged: its header"):
-        open_source(tmp_path / "a.safetensors")
+        resolve_model(tmp_path / "a.safetensors")

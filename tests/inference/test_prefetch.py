@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from steelseg.inference.prefetch import one_ahead, several_ahead
+from steelseg.inference.prefetch import prefetch
 
 
 def test_items_come_in_order():
@@ -16,8 +16,8 @@ def test_items_come_in_order():
             slow.set()
         return -source
 
-    assert list(several_ahead(make, range(20), count=2)) == [-source for source in range(20)]
-    assert list(several_ahead(make, (), count=2)) == []
+    assert list(prefetch(make, range(20), threads=2)) == [-source for source in range(20)]
+    assert list(prefetch(make, (), threads=2)) == []
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -32,7 +32,7 @@ def test_so_many_items_are_made_while_the_present_one_is_used(count):
             last.set()
         return source
 
-    items = several_ahead(make, range(9), count=count)
+    items = prefetch(make, range(9), threads=count)
     assert next(items) == 0
     assert last.wait(10)
     assert made == set(range(count + 1))
@@ -53,8 +53,8 @@ def test_an_error_comes_after_the_items_before_it(count):
             raise ValueError("odd")
         return source
 
-    unread = several_ahead(lambda source: source, sources(), count=count)
-    unmade = several_ahead(make, iter((1, 2, 3)), count=count)
+    unread = prefetch(lambda source: source, sources(), threads=count)
+    unmade = prefetch(make, iter((1, 2, 3)), threads=count)
 
     assert [next(unread), next(unread)] == [1, 2]
     with pytest.raises(ValueError, match="damaged"):
@@ -64,41 +64,38 @@ def test_an_error_comes_after_the_items_before_it(count):
         next(unmade)
 
 
-def test_one_ahead_keeps_the_order():
-    """None is an item as any other."""
-    assert list(one_ahead(iter(range(20)))) == list(range(20))
-    assert list(one_ahead(iter(()))) == []
-    assert list(one_ahead(iter((None, 0, None)))) == [None, 0, None]
-
-
-def test_one_ahead_makes_the_next_item_alone():
-    """And no more than that, so memory stays flat."""
+def test_more_items_than_threads_may_wait():
+    """Decoded images wait for a network that takes several at once."""
     made = []
-    second = threading.Event()
+    last = threading.Event()
 
-    def make():
-        for item in range(4):
-            made.append(item)
-            if item == 1:
-                second.set()
-            yield item
+    def make(source):
+        made.append(source)
+        if source == 3:
+            last.set()
+        return source
 
-    items = one_ahead(make())
+    items = prefetch(make, range(9), threads=1, ahead=3)
     assert next(items) == 0
-    assert second.wait(10)
-    assert made == [0, 1]
+    assert last.wait(10)
+    assert made == [0, 1, 2, 3]
     items.close()
 
 
-def test_one_ahead_raises_after_the_items_before_it():
-    """An error comes out where its item would have."""
+def test_closing_drops_what_waits_for_a_thread():
+    """Leaving an epoch early need not make the batches that nobody will use."""
+    made = []
+    first = threading.Event()
 
-    def make():
-        yield 1
-        raise ValueError("damaged")
+    def make(source):
+        made.append(source)
+        if source == 1:
+            assert first.wait(10)
+        return source
 
-    items = one_ahead(make())
+    items = prefetch(make, range(9), threads=1, ahead=4)
+    assert next(items) == 0
+    threading.Timer(0.05, first.set).start()
+    items.close()
 
-    assert next(items) == 1
-    with pytest.raises(ValueError, match="damaged"):
-        next(items)
+    assert made == [0, 1]

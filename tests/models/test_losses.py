@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelseg.config.loss_terms import BASELINE, TERMS
+from steelseg.config.components import LOSS_TERMS
+from steelseg.config.loss_terms import BASELINE
 from steelseg.errors import ConfigError
 from steelseg.models.losses import (
     bce,
@@ -22,7 +23,7 @@ from steelseg.models.losses import (
     tversky,
 )
 
-NAMES = list(dict.fromkeys([*BASELINE, *TERMS]))
+NAMES = list(dict.fromkeys([*BASELINE, *LOSS_TERMS]))
 
 # Two classes of one strip of 1 x 2 pixels. Class 1: probabilities 0.75 and 0.5, truth 1 and 0.
 # Class 2: probabilities 0.5 and 0.25, truth empty.

@@ -263,6 +263,21 @@ def test_rows_of_another_prediction_are_not_gone_on_with(
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+def test_settings_that_no_mask_depends_on_do_not_restart_a_prediction(
+    trained_run, root, tmp_path, capsys
+):
+    """The journal is of the same model, by the identity that results and the server name."""
+
+    def make(*overrides):
+        return Predictor(trained_run, [f"data.root={root}", *overrides])
+
+    predict_killed(make(), tmp_path, "test_000.jpg")
+
+    predict_folder(make("train.epochs=7", "data.pixel_mm=0.5"), tmp_path)
+
+    assert "starts again" not in capsys.readouterr().err
+
+
 def test_an_image_that_cannot_be_read_leaves_no_submission(trained_run, root, tmp_path):
     """Half a submission looks like a whole one. Once the image is mended, the rest follows."""
     image = root / "test_images" / "test_000.jpg"

@@ -1,28 +1,32 @@
-"""A real server in a thread on a free port, and a client that needs nothing but a socket."""
+"""Two ways to ask the application: without a socket, and through a real server in a thread."""
 
 import asyncio
 import http.client
 import json
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
+from starlette.datastructures import Headers
+from starlette.testclient import TestClient
 
-from steelseg.serving.messages import Limits
+from steelseg.serving.app import create_app
+from steelseg.serving.limits import Limits
 from steelseg.serving.model import Model
-from steelseg.serving.server import load_named, serve
+from steelseg.serving.server import Server, listen, load_named
+from steelseg.serving.service import Service
 
 TOKEN = "a secret of the tests"
 
 
 @dataclass
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
-    headers: dict
+    headers: Headers
     body: bytes
 
     @property
@@ -30,43 +34,41 @@ class Reply:
         return json.loads(self.body)
 
 
-class Server:
+class InProcess:
+    """The application without a server."""
+
+    def __init__(self, service):
+        app = create_app(service, admin_token=TOKEN)
+        self._client = TestClient(app, raise_server_exceptions=False)
+
+    def ask(self, path, body=None, *, method=None, headers=None):
+        """Call the application."""
+        method = method or ("GET" if body is None else "POST")
+        headers = {"Accept-Encoding": "identity", **(headers or {})}
+        # Raw bytes: the client would unpack gzip.
+        with self._client.stream(method, path, content=body, headers=headers) as response:
+            content = b"".join(response.iter_raw())
+        return Reply(response.status_code, Headers(dict(response.headers)), content)
+
+
+class Running:
     """A server that runs in a thread until it is stopped."""
 
     def __init__(self, model, load_model, limits):
-        self.model = model
-        self._started = threading.Event()
-        self._limits = limits
-        self._load_model = load_model
-        self._error = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+        self._server = Server(model, limits, load_model, admin_token=TOKEN)
+        listener = listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        run = partial(asyncio.run, self._server.run_on(listener))
+        self._thread = threading.Thread(target=run)
         self._thread.start()
-        assert self._started.wait(30)
-
-    async def _serve(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            await serve(
-                self.model,
-                host="127.0.0.1",
-                port=0,
-                limits=self._limits,
-                load_model=self._load_model,
-                admin_token=TOKEN,
-                started=self._take_address,
-                stop=self._stop,
-            )
-        finally:
-            self._started.set()
-
-    def _take_address(self, url):
-        self.port = int(url.rpartition(":")[2])
-        self._started.set()
 
     def stop(self):
-        """Ask it to end, if it has not; `join` waits until it has."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._stop.set)
+        """Ask it to end, as a signal does; `join` waits until it has."""
+        self._server.stop()
+
+    @property
+    def is_stopping(self):
+        return self._server.should_exit
 
     def join(self):
         self._thread.join(30)
@@ -79,7 +81,7 @@ class Server:
             words = method or ("GET" if body is None else "POST")
             connection.request(words, path, body=body, headers=headers or {})
             response = connection.getresponse()
-            return Reply(response.status, dict(response.getheaders()), response.read())
+            return Reply(response.status, Headers(dict(response.getheaders())), response.read())
         finally:
             connection.close()
 
@@ -97,11 +99,12 @@ def start(trained_run, model):
     @contextmanager
     def run(load_model=None, models=None, model=model, **limits):
         load = partial(load_named, source=trained_run, models=models, overrides=(), folds=None)
-        server = Server(model, load_model or load, Limits(**limits))
+        server = Running(model, load_model or load, Limits(**limits))
         try:
             yield server
         finally:
-            server.stop()
+            if not server.is_stopping:
+                server.stop()
             server.join()
 
     return run
@@ -112,6 +115,30 @@ def server(start):
     """Give a server with the default limits; tests leave it as it is."""
     with start() as running:
         yield running
+
+
+@pytest.fixture
+def make_app(trained_run, model):
+    """Give a function that makes an application of its own, to ask without a server."""
+    services = []
+
+    def make(model=model, **limits):
+        load = partial(load_named, source=trained_run, models=None, overrides=(), folds=None)
+        services.append(Service(model, limits=Limits(**limits), load_model=load))
+        return InProcess(services[-1])
+
+    yield make
+    for service in services:
+        service.close()
+
+
+@pytest.fixture(scope="module")
+def app(model, trained_run):
+    """Give the application without a server; tests leave it as it is."""
+    load = partial(load_named, source=trained_run, models=None, overrides=(), folds=None)
+    service = Service(model, limits=Limits(), load_model=load)
+    yield InProcess(service)
+    service.close()
 
 
 @pytest.fixture(scope="session")

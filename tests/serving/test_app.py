@@ -1,18 +1,26 @@
-"""The server as its clients see it."""
+"""The application as its clients see it."""
 
 import copy
 import gzip
 import json
-import re
 
 import cv2
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from steelseg.data.formats import rle
 from steelseg.errors import OutOfMemory
 from steelseg.inference.predictor import Predictor
 from steelseg.prediction.predict import predict_folder
+from steelseg.serving.schemas import ModelInfo, Prediction
+
+ALLOWED = {
+    "/v1/predict": "POST",
+    "/v1/model": "GET, HEAD, POST",
+    "/live": "GET, HEAD",
+    "/page/main.js": "GET, HEAD",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def probs(trained_run, strips):
     return {name: predictor.probs(folder / name) for name in strips}
 
 
-def test_masks_are_those_of_predict(server, strips, predicted):
+def test_masks_are_those_of_predict(app, strips, predicted):
     """To the bit, as submission.csv has them, with the same areas and scores."""
     rows = (predicted / "submission.csv").read_text().splitlines()[1:]
     expected = {(name, k): text for name, k, text in (row.split(",") for row in rows)}
@@ -42,18 +50,18 @@ def test_masks_are_those_of_predict(server, strips, predicted):
     }
 
     for name, content in strips.items():
-        for answer in server.ask("/v1/predict", content).json["classes"]:
+        for answer in app.ask("/v1/predict", content).json["classes"]:
             class_id = answer["class"]
             assert answer["rle"] == expected[name, str(class_id)]
             assert answer["area"] == areas.get((name, class_id), 0)
 
 
-def test_defects_are_the_components_that_predict_writes(server, strips, predicted):
+def test_defects_are_the_components_that_predict_writes(app, strips, predicted):
     """Box, area and score as in the COCO file; their pixels together are the mask."""
     coco = json.loads((predicted / "predictions.json").read_text())
     number = {image["file_name"]: image["id"] for image in coco["images"]}
     for name, content in strips.items():
-        answer = server.ask("/v1/predict", content).json
+        answer = app.ask("/v1/predict", content).json
         of_strip = [a for a in coco["annotations"] if a["image_id"] == number[name]]
 
         assert [(d["class"], d["box"], d["area"], d["score"]) for d in answer["defects"]] == [
@@ -66,11 +74,11 @@ def test_defects_are_the_components_that_predict_writes(server, strips, predicte
             assert rle.encode(union) == of_class["rle"]
 
 
-def test_a_mask_of_one_class_is_the_file_that_predict_writes(server, strips, predicted):
+def test_a_mask_of_one_class_is_the_file_that_predict_writes(app, strips, predicted):
     """To the byte; a class that was not found has no file and an empty mask."""
     for name, content in strips.items():
         for class_id in (1, 2):
-            reply = server.ask(f"/v1/predict?answer=mask&class={class_id}", content)
+            reply = app.ask(f"/v1/predict?answer=mask&class={class_id}", content)
             file = predicted / "masks" / f"{name}_class_{class_id}.png"
             if file.exists():
                 assert reply.body == file.read_bytes()
@@ -79,15 +87,15 @@ def test_a_mask_of_one_class_is_the_file_that_predict_writes(server, strips, pre
             assert reply.headers["Content-Type"] == "image/png"
 
 
-def test_an_overlay_is_the_file_that_predict_writes(server, strips, predicted):
+def test_an_overlay_is_the_file_that_predict_writes(app, strips, predicted):
     """To the byte."""
     for name, content in strips.items():
-        reply = server.ask("/v1/predict?answer=overlay", content)
+        reply = app.ask("/v1/predict?answer=overlay", content)
 
         assert reply.body == (predicted / "overlays" / f"{name}.png").read_bytes()
 
 
-def test_a_mask_of_all_classes_holds_their_numbers(server, strips, probs):
+def test_a_mask_of_all_classes_holds_their_numbers(app, strips, probs):
     """Where two classes overlap, that of the likelier."""
     name, content = next(iter(strips.items()))
     threshold = [float(np.quantile(p, q)) for p, q in zip(probs[name], (0.5, 0.7), strict=True)]
@@ -97,17 +105,17 @@ def test_a_mask_of_all_classes_holds_their_numbers(server, strips, probs):
     )
 
     text = ",".join(map(repr, threshold))
-    reply = server.ask(f"/v1/predict?answer=mask&threshold={text}", content)
+    reply = app.ask(f"/v1/predict?answer=mask&threshold={text}", content)
 
     np.testing.assert_array_equal(_pixels(reply), expected)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_probabilities_come_as_bytes(server, strips, probs, packed):
-    """Rounded to 255ths, each class after the other; packed for who can unpack."""
+def test_probabilities_come_as_bytes(app, strips, probs, packed):
+    """Rounded to 255ths, class after class; compressed if the client accepts it."""
     name, content = next(iter(strips.items()))
     headers = {"Accept-Encoding": "gzip, br"} if packed else {}
-    reply = server.ask("/v1/predict?answer=probabilities", content, headers=headers)
+    reply = app.ask("/v1/predict?answer=probabilities", content, headers=headers)
     body = gzip.decompress(reply.body) if packed else reply.body
     shape = tuple(map(int, reply.headers["X-Shape"].split(",")))
 
@@ -116,16 +124,16 @@ def test_probabilities_come_as_bytes(server, strips, probs, packed):
     np.testing.assert_array_equal(np.frombuffer(body, np.uint8).reshape(shape), expected)
 
 
-def test_a_query_changes_threshold_and_min_size(server, strips, probs):
+def test_a_query_changes_threshold_and_min_size(app, strips, probs):
     """For one answer; the model's own stay."""
     name, content = next(iter(strips.items()))
     cut = float(np.median(probs[name][0]))
-    answer = server.ask(f"/v1/predict?threshold={cut!r},1&min_size=0,7", content).json
+    answer = app.ask(f"/v1/predict?threshold={cut!r},1&min_size=0,7", content).json
 
     assert answer["classes"][0]["rle"] == rle.encode(probs[name][0] >= cut)
     assert [c["threshold"] for c in answer["classes"]] == [cut, 1]
     assert [c["min_size"] for c in answer["classes"]] == [0, 7]
-    again = server.ask("/v1/predict", content).json
+    again = app.ask("/v1/predict", content).json
     assert [c["threshold"] for c in again["classes"]] == [0.5, 0.5]
 
 
@@ -140,24 +148,27 @@ def test_a_query_changes_threshold_and_min_size(server, strips, probs):
         ("threshold=1_0", "threshold=1_0 is wrong"),
         ("threshold=", "threshold= is wrong"),
         ("min_size=-1", "min_size=-1 is wrong"),
-        ("answer=csv", "answer=csv is none of json, mask"),
+        ("answer=csv", "answer=csv is wrong: Input should be 'json', 'mask'"),
         ("class=1", "only with answer=mask"),
         ("answer=mask&class=3", "Expected 1 to 2"),
         ("answer=json&answer=mask", "is duplicated"),
-        ("url=http://localhost/", "'url' is not a parameter"),
+        (
+            "url=http://localhost/",
+            "url=http://localhost/ is wrong: Extra inputs are not permitted.",
+        ),
     ],
 )
-def test_a_wrong_query_is_refused_with_its_reason(server, strips, query, reason):
+def test_a_wrong_query_is_refused_with_its_reason(app, strips, query, reason):
     """Before anything is predicted."""
-    reply = server.ask(f"/v1/predict?{query}", next(iter(strips.values())))
+    reply = app.ask(f"/v1/predict?{query}", next(iter(strips.values())))
 
     assert reply.status == 400
     assert reason in reply.json["error"]
 
 
-def test_the_model_says_what_it_is(server, model, trained_run):
+def test_the_model_says_what_it_is(app, model, trained_run):
     """Classes with their settings, limits, origin; the hash is on every answer."""
-    reply = server.ask("/v1/model")
+    reply = app.ask("/v1/model")
     content = reply.json
 
     assert (
@@ -177,7 +188,7 @@ def test_the_model_says_what_it_is(server, model, trained_run):
     assert content["provenance"]["source"] == "run"
     assert content["limits"] == {"max_bytes": 33554432, "max_pixels": 8000000}
     for path in ("/live", "/ready", "/metrics", "/openapi.json", "/nowhere", "/v1/model"):
-        assert server.ask(path).headers["X-Model"] == model.sha256
+        assert app.ask(path).headers["X-Model"] == model.sha256
 
 
 def test_another_threshold_is_another_model(trained_run):
@@ -190,20 +201,33 @@ def test_another_threshold_is_another_model(trained_run):
     assert Predictor(trained_run, ["train.batch_size_val=1"]).sha256 == plain
 
 
-def test_metrics_count_what_was_asked(start, strips):
-    """As Prometheus reads them."""
-    with start() as server:
-        server.ask("/v1/predict", next(iter(strips.values())))
-        server.ask("/v1/predict", b"no image")
-        server.ask("/nowhere")
-        text = server.ask("/metrics").body.decode()
+def test_metrics_count_requests(make_app, model, strips):
+    """Prometheus' own parser reads them."""
+    app = make_app(queue=5)
+    app.ask("/v1/predict", next(iter(strips.values())))
+    app.ask("/v1/predict", b"no image")
+    app.ask("/")
+    app.ask("/nowhere")
+    text = app.ask("/metrics").body.decode()
+    values = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
-    assert 'steelseg_requests_total{route="/v1/predict",status="200"} 1\n' in text
-    assert 'steelseg_requests_total{route="/v1/predict",status="415"} 1\n' in text
-    assert 'steelseg_requests_total{route="other",status="404"} 1\n' in text
-    assert "steelseg_strips_total 1\n" in text
-    assert 'steelseg_predict_seconds_bucket{le="+Inf"} 1\n' in text
-    assert all(re.fullmatch(r"# (HELP|TYPE) .+|\S+ \S+", line) for line in text.splitlines())
+    assert values["steelseg_requests_total", "/v1/predict", "200"] == 1
+    assert values["steelseg_requests_total", "/v1/predict", "415"] == 1
+    assert values["steelseg_requests_total", "page", "200"] == 1
+    assert values["steelseg_requests_total", "other", "404"] == 1
+    assert values["steelseg_strips_total",] == values["steelseg_batches_total",] == 1
+    assert values["steelseg_predict_seconds_bucket", "+Inf"] == 1
+    assert values["steelseg_predict_seconds_count",] == 1
+    assert values["steelseg_queue_limit",] == 5
+    assert values["steelseg_queue_strips",] == values["steelseg_connections",] == 0
+    assert values["steelseg_model_info", model.sha256] == 1
+    assert values["process_resident_memory_bytes",] > 0
+    for stage in ("decode", "network", "answer"):
+        assert values["steelseg_stage_seconds_total", stage] > 0
 
 
 @pytest.mark.parametrize(
@@ -218,7 +242,9 @@ def test_metrics_count_what_was_asked(start, strips):
         (KeyError("bug"), 500, "The server failed; its log says where."),
     ],
 )
-def test_a_failure_is_answered_and_passes(start, model, strips, capfd, error, status, reason):
+def test_a_failure_is_answered_and_passes(
+    start, model, strips, caplog, capsys, error, status, reason
+):
     """With its traceback in the log; the next strip is answered as ever."""
     failing, errors = copy.copy(model), [error]
 
@@ -234,7 +260,9 @@ def test_a_failure_is_answered_and_passes(start, model, strips, capfd, error, st
 
     assert [reply.status for reply in replies] == [status, 200]
     assert replies[0].json == {"error": reason}
-    assert f"{type(error).__name__}: {error}\n" in capfd.readouterr().err
+    logged = caplog.text + capsys.readouterr().err
+    assert "Traceback" in logged
+    assert f"{type(error).__name__}: {error}\n" in logged
 
 
 @pytest.mark.parametrize(
@@ -245,22 +273,30 @@ def test_a_failure_is_answered_and_passes(start, model, strips, capfd, error, st
         ("POST", "/live", 405),
         ("GET", "/../pyproject.toml", 404),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404),
+        ("GET", "/page/../app.py", 404),
+        ("GET", "/page/%2e%2e/app.py", 404),
+        ("GET", "/page/%2e%2e%2fapp.py", 404),
+        ("GET", "/page//etc/passwd", 404),
+        ("GET", "/page/", 404),
+        ("PUT", "/page/main.js", 405),
         ("GET", "//etc/passwd", 404),
         ("HEAD", "/live", 200),
     ],
 )
 def test_other_paths_and_methods_are_refused(server, method, path, status):
-    """No path of a request is ever opened as a file."""
+    """No path of a request leads out of the folder of the page."""
     reply = server.ask(path, method=method)
 
     assert reply.status == status
     if status == 405:
-        assert reply.headers["Allow"]
+        assert reply.headers["Allow"] == ALLOWED[path]
+    if status >= 400:
+        assert reply.json.keys() == {"error"}
 
 
-def test_the_document_names_every_path(server):
+def test_the_document_names_every_path(app):
     """What is routed is described, and nothing else is."""
-    described = server.ask("/openapi.json").json["paths"]
+    described = app.ask("/openapi.json").json["paths"]
 
     assert {path: sorted(methods) for path, methods in described.items()} == {
         "/v1/predict": ["post"],
@@ -268,8 +304,43 @@ def test_the_document_names_every_path(server):
         "/live": ["get"],
         "/ready": ["get"],
         "/metrics": ["get"],
-        "/openapi.json": ["get"],
     }
+
+
+def test_responses_have_the_form_that_the_document_gives(app, strips):
+    """The document is generated from the models that are checked here."""
+    for content in strips.values():
+        body = app.ask("/v1/predict", content).body
+        assert Prediction.model_validate_json(body).defects
+    ModelInfo.model_validate_json(app.ask("/v1/model").body)
+    assert app.ask("/live").json == {"live": True}
+    assert app.ask("/ready").json == {"ready": True}
+    schemas = app.ask("/openapi.json").json["components"]["schemas"]
+    assert {"Prediction", "ModelInfo", "ErrorBody"} <= schemas.keys()
+
+
+def test_the_page_loads_only_its_own_files(app):
+    """Each with a type that a browser accepts; it asks whether its copy is still valid."""
+    index = app.ask("/")
+    assert index.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'; script-src 'self'" in index.headers["Content-Security-Policy"]
+    types = {"icon.svg": "image/svg+xml", "style.css": "text/css", "main.js": "text/javascript"}
+    for name, kind in types.items():
+        assert f'"page/{name}"' in index.body.decode()
+        first = app.ask(f"/page/{name}")
+        assert first.status == 200
+        assert first.headers["Content-Type"].partition(";")[0] == kind
+        assert first.headers["Cache-Control"] == "no-cache"
+        again = app.ask(f"/page/{name}", headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status, again.body) == (304, b"")
+
+
+def test_a_head_request_gets_the_headers_of_a_get(app):
+    """Without the body."""
+    get, head = app.ask("/openapi.json"), app.ask("/openapi.json", method="HEAD")
+
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers == get.headers
 
 
 def _pixels(reply):

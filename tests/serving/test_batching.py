@@ -1,4 +1,4 @@
-"""What goes through a network together."""
+"""Which strips go through the network together."""
 
 import asyncio
 import copy
@@ -48,7 +48,7 @@ def predict(strips, *models):
 
 
 def test_those_that_wait_go_together_by_size(slow, model):
-    """The first goes alone; of the others four of its size, whatever lies between them."""
+    """The first is predicted alone; then up to four of one size, whatever is between them."""
     random = np.random.default_rng(0)
     widths = (96, 64, 96, 96, 64, 96, 96, 96)
     strips = [random.integers(0, 256, (32, width, 1), np.uint8) for width in widths]
@@ -69,7 +69,7 @@ def test_strips_of_two_models_are_never_mixed(slow):
 
 
 def test_a_failure_fails_its_own_batch_alone(slow):
-    """Each of those who wait for it is told."""
+    """Each request of the batch gets the error."""
     failing, real = copy.copy(slow), slow.probs_of
 
     def probs_of(images_nhwc):

@@ -1,6 +1,7 @@
-"""What the server does with clients that are slow, long, wrong or many."""
+"""Clients that are slow, wrong, too many, or send too much."""
 
 import copy
+import logging
 import socket
 import threading
 import time
@@ -32,6 +33,15 @@ def receive(client):
     return b"".join(parts)
 
 
+def receive_to_the_end(client):
+    """Everything until the server closes or resets the connection."""
+    parts = []
+    with suppress(ConnectionError, TimeoutError):
+        while part := client.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
 def receive_until(client, end):
     """Everything up to a text."""
     received = b""
@@ -44,7 +54,7 @@ def receive_until(client, end):
 
 @contextmanager
 def busy(start, model, **limits):
-    """A server with one place, which a strip holds until the block ends."""
+    """Run a server with one place, which a strip holds until the block ends."""
     slow, begun, go = copy.copy(model), threading.Event(), threading.Event()
 
     def probs_of(images_nhwc):
@@ -71,19 +81,19 @@ def busy(start, model, **limits):
 
 
 def test_when_full_the_answer_comes_before_the_body(start, model):
-    """Of a strip whose body is not sent at all; what asks for no strip is answered as ever."""
+    """The body of the strip is not sent at all; other paths are answered as usual."""
     with busy(start, model) as server, connect(server) as client:
         client.sendall(HEAD % 1_000_000)
         answer = receive(client)
         health = server.ask("/live")
 
     assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
-    assert b"Retry-After: 1\r\n" in answer
+    assert b"retry-after: 1\r\n" in answer
     assert b"connection: close\r\n" in answer.lower()
     assert health.status == 200
 
 
-def test_who_sends_on_when_full_still_gets_the_answer(start, model):
+def test_a_client_that_keeps_sending_when_full_gets_the_answer(start, model):
     """A server that closes with unread bytes resets the connection, and the answer is lost."""
     with busy(start, model) as server:
         for _ in range(20):
@@ -101,38 +111,65 @@ def test_a_slow_sender_holds_no_place(start, strips):
         assert reply.status == 200
 
 
-@pytest.mark.parametrize(
-    "beginning", [b"POST /v1/predict HTTP/1.1\r\nX: ", HEAD % 100_000, b"G"], ids=str
-)
-def test_who_drips_is_cut(start, beginning):
-    """However steadily the bytes come, in the header or in the body."""
-    quick = {"read_time": 1.0, "stall_time": 0.5, "linger_time": 0.2}
-    with start(**quick) as server, connect(server) as client:
-        begun = time.monotonic()
-        client.sendall(beginning)
-        client.settimeout(0.1)
-        answer = b""
-        while not answer:
+def drip(client, beginning):
+    """Send a byte at a time until the server answers or closes; gives the answer and seconds."""
+    begun = time.monotonic()
+    client.sendall(beginning)
+    client.settimeout(0.1)
+    answer = None
+    with suppress(ConnectionError):
+        while answer is None:
             client.sendall(b"a")
             with suppress(TimeoutError):
                 answer = client.recv(65536)
+        answer += receive_to_the_end(client)
+    return answer or b"", time.monotonic() - begun
+
+
+@pytest.mark.parametrize("beginning", [b"POST /v1/predict HTTP/1.1\r\nX: ", b"G"], ids=str)
+def test_a_slow_header_closes_the_connection(start, beginning):
+    """However steadily the bytes come."""
+    with start(header_time=0.5) as server, connect(server) as client:
+        answer, seconds = drip(client, beginning)
+
+        assert answer == b""
+        assert 0.4 < seconds < 3
+
+
+def test_a_slow_header_of_a_later_request_closes_the_connection(start):
+    """The deadline is that of a request, not that of an idle connection."""
+    with start(header_time=0.5) as server, connect(server) as client:
+        client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_until(client, b"}")
+        time.sleep(0.8)
+        answer, seconds = drip(client, b"GET /live HTTP/1.1\r\nX: ")
+
+        assert answer == b""
+        assert 0.4 < seconds < 3
+
+
+def test_a_slow_body_is_refused(start):
+    """However steadily the bytes come; the client reads why."""
+    with start(body_time=0.5, linger_time=0.2) as server, connect(server) as client:
+        answer, seconds = drip(client, HEAD % 100_000)
+
         assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert b"too slowly" in answer
-        assert time.monotonic() - begun < 3
+        assert 0.4 < seconds < 3
 
 
-def test_who_stops_sending_is_cut(start):
-    """Sooner than who drips."""
-    with start(stall_time=0.3, read_time=30, linger_time=0.1) as server:
+def test_a_client_that_stops_sending_is_cut(start):
+    """In the body, and before it has sent anything."""
+    with start(header_time=0.3, body_time=0.3, linger_time=0.1) as server:
         with connect(server) as client:
             client.sendall(HEAD % 1000 + b"a")
             assert receive(client).startswith(b"HTTP/1.1 408 ")
         with connect(server) as silent:
-            assert receive(silent) == b""
+            assert receive_to_the_end(silent) == b""
 
 
-def test_who_takes_no_answer_is_cut(start, model):
-    """Its answer is dropped, and its place is free."""
+def test_a_client_that_does_not_read_is_cut(start, model):
+    """Its response is dropped, and its place is free."""
     large = copy.copy(model)
     large.probs_of = lambda images_nhwc: np.zeros((1, 2, *images_nhwc.shape[1:3]), np.float32)
     strip = cv2.imencode(".png", np.zeros((2600, 3000), np.uint8))[1].tobytes()
@@ -143,7 +180,7 @@ def test_who_takes_no_answer_is_cut(start, model):
             receive_until(client, b"HTTP/1.1 200")
             time.sleep(1.5)
             assert len(receive(client)) < 2 * 2600 * 3000
-        assert b"steelseg_connections 1\n" in server.ask("/metrics").body
+        assert b"steelseg_connections 1.0\n" in server.ask("/metrics").body
 
 
 def test_a_long_body_is_refused_by_its_header(start):
@@ -170,7 +207,7 @@ def test_a_long_body_without_a_length_is_refused_while_it_comes(start):
 
 def test_all_bodies_together_are_limited(start):
     """A thousand clients cannot fill the memory."""
-    with start(held_bytes=1000, linger_time=0.1) as server:
+    with start(max_body_bytes=1000, linger_time=0.1) as server:
         with connect(server) as first, connect(server) as second:
             first.sendall(HEAD % 2000 + bytes(900))
             time.sleep(0.2)
@@ -180,7 +217,7 @@ def test_all_bodies_together_are_limited(start):
 
 
 def test_a_body_in_chunks_is_read(server, strips):
-    """As clients send it that do not know how long it is."""
+    """Clients send it so if they do not know its length."""
     content = next(iter(strips.values()))
     reply = server.ask("/v1/predict", iter([content[:100], content[100:]]))
 
@@ -188,7 +225,7 @@ def test_a_body_in_chunks_is_read(server, strips):
 
 
 def test_a_client_that_asks_first_is_told_to_send(server, strips):
-    """As curl waits for this with a long body."""
+    """Clients such as curl wait for this before it sends a long body."""
     content = next(iter(strips.values()))
     head = (HEAD % len(content)).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
     with connect(server) as client:
@@ -199,22 +236,22 @@ def test_a_client_that_asks_first_is_told_to_send(server, strips):
 
 
 def test_requests_follow_each_other_on_one_connection(server):
-    """Also those that are sent before the first is answered."""
+    """Even if they are sent before the first is answered."""
     with connect(server) as client:
         client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
         client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         answer = receive(client)
 
     assert answer.count(b"HTTP/1.1 200 OK") == 4
-    assert answer.endswith(b'{"ready": true}')
+    assert answer.endswith(b'{"ready":true}')
 
 
 def test_time_between_requests_is_not_taken_from_the_next(start):
     """A connection that was idle for longer than a request may take gives it its whole time."""
-    with start(read_time=0.4, stall_time=0.3) as server, connect(server) as client:
+    with start(header_time=0.3, body_time=0.3) as server, connect(server) as client:
         client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
         receive_until(client, b"}")
-        time.sleep(0.8)
+        time.sleep(0.6)
         client.sendall(HEAD % 4 + b"no")
         time.sleep(0.1)
         client.sendall(b"ne")
@@ -222,42 +259,66 @@ def test_time_between_requests_is_not_taken_from_the_next(start):
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    "sent",
     [
-        (b"nonsense\r\n\r\n", 400),
-        (b"GET /live HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        (b"GET /live HTTP/1.1\r\n\r\n", 400),
-        (b"GET /live\x00 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (b"GET http://[/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        (HEAD % 5 + b"12345", 415),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n", 400),
-        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n\r\n", 415),
-        (b"GET /live HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000 + b"\r\n\r\n", 431),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(20), 400),
+        b"nonsense\r\n\r\n",
+        b"GET /live HTTP/1.1\r\n\r\n",
+        b"GET /live\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 20_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(20),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_no_request_is_answered_all_the_same(server, model, sent, status):
-    """With a reason, the model's hash, and the end of the connection."""
+def test_malformed_http_is_answered_with_400(server, sent):
+    """By uvicorn, which closes the connection."""
+    with connect(server) as client:
+        client.sendall(sent)
+        assert receive(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
+def test_malformed_chunks_end_the_request(server, caplog):
+    """The server has not failed, so nothing is logged."""
+    chunked = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(server) as client:
+        client.sendall(chunked + b"5\r\n12345\r\n")
+        time.sleep(0.1)
+        client.sendall(b"no chunk\r\n")
+        assert receive(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert server.ask("/live").status == 200
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (HEAD % 5 + b"12345", 415),
+        (b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n\r\n", 415),
+        (b"GET http://[/ HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (b"GET /live HTTP/1.0\r\n\r\n", 200),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_client_that_only_stops_sending_is_answered(server, model, sent, status):
+    """Some clients close their side of the connection at the end of the request."""
     with connect(server) as client:
         client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         answer = receive(client)
 
     assert answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"X-Model: " + model.sha256.encode() in answer
-    assert b'{"error": "' in answer
+    assert b"x-model: " + model.sha256.encode() in answer
 
 
-def test_who_leaves_in_the_middle_leaves_nothing(start):
-    """Half a header, half a body, and an answer nobody waits for."""
+def test_clients_that_leave_early_leave_nothing(start):
+    """With half a header, half a body, and a response that nobody waits for."""
     with start() as server:
         for sent in (b"", b"GET /li", HEAD % 100, HEAD % 5 + b"12345"):
             with connect(server) as client:
                 client.sendall(sent)
         deadline = time.monotonic() + 5
-        while b"steelseg_connections 1\n" not in server.ask("/metrics").body:
+        while b"steelseg_connections 1.0\n" not in server.ask("/metrics").body:
             assert time.monotonic() < deadline
         assert server.ask("/live").status == 200
 
@@ -267,14 +328,14 @@ def test_more_connections_than_allowed_are_closed(start):
     with start(max_connections=2) as server, connect(server) as first, connect(server) as second:
         time.sleep(0.1)
         with connect(server) as third:
-            assert receive(third) == b""
+            assert receive_to_the_end(third) == b""
         for client in (first, second):
             client.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             assert receive(client).startswith(b"HTTP/1.1 200 ")
 
 
 def test_stopping_loses_nothing_that_was_accepted(start, model):
-    """The strip at work is answered; who waits on an open connection is let go."""
+    """The strip in progress is answered; idle connections are closed."""
     with busy(start, model) as server, connect(server) as idle:
         idle.sendall(b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n")
         receive_until(idle, b"}")
@@ -282,3 +343,29 @@ def test_stopping_loses_nothing_that_was_accepted(start, model):
         assert receive(idle) == b""
         with pytest.raises(ConnectionError), connect(server):
             pass
+
+
+def test_stopping_twice_does_not_wait(start, monkeypatch, caplog):
+    """Not even for a request whose body still arrives."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", False)
+    with start(body_time=60) as server, connect(server) as client:
+        client.sendall(HEAD % 1000 + b"a")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        server.stop()
+        server.stop()
+        server.join()
+        assert time.monotonic() - begun < 5
+    assert caplog.text == ""
+
+
+def test_a_request_that_takes_too_long_to_stop_is_dropped(start):
+    """The server ends after `drain_time`."""
+    with start(body_time=60, drain_time=1) as server, connect(server) as client:
+        client.sendall(HEAD % 1000 + b"a")
+        time.sleep(0.2)
+        begun = time.monotonic()
+        server.stop()
+        server.join()
+        assert 0.9 < time.monotonic() - begun < 5
+        assert b" 200 " not in receive_to_the_end(client)

@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-c", "import sys; from steelseg.cli.main import main
 
 @pytest.mark.slow
 def test_the_command_serves_until_it_is_told_to_stop(trained_run, strips):
-    """It says where, answers with the settings of the command line, and ends with 0."""
+    """It prints its URL, uses the settings of the command line, and exits with 0."""
     words = ["serve", str(trained_run), "--port", "0", "postprocess.threshold=0.3"]
     with subprocess.Popen(
         [*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -65,7 +65,7 @@ def test_wrong_numbers_are_wrong_usage(capsys, words):
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, trained_run):
-    """Nobody else needs it."""
+    """Only the server needs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
 
     assert main(["serve", str(trained_run)]) == 1

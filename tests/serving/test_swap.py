@@ -1,4 +1,4 @@
-"""Another model takes over while strips are asked for."""
+"""The model is changed while strips are predicted."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from steelseg.inference.predictor import Predictor
 
 @pytest.fixture(scope="module")
 def models(trained_run, tmp_path_factory):
-    """Give a folder of two runs of one fold each, and something that is no model."""
+    """Give a folder of two runs of one fold each, and folders that are not models."""
     folder = tmp_path_factory.mktemp("models")
     for name, fold in (("first", 0), ("second", 1)):
         shutil.copytree(
@@ -25,13 +25,13 @@ def models(trained_run, tmp_path_factory):
 
 
 def swap(server, content, token="a secret of the tests"):
-    """Ask for another model, by what JSON holds or by bytes."""
+    """Request another model, with a JSON value or bytes as body."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return server.ask("/v1/model", body, headers={"Authorization": f"Bearer {token}"})
 
 
 def test_no_request_fails_while_models_change(start, models, strips):
-    """Every answer is that of the model whose hash it carries."""
+    """Every response comes from the model whose hash it has."""
     expected = {}
     for name in ("first", "second"):
         predictor = Predictor(models / name)
@@ -64,7 +64,7 @@ def test_no_request_fails_while_models_change(start, models, strips):
 
 
 def test_without_a_body_the_same_source_is_read_again(start, models, trained_run):
-    """As after a bundle was replaced where it lies."""
+    """For example, after a bundle was replaced."""
     with start(models=models) as server:
         swap(server, {"name": "first"})
         reply = swap(server, b"")
@@ -87,8 +87,8 @@ def test_without_a_body_the_same_source_is_read_again(start, models, trained_run
         (b" ", 400, "Expected no body"),
     ],
 )
-def test_what_is_no_model_changes_nothing(start, models, model, content, status, reason):
-    """No text of a client becomes a path, and a failed change leaves the model that was."""
+def test_a_wrong_model_changes_nothing(start, models, model, content, status, reason):
+    """No text of a client becomes a path, and a failed change keeps the old model."""
     with start(models=models) as server:
         reply = swap(server, content)
 

@@ -122,7 +122,7 @@ def test_an_augmentation_of_ones_own_needs_processes(make_loader):
 
 def load_threads():
     """Name the threads that load."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("load")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 @pytest.mark.parametrize("mode", ["crops", "precropped"])

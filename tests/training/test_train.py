@@ -504,7 +504,7 @@ def test_a_training_that_explodes_names_its_place(root, tmp_path, make_config):
         train_run(config, tmp_path / "run")
 
     assert caught.tb
-    assert not [t for t in threading.enumerate() if t.name.startswith("load")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
 
 
 def test_images_of_many_sizes_train_together(make_strips, tmp_path, make_config):

@@ -105,7 +105,7 @@ def test_what_is_no_url_is_refused(url):
 
 def test_a_password_in_the_url_is_refused():
     with (
-        pytest.raises(ConfigError, match="put no password into the URL"),
+        pytest.raises(ConfigError, match="do not put a password into the URL"),
         mqtt("mqtt://me:hidden@a/t"),
     ):
         pass

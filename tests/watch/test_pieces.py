@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from steelseg.errors import ConfigError
+from steelseg.watch import pieces
 from steelseg.watch.arrivals import Arrival, FileVersion
 from steelseg.watch.pieces import Joiner
 
@@ -100,14 +101,14 @@ def test_pieces_that_fit_no_strip_are_refused():
     )
 
     assert [strip.image_id for strip in strips] == ["a", "b_3.jpg", f"c_{10**30}.jpg"]
-    assert "2 and 3 pixels high" in strips[0].reason
-    assert "piece '3' of 2 at most" in strips[1].reason
+    assert "heights: 2 and 3 pixels" in strips[0].reason
+    assert "piece '3' of at most 2" in strips[1].reason
     assert all(strip.image_hwc is None for strip in strips)
 
 
 def test_a_strip_of_too_many_pixels_is_refused(monkeypatch):
     """As a file of as many is."""
-    monkeypatch.setattr("steelseg.watch.pieces.MAX_PIXELS", 15)
+    monkeypatch.setattr(pieces, "MAX_PIXELS", 15)
 
     (strip,) = take(Joiner(PATTERN, count=2, patience=9), arrival("a_1.jpg"), arrival("a_2.jpg"))
 

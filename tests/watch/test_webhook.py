@@ -108,6 +108,6 @@ def test_what_is_no_url_is_refused(url):
 
 def test_a_password_in_the_url_is_refused():
     """Every user of the machine sees the words of a command line."""
-    with pytest.raises(ConfigError, match="put no password into the URL") as fault:
+    with pytest.raises(ConfigError, match="do not put a password into the URL") as fault:
         webhook("https://me:hidden@mes.example/")
     assert "hidden" not in str(fault.value)

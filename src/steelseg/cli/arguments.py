@@ -1,4 +1,4 @@
-"""Arguments shared by several commands: settings, folds, a run folder.
+"""Arguments that several commands share, each declared once.
 
 No module of this package imports `pathlib`, `typing` or `dataclasses` before a command runs:
 they take 5 to 12 ms each, where an interpreter starts in 17.
@@ -6,10 +6,12 @@ they take 5 to 12 ms each, where an interpreter starts in 17.
 
 import argparse
 from collections.abc import Callable
+from textwrap import dedent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from steelseg.config.config import Config
 
@@ -17,19 +19,16 @@ if TYPE_CHECKING:
 else:
     Commands = argparse._SubParsersAction
 
-CONFIG_HELP = "a settings file such as configs/smoke.yaml, or a run folder"
-OUT_HELP = "the run folder; default outputs/YYYYMMDD_HHMMSS"
-
 
 def path(text: str) -> "Path":
-    """Take a word of the command line as a path."""
+    """Return a word of the command line as a path."""
     from pathlib import Path
 
     return Path(text)
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Take a word of the command line as a whole number from `low` to `high`, both included."""
+    """Return a reader of whole numbers from `low` to `high`, both included."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
@@ -47,16 +46,36 @@ def add_command(
     *,
     takes_settings: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command; its help is the docstring of the function that runs it."""
+    """Add a command, named after `run`, the docstring of which is its help."""
     name = run.__name__.removeprefix("_run_").replace("_", "-")
+    # Python removes the indentation of docstrings from version 3.13 on.
+    first, _, rest = (run.__doc__ or "").partition("\n")
     parser = commands.add_parser(
         name,
         help=summary,
-        description=run.__doc__,
+        description=f"{first}\n{dedent(rest)}".rstrip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run, takes_settings=takes_settings, reword=str)
     return parser
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the settings to start from."""
+    parser.add_argument(
+        "config", type=path, help="a settings file such as configs/smoke.yaml, or a run folder"
+    )
+
+
+def add_run_dir(parser: argparse.ArgumentParser, name: str = "run_dir", **options: "Any") -> None:
+    """Add a run folder; `options` are those of `add_argument`."""
+    options = {"metavar": "RUN", "help": "a run folder"} | options
+    parser.add_argument(name, type=path, **options)
+
+
+def add_model(parser: argparse.ArgumentParser, name: str, **options: "Any") -> None:
+    """Add a model to predict with; `options` are those of `add_argument`."""
+    add_run_dir(parser, name, help="a run folder or a bundle", **options)
 
 
 def add_fold(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +85,38 @@ def add_fold(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_out(parser: argparse.ArgumentParser) -> None:
+    """Add --out, the run folder to write."""
+    parser.add_argument(
+        "--out",
+        type=path,
+        metavar="DIR",
+        help="the run folder; default the run folder named as CONFIG, or outputs/YYYYMMDD_HHMMSS",
+    )
+
+
+def add_overlays(parser: argparse.ArgumentParser) -> None:
+    """Add --overlays."""
+    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+
+
+def add_number(
+    parser: argparse.ArgumentParser,
+    name: str,
+    default: int,
+    help: str,
+    *,
+    metavar: str = "N",
+    low: int = 1,
+) -> None:
+    """Add a whole number of at least `low`; its help ends with the default."""
+    parser.add_argument(
+        name, type=whole(low), default=default, metavar=metavar, help=f"{help}; default {default}"
+    )
+
+
 def load(args: argparse.Namespace) -> "Config":
-    """Settings to train with: a YAML file or a run folder, with the command line's over them."""
+    """Read a settings file or a run folder, with the settings of the command line applied."""
     from steelseg.config.load import load_config
     from steelseg.run.run_folder import RunFolder
 
@@ -77,5 +126,5 @@ def load(args: argparse.Namespace) -> "Config":
 
 
 def out(args: argparse.Namespace) -> "Path | None":
-    """Where a run goes: --out, else the run folder that was named as the settings."""
+    """Return --out, else the run folder given as the settings, else None."""
     return args.out or (args.config if args.config.is_dir() else None)

@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from steelseg.cli.arguments import CONFIG_HELP, Commands, add_command, load, path
+from steelseg.cli.arguments import Commands, add_command, add_config, add_number, load, path
 
 
 def add_check(commands: Commands) -> None:
     """Add `steelseg check`."""
     parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
     parser.add_argument(
         "--hash", type=path, metavar="FILE", help="verify the SHA-256 of every file against FILE"
     )
@@ -51,7 +51,7 @@ def _run_check(args: argparse.Namespace) -> int | None:
 def add_precrop(commands: Commands) -> None:
     """Add `steelseg precrop`."""
     parser = add_command(commands, _run_precrop, "decode every strip once, for mode precropped")
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
 
 
 def _run_precrop(args: argparse.Namespace) -> int | None:
@@ -71,14 +71,12 @@ def _run_precrop(args: argparse.Namespace) -> int | None:
 def add_augment_preview(commands: Commands) -> None:
     """Add `steelseg augment-preview`."""
     parser = add_command(commands, _run_augment_preview, "draw augmented training samples")
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
     parser.add_argument(
         "--out", type=path, metavar="PNG", required=True, help="the image file to write"
     )
-    parser.add_argument("--samples", type=int, default=5, metavar="N", help="samples to show")
-    parser.add_argument(
-        "--versions", type=int, default=7, metavar="N", help="augmented versions of each"
-    )
+    add_number(parser, "--samples", 5, "samples to show")
+    add_number(parser, "--versions", 7, "augmented versions of each")
 
 
 def _run_augment_preview(args: argparse.Namespace) -> int | None:
@@ -105,18 +103,14 @@ def add_synth(commands: Commands) -> None:
         commands, _run_synth, "make a small synthetic data set", takes_settings=False
     )
     parser.add_argument("root", type=path, metavar="DIR", help="a new folder")
-    parser.add_argument("--num-train", type=int, default=160, metavar="N", help="training strips")
-    parser.add_argument("--num-test", type=int, default=24, metavar="N", help="test strips")
-    parser.add_argument("--height", type=int, default=256, metavar="PX", help="height of a strip")
-    parser.add_argument("--width", type=int, default=1600, metavar="PX", help="width of a strip")
-    parser.add_argument(
-        "--min-per-class",
-        type=int,
-        default=4,
-        metavar="N",
-        help="minimum number of training strips of each class",
+    add_number(parser, "--num-train", 160, "training strips")
+    add_number(parser, "--num-test", 24, "test strips")
+    add_number(parser, "--height", 256, "height of a strip", metavar="PX")
+    add_number(parser, "--width", 1600, "width of a strip", metavar="PX")
+    add_number(
+        parser, "--min-per-class", 4, "minimum number of training strips of each class", low=0
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; default %(default)s")
 
 
 def _run_synth(args: argparse.Namespace) -> int | None:
@@ -126,10 +120,9 @@ def _run_synth(args: argparse.Namespace) -> int | None:
 
     Example: steelseg synth demo/data --num-train 160 --num-test 24
     """
-    from steelseg.data.synthetic.dataset import make_dataset
-    from steelseg.progress import progress
+    from steelseg.api import synth
 
-    make_dataset(
+    written = synth(
         args.root,
         num_train=args.num_train,
         num_test=args.num_test,
@@ -137,7 +130,9 @@ def _run_synth(args: argparse.Namespace) -> int | None:
         width=args.width,
         min_per_class=args.min_per_class,
         seed=args.seed,
-        progress=progress,
     )
-    print(f"wrote {args.root}")
+    print(f"wrote {written}")
     return None
+
+
+COMMANDS = (add_synth, add_check, add_precrop, add_augment_preview)

@@ -2,13 +2,20 @@
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path
+from steelseg.cli.arguments import (
+    Commands,
+    add_command,
+    add_fold,
+    add_overlays,
+    add_run_dir,
+    path,
+)
 
 
 def add_tune(commands: Commands) -> None:
     """Add `steelseg tune`."""
     parser = add_command(commands, _run_tune, "choose thresholds and sizes on held-out strips")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
 
 
 def _run_tune(args: argparse.Namespace) -> int | None:
@@ -34,9 +41,9 @@ def _run_tune(args: argparse.Namespace) -> int | None:
 def add_evaluate(commands: Commands) -> None:
     """Add `steelseg evaluate`."""
     parser = add_command(commands, _run_evaluate, "score the held-out strips")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
     add_fold(parser)
-    parser.add_argument("--overlays", action="store_true", help="also draw truth and prediction")
+    add_overlays(parser)
 
 
 def _run_evaluate(args: argparse.Namespace) -> int | None:
@@ -60,7 +67,7 @@ def _run_evaluate(args: argparse.Namespace) -> int | None:
 def add_cascade(commands: Commands) -> None:
     """Add `steelseg cascade`."""
     parser = add_command(commands, _run_cascade, "choose which strips can skip the full model")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
     parser.add_argument(
         "--first",
         type=path,
@@ -75,7 +82,9 @@ def add_cascade(commands: Commands) -> None:
         default=0.01,
         help="maximum fraction of the defective strips that may be skipped; default 0.01",
     )
-    parser.add_argument("--first-fold", type=int, metavar="K", help="fold of FIRST to use")
+    parser.add_argument(
+        "--first-fold", type=int, metavar="K", help="fold of FIRST to use; default its lowest"
+    )
 
 
 def _run_cascade(args: argparse.Namespace) -> int | None:
@@ -100,7 +109,7 @@ def _run_cascade(args: argparse.Namespace) -> int | None:
 def add_ensemble(commands: Commands) -> None:
     """Add `steelseg ensemble`."""
     parser = add_command(commands, _run_ensemble, "combine trained runs into one")
-    parser.add_argument("runs", type=path, nargs="+", metavar="RUN", help="run folders")
+    add_run_dir(parser, "runs", nargs="+", help="run folders")
     parser.add_argument(
         "--out", type=path, metavar="DIR", required=True, help="the combined run folder"
     )
@@ -157,8 +166,8 @@ def add_compare(commands: Commands) -> None:
     parser = add_command(
         commands, _run_compare, "test whether one run is better than another", takes_settings=False
     )
-    parser.add_argument("run_a", type=path, metavar="RUN_A", help="a run folder")
-    parser.add_argument("run_b", type=path, metavar="RUN_B", help="another run folder")
+    add_run_dir(parser, "run_a", metavar="RUN_A")
+    add_run_dir(parser, "run_b", metavar="RUN_B", help="another run folder")
 
 
 def _run_compare(args: argparse.Namespace) -> int | None:
@@ -169,19 +178,19 @@ def _run_compare(args: argparse.Namespace) -> int | None:
 
     Example: steelseg compare outputs/first outputs/second
     """
-    from steelseg.evaluation.compare import compare_runs, describe
+    from steelseg.api import compare
+    from steelseg.evaluation.compare import describe
     from steelseg.run.run_folder import RunFolder
 
-    run_a, run_b = RunFolder(args.run_a), RunFolder(args.run_b)
-    names = run_a.load_config().data.names
-    print(describe(compare_runs(run_a, run_b), names))
+    names = RunFolder(args.run_a).load_config().data.names
+    print(describe(compare(args.run_a, args.run_b), names))
     return None
 
 
 def add_report(commands: Commands) -> None:
     """Add `steelseg report`."""
     parser = add_command(commands, _run_report, "write a report page of a run")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
 
 
 def _run_report(args: argparse.Namespace) -> int | None:
@@ -196,3 +205,6 @@ def _run_report(args: argparse.Namespace) -> int | None:
 
     print(f"wrote {report(args.run_dir, args.settings)}")
     return None
+
+
+COMMANDS = (add_tune, add_evaluate, add_cascade, add_ensemble, add_compare, add_report)

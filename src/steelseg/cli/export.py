@@ -2,14 +2,25 @@
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+from steelseg.cli.arguments import (
+    Commands,
+    add_command,
+    add_fold,
+    add_model,
+    add_number,
+    add_run_dir,
+    path,
+)
+
+_FORMATS = ("onnx", "openvino")
+_BACKENDS = ("torch", *_FORMATS)
 
 
 def add_export(commands: Commands) -> None:
     """Add `steelseg export`."""
     parser = add_command(commands, _run_export, "export networks to ONNX or OpenVINO, verified")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
-    parser.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    add_run_dir(parser)
+    parser.add_argument("--format", choices=_FORMATS, required=True, help="file format")
     parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
     add_fold(parser)
     parser.add_argument(
@@ -17,20 +28,8 @@ def add_export(commands: Commands) -> None:
         action="store_true",
         help="accept only images of data.img_height x data.img_width; default any size",
     )
-    parser.add_argument(
-        "--calibration",
-        type=whole(1),
-        default=128,
-        metavar="N",
-        help="training strips that int8 is calibrated on; default 128",
-    )
-    parser.add_argument(
-        "--strips",
-        type=whole(1),
-        default=100,
-        metavar="N",
-        help="held-out strips to compare original and export on; default 100",
-    )
+    add_number(parser, "--calibration", 128, "training strips that int8 is calibrated on")
+    add_number(parser, "--strips", 100, "held-out strips to compare original and export on")
     parser.add_argument(
         "--allow",
         choices=("difference", "dice", "speed"),
@@ -74,15 +73,15 @@ def add_bundle(commands: Commands) -> None:
     parser = add_command(
         commands, _run_bundle, "pack everything that prediction needs into one folder"
     )
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
     add_fold(parser)
     parser.add_argument(
-        "--out", type=path, metavar="FOLDER", help="where it goes; default RUN/bundle"
+        "--out", type=path, metavar="FOLDER", help="the folder to write; default RUN/bundle"
     )
     parser.add_argument(
         "--from",
         dest="made_from",
-        choices=("torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"),
+        choices=("torch", *(f"{name}-{kind}" for name in _FORMATS for kind in ("fp32", "int8"))),
         default="torch",
         help="the checkpoints themselves (torch, the default), or an export of the run",
     )
@@ -115,30 +114,18 @@ def _run_bundle(args: argparse.Namespace) -> int | None:
 def add_bench(commands: Commands) -> None:
     """Add `steelseg bench`."""
     parser = add_command(commands, _run_bench, "benchmark inference backends on this machine")
-    parser.add_argument("place", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_model(parser, "place")
     add_fold(parser)
     parser.add_argument(
-        "--images", type=path, metavar="DIR", help="the strips; default data.root/test_images"
+        "--images", type=path, metavar="DIR", help="folder of strips; default data.root/test_images"
     )
-    parser.add_argument(
-        "--strips",
-        type=whole(1),
-        default=32,
-        metavar="N",
-        help="number of strips, evenly spaced; default 32",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=whole(1),
-        default=3,
-        metavar="N",
-        help="timing rounds of each backend; default 3",
-    )
+    add_number(parser, "--strips", 32, "number of strips, evenly spaced")
+    add_number(parser, "--rounds", 3, "timing rounds of each backend")
     parser.add_argument(
         "--backends",
-        choices=("torch", "onnx", "openvino"),
+        choices=_BACKENDS,
         nargs="+",
-        default=("torch", "onnx", "openvino"),
+        default=_BACKENDS,
         help="backends to time, for a run folder; default all that are installed",
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")
@@ -191,7 +178,11 @@ def add_repository(commands: Commands) -> None:
     )
     parser.add_argument("bundle", type=path, metavar="BUNDLE", help="a bundle of an export")
     parser.add_argument(
-        "--for", dest="server", choices=("triton", "ovms"), required=True, help="which server"
+        "--for",
+        dest="server",
+        choices=("triton", "ovms"),
+        required=True,
+        help="the inference server",
     )
     parser.add_argument(
         "--out", type=path, metavar="FOLDER", required=True, help="a new or empty folder"
@@ -213,3 +204,6 @@ def _run_repository(args: argparse.Namespace) -> int | None:
 
     print(f"wrote {repository(args.bundle, args.out, server=args.server)}")
     return None
+
+
+COMMANDS = (add_export, add_bundle, add_repository, add_bench)

@@ -13,24 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from steelseg.cli.data import add_augment_preview, add_check, add_precrop, add_synth
-from steelseg.cli.evaluation import (
-    add_cascade,
-    add_compare,
-    add_ensemble,
-    add_evaluate,
-    add_report,
-    add_tune,
-)
-from steelseg.cli.export import add_bench, add_bundle, add_export, add_repository
-from steelseg.cli.prediction import add_predict
-from steelseg.cli.serving import add_serve
-from steelseg.cli.training import add_oof, add_pseudo, add_run, add_search, add_train
-from steelseg.cli.watch import add_watch
+from steelseg.cli import data, evaluation, export, prediction, serving, training, watch
 from steelseg.errors import SteelsegError, Stopped, raising_out_of_memory
 from steelseg.version import __version__
 
-# What a disk or its rights refuse is no bug of ours.
+# The order of `steelseg --help`. A new command is an entry of COMMANDS in one of these.
+_MODULES = (data, training, evaluation, prediction, watch, export, serving)
+
+# Errors of the disk or its permissions, which the user can fix.
 _FOR_THE_USER = frozenset(
     (
         errno.EACCES,
@@ -49,7 +39,7 @@ _FOR_THE_USER = frozenset(
     )
 )
 
-# A setting is recognised wherever it stands, so options may come before or after it.
+# A setting is recognised anywhere, so options may come before or after it.
 _SETTING = re.compile(r"[A-Za-z_]\w*\.\w+=.*", re.DOTALL)
 
 
@@ -77,12 +67,12 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
 
     Args:
         run: The command; None counts as 0.
-        reword: Turns a message into the words of the command line that it is shown on.
+        reword: Rewrites messages for the command line that shows them.
 
     Returns:
         Exit code.
     """
-    # SIGTERM unwinds as Ctrl-C does, so that no half-written file stays behind.
+    # SIGTERM unwinds the stack as Ctrl-C does, so that no half-written file remains.
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         with raising_out_of_memory():
@@ -91,7 +81,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         print(f"error: {reword(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader of our output has gone, as `| head` does.
+        # The reader of our output has closed it, as `| head` does.
         return 1
     except OSError as error:
         if error.errno not in _FOR_THE_USER:
@@ -107,19 +97,19 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
 
 
 def _way_out(error: OSError) -> str:
-    """The advice to give for a full disk; empty for other errors."""
+    """Return advice for a full disk; an empty text for other errors."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     return " Free some space and run the command again; continue training with --resume."
 
 
 def _stop(signum: int, _frame: FrameType | None) -> None:
-    """Raise what a signal asks for."""
+    """Raise Stopped for a signal."""
     raise Stopped(signum)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Describe every command; the reference in docs/ is made from this."""
+    """Build the parser of every command; docs/commands.md is generated from it."""
     parser = argparse.ArgumentParser(
         prog="steelseg",
         description="Find and outline defects on photographs of steel strip.",
@@ -127,26 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"steelseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_run(commands)
-    add_check(commands)
-    add_precrop(commands)
-    add_augment_preview(commands)
-    add_train(commands)
-    add_search(commands)
-    add_oof(commands)
-    add_tune(commands)
-    add_evaluate(commands)
-    add_cascade(commands)
-    add_ensemble(commands)
-    add_compare(commands)
-    add_report(commands)
-    add_predict(commands)
-    add_pseudo(commands)
-    add_watch(commands)
-    add_export(commands)
-    add_bundle(commands)
-    add_repository(commands)
-    add_bench(commands)
-    add_serve(commands)
-    add_synth(commands)
+    for module in _MODULES:
+        for add in module.COMMANDS:
+            add(commands)
     return parser

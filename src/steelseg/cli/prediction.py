@@ -1,16 +1,14 @@
-"""Commands that predict: predict."""
+"""The command that predicts a folder of images: predict."""
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, add_overlays, path
 
 
 def add_predict(commands: Commands) -> None:
     """Add `steelseg predict`."""
     parser = add_command(commands, _run_predict, "predict images and write submission.csv")
-    parser.add_argument(
-        "run_dir", type=path, nargs="?", metavar="RUN", help="a run folder or a bundle"
-    )
+    add_model(parser, "run_dir", nargs="?")
     parser.add_argument(
         "--checkpoints", type=path, nargs="+", metavar="FILE", help="checkpoints instead of a run"
     )
@@ -31,7 +29,7 @@ def add_predict(commands: Commands) -> None:
         default=[],
         help="additional output format; can be given several times",
     )
-    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+    add_overlays(parser)
 
 
 def _run_predict(args: argparse.Namespace) -> int | None:
@@ -47,32 +45,23 @@ def _run_predict(args: argparse.Namespace) -> int | None:
              steelseg predict bundle --images new_strips --output-dir found
              steelseg predict --checkpoints a.safetensors b.safetensors --output-dir found
     """
+    from steelseg.api import predict
     from steelseg.errors import ConfigError
-    from steelseg.inference.predictor import Predictor
-    from steelseg.prediction.predict import predict_folder
-    from steelseg.run.bundle_manifest import is_bundle
 
     if (args.run_dir is None) == (args.checkpoints is None):
         raise ConfigError("Give either a run folder or --checkpoints.")
-    if args.checkpoints and args.fold:
-        raise ConfigError("--fold chooses among the folds of a run; leave it out here.")
-    if args.checkpoints and args.output_dir is None:
-        raise ConfigError("--checkpoints needs --output-dir DIR.")
-    if args.run_dir and is_bundle(args.run_dir):
-        bundle, place = args.run_dir.resolve(), (args.output_dir or args.run_dir).resolve()
-        if place == bundle or bundle in place.parents:
-            raise ConfigError(
-                f"{args.run_dir} is a bundle, which must not be changed. Write results elsewhere "
-                "with --output-dir DIR."
-            )
-    source = args.checkpoints or args.run_dir
-    written = predict_folder(
-        Predictor(source, args.settings, folds=args.fold),
-        args.output_dir or args.run_dir,
+    written = predict(
+        args.checkpoints or args.run_dir,
+        args.settings,
+        output_dir=args.output_dir,
         images=args.images,
+        folds=args.fold,
         formats=args.format,
         overlays=args.overlays,
     )
     for file in written:
         print(f"wrote {file}")
     return None
+
+
+COMMANDS = (add_predict,)

@@ -1,8 +1,8 @@
-"""Commands that keep running: serve."""
+"""The command that serves a model over HTTP: serve."""
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, path, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 def add_serve(commands: Commands) -> None:
     """Add `steelseg serve`."""
     parser = add_command(commands, _run_serve, "serve predictions over HTTP, with a web page")
-    parser.add_argument("source", type=path, metavar="RUN", help="a run folder or a bundle")
+    add_model(parser, "source")
     add_fold(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default %(default)s"
     )
     parser.add_argument(
-        "--port", type=whole(0, 65535), default=8000, help="default %(default)s; 0 takes a free one"
+        "--port",
+        type=whole(0, 65535),
+        default=8000,
+        help="port to listen on; default %(default)s; 0 takes a free one",
     )
     parser.add_argument(
         "--queue",
@@ -62,36 +65,25 @@ def _run_serve(args: argparse.Namespace) -> int | None:
              steelseg serve bundle --host 0.0.0.0 --port 8080 data.pixel_mm=0.4
              curl --data-binary @strip.jpg http://127.0.0.1:8000/v1/predict
     """
-    from importlib.util import find_spec
-
-    from steelseg.errors import ConfigError
-
-    if find_spec("h11") is None:
-        raise ConfigError(
-            "The server needs h11, which is not installed: pip install 'steelseg[serve]'."
-        )
-    if args.models is not None and not args.models.is_dir():
-        raise ConfigError(f"--models {args.models} is not a folder.")
-    from steelseg.serving.messages import Limits
-    from steelseg.serving.server import run_server
+    from steelseg.api import serve
 
     chosen = {"max_pixels": args.max_pixels, "max_bytes": args.max_bytes}
-    run_server(
+    serve(
         args.source,
         args.settings,
         folds=args.fold,
         host=args.host,
         port=args.port,
         queue=args.queue,
-        limits=Limits(**{name: value for name, value in chosen.items() if value is not None}),
         admin_token=_read_token(args.admin_token_file),
         models=args.models,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     return None
 
 
 def _read_token(file: "Path | None") -> str | None:
-    """The secret of a file; None without one."""
+    """Read the secret from a file; return None without a file."""
     from steelseg.errors import ConfigError
 
     if file is None:
@@ -103,3 +95,6 @@ def _read_token(file: "Path | None") -> str | None:
     if len(token) < 16 or not token.isprintable():
         raise ConfigError(f"{file} must hold a secret of at least 16 printable ASCII characters.")
     return token
+
+
+COMMANDS = (add_serve,)

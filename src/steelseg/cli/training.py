@@ -3,11 +3,13 @@
 import argparse
 
 from steelseg.cli.arguments import (
-    CONFIG_HELP,
-    OUT_HELP,
     Commands,
     add_command,
+    add_config,
     add_fold,
+    add_overlays,
+    add_run_dir,
+    add_run_out,
     load,
     out,
     path,
@@ -19,11 +21,11 @@ def add_run(commands: Commands) -> None:
     parser = add_command(
         commands, _run_run, "run the whole pipeline, from train.csv to submission.csv"
     )
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
     add_fold(parser)
-    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
+    add_run_out(parser)
     parser.add_argument("--resume", action="store_true", help="resume an interrupted run")
-    parser.add_argument("--overlays", action="store_true", help="also draw strips with outlines")
+    add_overlays(parser)
 
 
 def _run_run(args: argparse.Namespace) -> int | None:
@@ -51,9 +53,9 @@ def _run_run(args: argparse.Namespace) -> int | None:
 def add_train(commands: Commands) -> None:
     """Add `steelseg train`."""
     parser = add_command(commands, _run_train, "train folds, or resume training")
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
     add_fold(parser)
-    parser.add_argument("--out", type=path, metavar="DIR", help=OUT_HELP)
+    add_run_out(parser)
     parser.add_argument("--resume", action="store_true", help="resume interrupted folds")
     parser.add_argument(
         "--checkpoint", type=path, metavar="FILE", help="resume one fold from this checkpoint"
@@ -84,7 +86,7 @@ def _run_train(args: argparse.Namespace) -> int | None:
 def add_oof(commands: Commands) -> None:
     """Add `steelseg oof`."""
     parser = add_command(commands, _run_oof, "predict the held-out strips")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
     add_fold(parser)
     parser.add_argument("--npy", action="store_true", help="also write oof_predictions.npy")
 
@@ -108,7 +110,7 @@ def add_search(commands: Commands) -> None:
     parser = add_command(commands, _run_search, "search for the best settings")
     # Resuming needs no --resume.
     parser.set_defaults(reword=_with_the_same_command)
-    parser.add_argument("config", type=path, help=CONFIG_HELP)
+    add_config(parser)
     parser.add_argument(
         "--out",
         type=path,
@@ -175,11 +177,13 @@ def _run_search(args: argparse.Namespace) -> int | None:
 def add_pseudo(commands: Commands) -> None:
     """Add `steelseg pseudo`."""
     parser = add_command(commands, _run_pseudo, "pseudo-label unlabelled strips")
-    parser.add_argument("run_dir", type=path, metavar="RUN", help="a run folder")
+    add_run_dir(parser)
     parser.add_argument(
         "--images", type=path, metavar="DIR", required=True, help="folder of unlabelled strips"
     )
-    parser.add_argument("--out", type=path, metavar="OUT", help="default RUN/pseudo")
+    parser.add_argument(
+        "--out", type=path, metavar="OUT", help="folder of the labels; default RUN/pseudo"
+    )
     parser.add_argument(
         "--teachers",
         type=path,
@@ -212,3 +216,6 @@ def _run_pseudo(args: argparse.Namespace) -> int | None:
     )
     print(f"wrote {written}")
     return None
+
+
+COMMANDS = (add_run, add_train, add_search, add_oof, add_pseudo)

@@ -1,9 +1,9 @@
-"""The baseline's front door: its upper-case settings and its commands, for unet_baseline/.
+"""The settings and commands of the baseline scripts, for unet_baseline/.
 
-`SETTINGS` says which setting each name of config.py is, and what it is when left out. Commands
-take the path of config.py and the words behind the script's name, and give an exit code as
-`steelseg` does. Messages name settings as config.py does. What a command does is done by the
-stages; settings that the baseline does not have keep their defaults.
+`SETTINGS` maps each name of config.py to a setting and to the baseline's default. A command takes
+the path of config.py and the arguments of its script, calls the functions of `steelseg.api`, and
+returns an exit code as `steelseg` does. Messages name settings as config.py does. Settings that
+the baseline does not have keep their defaults.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from steelseg.cli.main import guard
 from steelseg.errors import CheckpointError, ConfigError
@@ -51,9 +51,9 @@ SETTINGS: dict[str, tuple[str, Any]] = {
 }
 
 SWITCHES = {"USE_CROPS": False, "USE_PRECROPPED": False, "TTA": False, "TTA_HORIZONTAL_FLIP": True}
-"""Names that make data.mode, inference.crops and inference.tta together."""
+"""Names that together set data.mode, inference.crops and inference.tta, and their defaults."""
 
-# What config.py says about prediction; the rest a checkpoint knows by itself.
+# Settings of prediction that config.py overrides; the others are stored in the checkpoint.
 _OF_PREDICTION = (
     "data.root",
     "data.crop_height",
@@ -74,15 +74,9 @@ _PHRASES = {
     "--resume": "--checkpoint FILE",
 }
 
-_CHECKS = {
-    "setup": "Try data, model, data loading and losses as config.py sets them.",
-    "crops": "Cut strips into crops and stitch them together again.",
-    "precropped": "Hold the precropped store against crops cut from the image files.",
-}
-
 
 def load_settings(path: Path) -> "Config":
-    """Run config.py and make settings of its upper-case names.
+    """Run config.py and build settings from its upper-case names.
 
     Raises:
         ConfigError: if the file cannot be run, or a name or value in it is wrong.
@@ -108,7 +102,7 @@ def load_settings(path: Path) -> "Config":
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """Run config.py, and give its upper-case names; those that begin with _ are the user's own."""
+    """Run config.py and return its upper-case names; those that begin with _ belong to the user."""
     try:
         names = runpy.run_path(str(path))
     except Exception as error:
@@ -121,7 +115,7 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each name that is no setting."""
+    """Yield a line for each name that is not a setting."""
     known = [*SETTINGS, *SWITCHES]
     for name in given:
         if name not in known:
@@ -131,7 +125,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _contradictions(switches: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each switch that is neither True nor False, or contradicts another."""
+    """Yield a line for each switch that is neither True nor False, or contradicts another."""
     odd = [name for name, value in switches.items() if not isinstance(value, bool)]
     yield from (f"  {name}: expected True or False, got {switches[name]!r:.60}" for name in odd)
     if odd:
@@ -149,26 +143,28 @@ def _contradictions(switches: Mapping[str, Any]) -> Iterator[str]:
 
 
 def in_baseline_words(text: str) -> str:
-    """Say a message with the names of config.py and the commands of unet_baseline/."""
+    """Replace settings and commands in a message with those of config.py and unet_baseline/."""
     for ours, theirs in _PHRASES.items():
         text = text.replace(ours, theirs)
     words = {setting: word for word, (setting, _) in SETTINGS.items()}
-    # Messages about one section leave it out; a name without _ could be any word there.
+    # Messages about one section omit its name; there, a name without _ could be any word.
     words |= {bare: word for s, word in words.items() if "_" in (bare := s.partition(".")[2])}
     names = "|".join(map(re.escape, words))
-    # Not in the middle of a path.
+    # Names inside paths stay.
     return re.sub(rf"(?<![\w./])({names})(?![\w/])", lambda match: words[match[0]], text)
 
 
 def train_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
-    """Run `train.py`: train one fold or all, then predict and score what was held out."""
+    """Run `train.py`: train one fold or all, then predict and score the held-out strips."""
     parser = argparse.ArgumentParser(
         description="Train as config.py says, then predict and score the held-out strips."
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--fold", type=int, metavar="K", help="train this fold, from 0")
-    which.add_argument("--all_folds", action="store_true", help="train one fold after the other")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="go on from this file")
+    which.add_argument(
+        "--all_folds", action="store_true", help="train all folds, one after the other"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="resume from this file")
     args = parser.parse_args(argv)
     if args.checkpoint and args.all_folds:
         parser.error("--checkpoint resumes a single fold: name it with --fold K")
@@ -179,7 +175,7 @@ def train_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
 
 
 def _train(config: "Config", folds: Sequence[int] | None, named: Path | None) -> None:
-    """Train into a new folder, or go on in the folder of the checkpoint."""
+    """Train into a new folder, or resume in the folder of the checkpoint."""
     from steelseg.api import evaluate, oof, train
 
     checkpoint = named and _find(named)
@@ -200,7 +196,7 @@ def inference_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
         "--checkpoints", type=Path, nargs="+", required=True, metavar="FILE", help="trained folds"
     )
     parser.add_argument(
-        "--output_dir", type=Path, required=True, metavar="DIR", help="where submission.csv goes"
+        "--output_dir", type=Path, required=True, metavar="DIR", help="folder for submission.csv"
     )
     args = parser.parse_args(argv)
     return guard(
@@ -210,13 +206,12 @@ def inference_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(config: "Config", named: Sequence[Path], output_dir: Path) -> None:
-    """Write submission.csv, with what config.py says over the checkpoints' own settings."""
-    from steelseg.inference.predictor import Predictor
-    from steelseg.prediction.predict import predict_folder
+    """Write submission.csv with the checkpoints' settings, overridden by config.py."""
+    from steelseg.api import predict
 
     overrides = _overrides(config, _OF_PREDICTION)
-    predictor = Predictor([_find(path) for path in named], overrides)
-    for written in predict_folder(predictor, output_dir):
+    checkpoints = [_find(path) for path in named]
+    for written in predict(checkpoints, overrides, output_dir=output_dir):
         print(f"wrote {written}")
 
 
@@ -229,7 +224,7 @@ def precrop_main(config_py: Path, argv: Sequence[str] | None = None) -> int:
 
 
 def _precrop(config: "Config") -> None:
-    """Make the store, and say how to use it where config.py does not."""
+    """Build the store, and say how to use it if config.py does not."""
     from steelseg.api import precrop
 
     print(f"{precrop(config)} holds every training strip")
@@ -237,27 +232,11 @@ def _precrop(config: "Config") -> None:
         print("to train from it, set USE_CROPS = True and USE_PRECROPPED = True in config.py")
 
 
-def check_main(
-    kind: Literal["setup", "crops", "precropped"],
-    config_py: Path,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """Run `test_setup.py`, `test_crops.py` or `test_precropped.py`."""
-    argparse.ArgumentParser(description=_CHECKS[kind]).parse_args(argv)
-
-    def run() -> int:
-        from steelseg.cli.unet_baseline_checks import run_checks
-
-        return run_checks(load_settings(config_py), kind, reword=in_baseline_words)
-
-    return guard(run, reword=in_baseline_words)
-
-
 def _find(path: Path) -> Path:
-    """The checkpoint of a name; where a .pth is not there, the .safetensors of its name is meant.
+    """Return the path of a checkpoint; for a missing .pth, that of the .safetensors next to it.
 
     Raises:
-        CheckpointError: if there is neither.
+        CheckpointError: if neither exists.
     """
     ours = path.with_suffix(".safetensors")
     if path.is_file():
@@ -269,7 +248,7 @@ def _find(path: Path) -> Path:
 
 
 def _run_of(checkpoint: Path) -> Path | None:
-    """The run folder that a checkpoint lies in, under fold_K/ or fold_K/last/."""
+    """Return the run folder of a checkpoint in fold_K/ or fold_K/last/, else None."""
     # The path as it was typed comes first, so that messages repeat it.
     for folder in (*checkpoint.parents[1:3], *checkpoint.absolute().parents[1:3]):
         if (folder / "config.yaml").exists():

@@ -1,8 +1,16 @@
-"""Commands for a production line: watch."""
+"""The command for a production line: watch."""
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, path, whole
+from steelseg.cli.arguments import (
+    Commands,
+    add_command,
+    add_fold,
+    add_model,
+    add_overlays,
+    path,
+    whole,
+)
 
 
 def add_watch(commands: Commands) -> None:
@@ -11,9 +19,7 @@ def add_watch(commands: Commands) -> None:
     parser.add_argument(
         "folder", type=path, metavar="FOLDER", help="folder that the camera writes to"
     )
-    parser.add_argument(
-        "--model", type=path, required=True, metavar="RUN", help="a run folder or a bundle"
-    )
+    add_model(parser, "--model", required=True)
     parser.add_argument(
         "--out", type=path, required=True, metavar="DIR", help="output folder, outside FOLDER"
     )
@@ -43,14 +49,14 @@ def add_watch(commands: Commands) -> None:
         metavar="N",
         help="pieces of every strip; default by time",
     )
-    parser.add_argument("--overlays", action="store_true", help="draw strips with outlines")
+    add_overlays(parser)
     parser.add_argument("--masks", action="store_true", help="write a PNG for each class found")
     parser.add_argument("--webhook", metavar="URL", help="post each line to this URL")
     parser.add_argument("--mqtt", metavar="URL", help="publish each line to mqtt://HOST/TOPIC")
 
 
 def _seconds(text: str) -> float:
-    """A number of seconds, at least 0."""
+    """Read a number of seconds, at least 0."""
     try:
         seconds = float(text)
     except ValueError:
@@ -74,33 +80,29 @@ def _run_watch(args: argparse.Namespace) -> int | None:
     """
     import sys
 
+    from steelseg.api import watch
     from steelseg.errors import Stopped
-    from steelseg.inference.predictor import Predictor
-    from steelseg.signals import noting_signals
-    from steelseg.watch.watch import WatchPlan, watch_folder
 
-    plan = WatchPlan(
-        settle=args.settle,
-        patience=args.patience,
-        pieces=args.pieces,
-        piece_count=args.piece_count,
-        overlays=args.overlays,
-        masks=args.masks,
-        webhook=args.webhook,
-        mqtt=args.mqtt,
-    )
     try:
-        with noting_signals() as note:
-            predictor = Predictor(args.model, args.settings, folds=args.fold)
-            print(f"watching {args.folder}, writing {args.out / 'results.jsonl'}", flush=True)
-            watch_folder(
-                predictor,
-                args.folder,
-                args.out,
-                plan,
-                is_stopped=lambda: note.signum is not None,
-            )
+        watch(
+            args.model,
+            args.settings,
+            folder=args.folder,
+            out=args.out,
+            folds=args.fold,
+            settle=args.settle,
+            patience=args.patience,
+            pieces=args.pieces,
+            piece_count=args.piece_count,
+            overlays=args.overlays,
+            masks=args.masks,
+            webhook=args.webhook,
+            mqtt=args.mqtt,
+        )
     except Stopped as stopped:
         print("stopped; rerun the same command to resume", file=sys.stderr)
         return 128 + stopped.signum
     return None
+
+
+COMMANDS = (add_watch,)

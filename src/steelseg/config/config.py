@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from steelseg.config.components import ARCHITECTURES
+from steelseg.config.flips import Flips
 from steelseg.config.pseudo import PseudoConfig
 from steelseg.config.search import SearchConfig
 from steelseg.config.section import Cost, Pixels, Probability, Section
@@ -134,19 +136,17 @@ class DataConfig(Section):
         return self
 
 
+def _is_an_architecture(name: str) -> str:
+    """Raise ValueError unless the name is an architecture."""
+    if name not in ARCHITECTURES:
+        raise ValueError(f"{name!r} is not an architecture; use one of {', '.join(ARCHITECTURES)}")
+    return name
+
+
 class ModelConfig(Section):
     """The network."""
 
-    arch: Literal[
-        "unet",
-        "unetplusplus",
-        "fpn",
-        "linknet",
-        "pspnet",
-        "deeplabv3",
-        "deeplabv3plus",
-        "classifier",
-    ] = "unet"
+    arch: Annotated[str, AfterValidator(_is_an_architecture)] = "unet"
     """Architecture from segmentation-models-pytorch. classifier: an image-level classifier without
     masks, used as the first stage of `steelseg cascade`."""
 
@@ -182,7 +182,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _check_encoder_depth(self) -> Self:
-        free = ("unet", "unetplusplus", "linknet", "classifier")
+        free = [name for name, architecture in ARCHITECTURES.items() if architecture.any_depth]
         if self.encoder_depth is not None and self.arch not in free:
             raise ValueError(
                 f"encoder_depth={self.encoder_depth} is for arch={', '.join(free)}; "
@@ -249,7 +249,7 @@ class TuneConfig(Section):
 class InferenceConfig(Section):
     """How strips are predicted, out of fold and by `steelseg predict`."""
 
-    tta: Literal["none", "hflip", "vflip", "both"] = "none"
+    tta: Flips = "none"
     """Test-time augmentation: the mean over the strip and its flips; both uses all four."""
 
     crops: bool = False

@@ -1,10 +1,12 @@
 """Parser of `train.loss`: one of the baseline's five losses, a term, or a weighted sum of terms.
 
-"0.5 bce + 0.5 lovasz" is a sum; a term without a number has weight 1. No torch: the settings ask
-here, `losses` computes.
+"0.5 bce + 0.5 lovasz" is a sum; a term without a number has weight 1. The terms are listed in
+`components.LOSS_TERMS` and computed by `models.losses`; nothing here imports torch.
 """
 
 import math
+
+from steelseg.config.components import LOSS_TERMS
 
 BASELINE: dict[str, tuple[tuple[str, float], ...]] = {
     "bce_with_logits": (("bce", 1.0),),
@@ -14,19 +16,6 @@ BASELINE: dict[str, tuple[tuple[str, float], ...]] = {
     "bce_dice_pos_weight": (("bce_pos_weight", 0.75), ("dice", 0.25)),
 }
 """Terms and weights of the baseline's losses."""
-
-TERMS = (
-    "bce",
-    "bce_pos_weight",
-    "dice",
-    "image_dice",
-    "focal",
-    "tversky",
-    "focal_tversky",
-    "jaccard",
-    "lovasz",
-    "symmetric_lovasz",
-)
 
 
 def parse_loss(text: str) -> tuple[tuple[str, float], ...]:
@@ -48,10 +37,10 @@ def parse_loss(text: str) -> tuple[tuple[str, float], ...]:
 def _parse_term(text: str) -> tuple[str, float]:
     """Read a term with or without its weight."""
     weight, _, term = text.strip().rpartition(" ")
-    if term not in TERMS:
+    if term not in LOSS_TERMS:
         raise ValueError(
             f"{term or text!r} is not a loss; use one of {', '.join(BASELINE)}, or a sum such as "
-            f"'0.5 bce + 0.5 lovasz' of {', '.join(TERMS)}"
+            f"'0.5 bce + 0.5 lovasz' of {', '.join(LOSS_TERMS)}"
         )
     try:
         value = float(weight or 1)

@@ -67,10 +67,9 @@ class TrainConfig(Section):
     """Epochs without improvement before reduce_on_plateau lowers the learning rate."""
 
     loss: LossText = "bce_dice_pos_weight"
-    """Loss: bce_with_logits, dice, combo (0.5 BCE + 0.5 Dice), bce_pos_weight, bce_dice_pos_weight
-    (0.75 weighted BCE + 0.25 Dice), or a weighted sum such as "0.5 bce + 0.5 lovasz" of bce,
-    bce_pos_weight, dice, image_dice, focal, tversky, focal_tversky, jaccard, lovasz,
-    symmetric_lovasz."""
+    """Loss: a term, a weighted sum of terms such as "0.5 bce + 0.5 lovasz", or a loss of the
+    baseline: bce_with_logits, combo (0.5 BCE + 0.5 Dice), bce_dice_pos_weight (0.75 weighted BCE +
+    0.25 Dice)."""
 
     later_loss: LossText | None = None
     """Loss from epoch `later_loss_epoch` on. null: `loss` throughout. Validation reports `loss`."""
@@ -93,9 +92,8 @@ class TrainConfig(Section):
     whole loss; `loss` and `later_loss` apply to masks only."""
 
     augmentation: str | tuple[str, ...] = "flips"
-    """A step, or a list applied in order: none, flips, light (flips, brightness), brightness,
-    gamma, noise, blur, jpeg, shift_scale, conveyor_shift, black_ends, defect_blackout,
-    defect_paste, or a custom `module:callable`; "0.3 jpeg" applies it with probability 0.3."""
+    """A step, or a list of steps applied in order. "0.3 jpeg" applies a step with probability 0.3.
+    light is flips and brightness. A custom step is `module:callable`."""
 
     sampling: Literal["all", "balanced", "positives"] = "all"
     """all: every sample once a pass. balanced: as many, clean and each class equally often.

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.checks.file_hashes import hash_file
 from steelseg.data.formats import rle
 from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.data.formats.images import hash_image
@@ -29,6 +28,7 @@ from steelseg.data.formats.mask_csv import SEPARATE
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
 from steelseg.files.json_file import read_json
+from steelseg.files.sha256 import sha256_file
 
 FORMAT = 1
 KEPT = "kept"
@@ -144,7 +144,7 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
             raise DataError(f"{images / strip.image_id} has changed since it was labelled. {again}")
     sizes = {strip.image_id: strip.size for strip in kept}
     labels = read_labels(place / "train.csv", sizes, num_classes=len(names))
-    digests = "".join(hash_file(place / name) for name in ("train.csv", "strips.csv"))
+    digests = "".join(sha256_file(place / name) for name in ("train.csv", "strips.csv"))
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
     return PseudoLabels(images, labels, names, sha256, folder / "folds.csv")
 

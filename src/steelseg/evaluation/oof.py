@@ -15,7 +15,7 @@ from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
-from steelseg.inference.members import checkpoint_member, refuse_unfit
+from steelseg.inference.members import check_settings_match, checkpoint_member
 from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import read_ensemble
@@ -61,7 +61,7 @@ def _predict_fold(
     """Predict and store one fold."""
     folder, channels = DataSet(config.data.root).train_images, config.data.channels
     member = checkpoint_member(run.best_model(fold))
-    refuse_unfit(member, config)
+    check_settings_match(member, config)
     device, plan = pick_device(), forward_plan(config)
     ensemble = Ensemble([member], sequential=False, device=device)
     strips = batches(

@@ -1,1 +1,1 @@
-"""From a run to what predicts elsewhere."""
+"""Exports, bundles and model repositories: a trained run for use elsewhere."""

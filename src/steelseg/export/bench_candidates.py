@@ -1,15 +1,14 @@
-"""What a run or a bundle can be predicted with on this machine, for `steelseg bench`.
+"""Backends and precisions that `steelseg bench` can time on this machine.
 
-Of a run: torch, and every runtime that is installed, with the exports that are there; those that
-are missing, or of an older checkpoint, are made in a folder of the caller's. Of a bundle: what it
-holds. Half precision is tried where the machine has it. Every strip is looked at, whatever a
-cascade says: what that spares hangs on how many strips are clean.
+For a run: torch and every installed runtime, with the exports of the run; exports that are missing,
+or of an older checkpoint, are made in the caller's folder. For a bundle: the format it holds. Half
+precision is included where the machine supports it.
 """
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from steelseg.export.exported import Format, Precision, export_folder, read_expo
 from steelseg.inference.backends import load_exported, openvino_has_half
 from steelseg.inference.forward import Network
 from steelseg.inference.members import Member
-from steelseg.inference.model_source import Source, open_source
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.device import half_type, pick_device
@@ -37,79 +36,85 @@ _PACKAGES: dict[Backend, tuple[str, ...]] = {
 }
 
 Files = dict[int, tuple[Path, int]]
-"""The file of each fold, and what the sizes that it takes are multiples of."""
+"""The file of each fold, and the number that its input sizes must be multiples of."""
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One way to predict."""
+class Candidate:
+    """One backend and precision."""
 
     backend: Backend
 
     precision: str
     """fp32, bf16, fp16 or int8."""
 
-    source: Source
+    model: ResolvedModel
 
     command: str
-    """What the user types to have it."""
+    """The command line that sets it up."""
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Its name in tables."""
         return f"{self.backend} {self.precision}"
 
 
-def of_bundle(
-    folder: Path, overrides: Sequence[str], *, folds: Sequence[int] | None
-) -> list[Contestant]:
-    """The bundle as it is, and in half precision where the machine has it."""
+def bundle_candidates(
+    folder: Path, plain: ResolvedModel, half: Callable[[], ResolvedModel]
+) -> list[Candidate]:
+    """Return the bundle as it is, and in half precision where the machine supports it.
+
+    Args:
+        folder: The bundle.
+        plain: The bundle in full precision.
+        half: Resolves it in half precision.
+    """
     manifest = read_manifest(folder)
     command = f"steelseg predict {shlex.quote(str(folder))} --images DIR --output-dir DIR"
-    plain, half = _both(folder, overrides, folds)
-    found = [Contestant(manifest.backend, manifest.precision, plain, command)]
+    found = [Candidate(manifest.backend, manifest.precision, plain, command)]
     if name := _half(manifest.backend, manifest.precision):
-        found.append(Contestant(manifest.backend, name, half, f"{command} inference.amp=true"))
+        found.append(Candidate(manifest.backend, name, half(), f"{command} inference.amp=true"))
     return found
 
 
-def of_run(
+def run_candidates(
     run: RunFolder,
-    overrides: Sequence[str],
+    plain: ResolvedModel,
+    half: Callable[[], ResolvedModel],
     *,
     folds: Sequence[int] | None,
     backends: Sequence[Backend],
     strips: Callable[[], list[NDArray[np.uint8]]],
     work: Path,
     tell: Callable[[str], None],
-) -> list[Contestant]:
-    """Torch and the runtimes that are installed, each in every precision that the machine has.
+) -> list[Candidate]:
+    """Return torch and each installed runtime, in every precision that the machine supports.
 
     Args:
         run: A run with trained folds.
-        overrides: Settings to change.
-        folds: Which folds; None takes every trained one.
+        plain: The run in full precision.
+        half: Resolves it in half precision.
+        folds: The folds that the user named, for the commands; None if they named none.
         backends: Which to try.
-        strips: Gives images_hwc that int8 is calibrated on.
-        work: An empty folder for exports that are missing.
-        tell: Is told what is left out, and why.
+        strips: Returns images_hwc to calibrate int8 on.
+        work: An empty folder for missing exports.
+        tell: Called with the reason for each backend that is left out.
     """
     place = shlex.quote(str(run.path))
     flags = f" --fold {' '.join(map(str, folds))}" if folds else ""
-    plain, half = _both(run.path, overrides, folds)
-    chosen = list(dict.fromkeys(folds or run.trained_folds(run.load_config().data.num_folds)))
+    half_model = cache(half)
     found = []
     if "torch" in backends:
         command = f"steelseg bundle {place}{flags}"
-        found.append(Contestant("torch", "fp32", plain, command))
+        found.append(Candidate("torch", "fp32", plain, command))
         if name := _half("torch", "fp32"):
-            found.append(Contestant("torch", name, half, f"{command} inference.amp=true"))
+            found.append(Candidate("torch", name, half_model(), f"{command} inference.amp=true"))
     for format in (f for f in ("onnx", "openvino") if f in backends):
         if absent := [name for name in _PACKAGES[format] if find_spec(name) is None]:
             tell(f"{format} is left out: {absent[0]} is not installed.")
             continue
         try:
-            exports = list(_exports(run, chosen, format, strips=strips, work=work, tell=tell))
+            exports = list(_exports(run, plain.folds, format, strips=strips, work=work, tell=tell))
         except ConfigError as error:
             tell(f"{format} is left out: {error}")
             continue
@@ -117,25 +122,17 @@ def of_run(
             ask = f"--format {format}" + (" --int8" if precision == "int8" else "")
             make = "" if is_there else f"steelseg export {place} {ask}{flags} && "
             command = f"{make}steelseg bundle {place}{flags} --from {format}-{precision}"
-            swapped = replace(plain, members=_members(plain, chosen, files, amp=False))
-            found.append(Contestant(format, precision, swapped, command))
+            swapped = replace(plain, members=_members(plain, files, amp=False))
+            found.append(Candidate(format, precision, swapped, command))
             if name := _half(format, precision):
-                swapped = replace(half, members=_members(half, chosen, files, amp=True))
-                found.append(Contestant(format, name, swapped, f"{command} inference.amp=true"))
+                model = half_model()
+                swapped = replace(model, members=_members(model, files, amp=True))
+                found.append(Candidate(format, name, swapped, f"{command} inference.amp=true"))
     return found
 
 
-def _both(
-    place: Path, overrides: Sequence[str], folds: Sequence[int] | None
-) -> tuple[Source, Source]:
-    """What is named in full precision, and in half."""
-    settings = [*overrides, "inference.cascade=false"]
-    plain = open_source(place, [*settings, "inference.amp=false"], folds=folds)
-    return plain, open_source(place, [*settings, "inference.amp=true"], folds=folds)
-
-
 def _half(backend: Backend, precision: str) -> str | None:
-    """Half precision as a backend has it here; None if it has none, or computes in int8."""
+    """Return the half precision that a backend supports here; None if none, or for int8."""
     if backend == "torch":
         half = half_type(pick_device())
         return None if half is None else {"torch.bfloat16": "bf16"}.get(str(half), "fp16")
@@ -152,7 +149,7 @@ def _exports(
     work: Path,
     tell: Callable[[str], None],
 ) -> Iterator[tuple[Precision, Files, bool]]:
-    """Yield each precision with its files, and whether they are exports that were there."""
+    """Yield each precision with its files, and whether they are existing exports of the run."""
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     there = {precision: _there(run, folds, format, precision) for precision in precisions}
     made: dict[Precision, Files] = {}
@@ -170,7 +167,7 @@ def _exports(
 def _there(
     run: RunFolder, folds: Sequence[int], format: Format, precision: Precision
 ) -> Files | None:
-    """The export of a run, if it is whole and has every fold."""
+    """Return the files of a run's export, if it is intact and has every fold."""
     try:
         export = read_export(export_folder(run, format, precision))
     except CheckpointError:
@@ -186,7 +183,7 @@ def _make(
     strips: Sequence[NDArray[np.uint8]],
     work: Path,
 ) -> dict[Precision, Files]:
-    """Export folds without the checks of `steelseg export`: they are only timed here."""
+    """Export folds without the checks of `steelseg export`: these are only timed."""
     made: dict[Precision, Files] = {}
     for fold in folds:
         model = restore_model(load_checkpoint(run.best_model(fold)))
@@ -204,11 +201,9 @@ def _make(
     return made
 
 
-def _members(
-    source: Source, folds: Sequence[int], files: Files, *, amp: bool
-) -> tuple[Member, ...]:
-    """The networks of a source, run from exported files."""
-    chosen = zip(source.members, (files[fold] for fold in folds), strict=True)
+def _members(model: ResolvedModel, files: Files, *, amp: bool) -> tuple[Member, ...]:
+    """Return the networks of a run, loaded from exported files."""
+    chosen = zip(model.members, (files[fold] for fold in model.folds), strict=True)
     return tuple(
         replace(member, name=str(path), load=partial(_load, path, multiple, amp), side_by_side=True)
         for member, (path, multiple) in chosen
@@ -216,5 +211,5 @@ def _members(
 
 
 def _load(path: Path, multiple: int, amp: bool, _: torch.device) -> Network:
-    """Load an exported network, which runs on the processor."""
+    """Load an exported network, which runs on the CPU."""
     return load_exported(path, multiple=multiple, amp=amp)

@@ -1,12 +1,12 @@
-"""The bundling stage: all that prediction needs in one folder that is checked when it is read.
+"""The bundle stage: everything that prediction needs in one folder, verified when it is read.
 
-Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json; of a
-       combined run those checkpoints of its members,
+Reads  RUN/config.yaml, RUN/fold_K/best_model.safetensors, postprocess.json, metrics.json;
+       for a combined run the checkpoints of its members instead;
        RUN/export/FORMAT-PRECISION/, RUN/cascade.json with the run it names
 Writes FOLDER/manifest.json, FOLDER/models/
 
-Nothing in a bundle says where it was made, or when: made again of the same run it has the same
-bytes. The folder is written whole or not at all.
+A bundle does not contain where or when it was made: bundling the same run again gives the same
+bytes. The folder is written completely or not at all.
 """
 
 import json
@@ -25,9 +25,8 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import ExportedFold, read_export
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.files.json_file import read_json
-from steelseg.inference.ensemble_run import member_run
-from steelseg.inference.members import Member
-from steelseg.inference.model_source import Source, open_source
+from steelseg.inference.members import Member, member_run
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint
 from steelseg.run.bundle_manifest import (
     FORMAT,
@@ -50,7 +49,7 @@ from steelseg.run.tuned_postprocess import given, mask_settings
 from steelseg.scoring.postprocess import MaskSettings
 from steelseg.version import __version__
 
-# What prediction asks of the settings, beside post-processing and preprocessing.
+# Settings that prediction needs, in addition to post-processing and preprocessing.
 _KEPT = {
     "data": (
         "num_classes",
@@ -69,7 +68,7 @@ _KEPT = {
 
 
 MadeFrom = Literal["torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
-"""The checkpoints themselves, or what `steelseg export` made of them."""
+"""The checkpoints themselves (torch), or an export of them."""
 
 _FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
     "onnx-int8": "onnx-fp32",
@@ -78,20 +77,13 @@ _FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
 
 
 def bundle_run(
-    run: RunFolder,
-    overrides: Sequence[str] = (),
-    *,
-    out: Path | None = None,
-    folds: Sequence[int] | None = None,
-    made_from: MadeFrom = "torch",
+    model: ResolvedModel, *, out: Path | None = None, made_from: MadeFrom = "torch"
 ) -> Path:
-    """Put the networks of a run with all that they need into one folder.
+    """Put the networks of a run with everything that they need into one folder.
 
     Args:
-        run: A run with trained folds.
-        overrides: Settings that the bundle shall have, such as "inference.tta=hflip".
-        out: The folder; None makes RUN/bundle. A bundle that is there is replaced.
-        folds: Which folds; None takes every trained one.
+        model: A resolved run; the bundle stores its settings and holds its folds.
+        out: The folder; None makes RUN/bundle. An existing bundle is replaced.
         made_from: Checkpoints or an export.
 
     Returns:
@@ -100,24 +92,26 @@ def bundle_run(
     Raises:
         CheckpointError: if a checkpoint or an export cannot be used, or an export or tuning is
             older than the checkpoint.
-        ConfigError: if an override is wrong, or `out` holds something else.
+        ConfigError: if `model` is not a run, or `out` holds something else.
     """
+    run = model.run
+    if run is None:
+        raise ConfigError("Only a run folder can be bundled, not checkpoints or another bundle.")
     path = out or run.path / "bundle"
     _refuse_other_folder(path)
-    source = open_source(run.path, overrides, folds=folds)
     is_combined = run.ensemble_json.exists()
     put = _put_combined if is_combined else _put_folds
     backend, _, precision = made_from.partition("-")
     with replacing_folder(path) as folder:
-        models, provenance = put(folder / "models", run, source, folds, made_from)
+        models, provenance = put(folder / "models", run, model, made_from)
         manifest = Manifest(
             format=FORMAT_WITH_SHARES if is_combined else FORMAT,
             steelseg=__version__,
             backend=backend,
             precision=precision or "fp32",
-            config=_plain_settings(source.config, source.masks),
+            config=_plain_settings(model.config, model.masks),
             models=models,
-            first=_put_first(folder / "models", run, made_from) if source.first else None,
+            first=_put_first(folder / "models", run, made_from) if model.screener else None,
             provenance=provenance,
             files={name: seal_of(folder / name) for name in sorted(file_names(folder))},
         )
@@ -126,16 +120,13 @@ def bundle_run(
 
 
 _Put = tuple[tuple[BundledModel, ...], dict[str, Any]]
-"""The networks of a bundle, and where they come from."""
+"""The networks of a bundle, and their provenance."""
 
 
-def _put_folds(
-    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
-) -> _Put:
+def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
     """Write the network of each fold of a trained run into a bundle."""
-    chosen = list(dict.fromkeys(folds or run.trained_folds(source.config.data.num_folds)))
-    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in chosen}
-    exported = {} if made_from == "torch" else _exported(run, chosen, made_from)
+    checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in model.folds}
+    exported = {} if made_from == "torch" else _exported(run, model.folds, made_from)
     put = tuple(
         _put(models, f"fold_{fold}", checkpoint, exported.get(fold), fold=fold)
         for fold, checkpoint in checkpoints.items()
@@ -143,43 +134,40 @@ def _put_folds(
     return put, _provenance(run, checkpoints, exported)
 
 
-def _put_combined(
-    models: Path, run: RunFolder, source: Source, folds: Sequence[int] | None, made_from: MadeFrom
-) -> _Put:
-    """Write the networks of a combined run into a bundle, each with its share."""
-    combination = read_ensemble(run)
-    chosen = list(dict.fromkeys(folds or combination.folds))
-    # In the order of the source: fold after fold, whose members are added up in their order.
+def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
+    """Write the networks of a combined run into a bundle, each with its weight."""
+    spec = read_ensemble(run)
+    # In the order of the model: fold by fold, because probabilities are added up in this order.
     shared = {
         (fold, place): member
         for (fold, place), member in zip(
-            product(chosen, range(len(combination.members))), source.members, strict=True
+            product(model.folds, range(len(spec.members))), model.members, strict=True
         )
     }
     put, members = {}, []
-    for place, combined in enumerate(combination.members):
+    for place, combined in enumerate(spec.members):
         own = member_run(run, combined)
-        checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in chosen}
-        exported = {} if made_from == "torch" else _exported(own, chosen, made_from)
+        checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in model.folds}
+        exported = {} if made_from == "torch" else _exported(own, model.folds, made_from)
         members.append(_provenance(own, checkpoints, exported))
         for fold, checkpoint in checkpoints.items():
             stem = f"member_{place}_fold_{fold}"
-            model = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
-            put[fold, place] = _with_share(model, shared[fold, place])
-    digests = {fold: combination.digest(fold) for fold in chosen}
+            network = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
+            put[fold, place] = _with_share(network, shared[fold, place])
+    digests = {fold: spec.digest(fold) for fold in model.folds}
     provenance = {"run": run.path.resolve().name, "members": members}
     return tuple(put[key] for key in shared), {**provenance, "evaluation": _figures(run, digests)}
 
 
 def _with_share(model: BundledModel, member: Member) -> BundledModel:
-    """A network of a combined run as the manifest names it."""
-    assert member.share is not None
+    """Add weights and settings of a combined run's member to its entry in the manifest."""
+    assert member.weight is not None
     assert model.checkpoint_sha256 == member.sha256
     share = BundledShare(
-        tta=member.share.plan.tta,
-        crop=member.share.plan.crop,
-        weights=member.share.weights,
-        presence=member.share.presence,
+        tta=member.weight.plan.tta,
+        crop=member.weight.plan.crop,
+        weights=member.weight.weights,
+        presence=member.weight.presence,
     )
     config = _plain_settings(member.config, mask_settings(member.config))
     return model.model_copy(update={"config": config, "share": share})
@@ -188,20 +176,20 @@ def _with_share(model: BundledModel, member: Member) -> BundledModel:
 def _exported(
     run: RunFolder, folds: Sequence[int], made_from: MadeFrom
 ) -> dict[int, tuple[Path, ExportedFold]]:
-    """The file to load and the record of each fold's export."""
+    """Return the file to load and the record of each fold's export."""
     folder = run.path / "export" / made_from
     export = read_export(folder)
     held = {fold.fold: (export.path(fold), fold) for fold in export.record.folds}
     if missing := [str(fold) for fold in folds if fold not in held]:
         there = " ".join(map(str, held))
         raise CheckpointError(
-            f"{folder} lacks fold {', '.join(missing)}. Export it too, or take --fold {there}."
+            f"{folder} lacks fold {', '.join(missing)}. Export it too, or use --fold {there}."
         )
     return {fold: held[fold] for fold in folds}
 
 
 def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirst:
-    """Write the network that looks first into a bundle, in the same format as the others.
+    """Write the screening network of a cascade into a bundle, in the format of the others.
 
     It is never int8: its cut was chosen on probabilities in full precision.
     """
@@ -214,7 +202,8 @@ def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirs
         exported = {} if exact == "torch" else _exported(first, [fold], exact)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error} It looks first for {run.path}; to bundle without it: inference.cascade=false."
+            f"{error} It is the first stage of {run.path}; to bundle without: "
+            "inference.cascade=false."
         ) from None
     checkpoint = load_checkpoint(first.best_model(fold))
     return BundledFirst(
@@ -252,7 +241,7 @@ def _put(
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Raise ConfigError unless `path` is free, an empty folder, or a bundle and nothing more."""
+    """Raise ConfigError unless `path` is missing, an empty folder, or exactly a bundle."""
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_dir():
@@ -271,7 +260,7 @@ def _refuse_other_folder(path: Path) -> None:
 
 
 def _plain_settings(config: Config, masks: MaskSettings) -> dict[str, dict[str, Any]]:
-    """The settings that prediction needs; what has a default or was tuned is written out."""
+    """Return the settings that prediction needs, with defaults and tuned values written out."""
     content = config.model_dump(mode="json")
     kept = {
         section: {name: content[section][name] for name in names}
@@ -291,7 +280,7 @@ def _provenance(
     checkpoints: Mapping[int, Checkpoint],
     exported: Mapping[int, tuple[Path, ExportedFold]],
 ) -> dict[str, Any]:
-    """Where the networks come from, and how they scored, for people."""
+    """Return the origin and scores of the networks, for people."""
     trained_at = _epoch_times(run)
     return {
         "run": run.path.resolve().name,
@@ -312,11 +301,11 @@ def _provenance(
 
 
 def _epoch_times(run: RunFolder) -> dict[tuple[int, int], str]:
-    """When each epoch of each fold was done, by the run's own record."""
+    """Return the time at which each epoch of each fold ended."""
     times = {}
     if run.events_jsonl.exists():
         for line in run.events_jsonl.read_text(encoding="utf-8").splitlines():
-            # A killed run may have left half a line.
+            # A killed run may have left an incomplete line.
             with suppress(ValueError, KeyError, TypeError):
                 event = json.loads(line)
                 times[event["fold"], int(event["epoch"])] = event["time"]
@@ -324,12 +313,11 @@ def _epoch_times(run: RunFolder) -> dict[tuple[int, int], str]:
 
 
 def _figures(run: RunFolder, digests: Mapping[int, str]) -> dict[str, Any] | None:
-    """What metrics.json says of these folds; None if it is not there or says it of others.
+    """Return the scores of these folds in metrics.json; None if it is missing or of other folds.
 
     Args:
         run: The run.
-        digests: What stands for the network of each fold: SHA-256 of its checkpoint, or digest of
-            its combination.
+        digests: SHA-256 of the checkpoint of each fold, or digest of a combined run's fold.
     """
     if not run.metrics_json.exists():
         return None

@@ -1,12 +1,12 @@
-"""The export stage: the trained folds as files of another runtime, checked before they are kept.
+"""The export stage: convert trained folds to another runtime, and verify the results.
 
 Reads  RUN/config.yaml, RUN/folds.csv, RUN/fold_K/best_model.safetensors, RUN/postprocess.json,
        data.root
 Writes RUN/export/FORMAT-PRECISION/
 
-Each network is run beside its original on strips that its fold held out, masks made as the run
-makes them. If a check fails, the folder stays as it was. int8 is calibrated on strips that the
-fold was trained on, never on held-out ones.
+Each exported network is compared with its original on strips that its fold held out, with the
+run's post-processing. If a check fails, the folder is not changed. int8 is calibrated on the
+fold's training strips, never on held-out ones.
 """
 
 import shutil
@@ -26,7 +26,6 @@ from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError, ExportError
-from steelseg.export.acceptance import describe, failures
 from steelseg.export.convert import Size, as_input, convert
 from steelseg.export.exported import (
     EXPORT_JSON,
@@ -42,21 +41,21 @@ from steelseg.export.exported import (
     read_export,
     read_record,
     record_text,
-    refuse_changed,
-    sha256_of,
+    verify_fold,
 )
-from steelseg.export.parity import Compared, compare
+from steelseg.export.parity import Compared, compare, describe, failures
 from steelseg.export.quantize import choose_strips
 from steelseg.files.atomic import replacing_folder, write_text
+from steelseg.files.sha256 import sha256_file
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import Network, batches, forward_plan
-from steelseg.inference.members import checkpoint_member, refuse_unfit
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.progress import progress as show
 from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings, read_tuned
+from steelseg.run.tuned_postprocess import gate_of, mask_maker
 from steelseg.scoring.gate import Gate
 from steelseg.scoring.postprocess import MaskSettings
 from steelseg.scoring.presence import one_pixel, shown, without_sizes
@@ -66,7 +65,7 @@ _PACKAGES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "torch")
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What is asked for."""
+    """Options of an export."""
 
     format: Format
 
@@ -74,13 +73,13 @@ class ExportPlan:
     """int8 instead of fp32."""
 
     fixed_size: bool = False
-    """Take images of data.img_height x data.img_width alone; False takes any size."""
+    """Accept only images of data.img_height x data.img_width; False accepts any size."""
 
     calibration: int = 128
-    """Training strips that int8 is calibrated on."""
+    """Number of training strips that int8 is calibrated on."""
 
     strips: int = 100
-    """Held-out strips that original and export are compared on."""
+    """Number of held-out strips that original and export are compared on."""
 
     allow: tuple[Check, ...] = ()
     """Checks that may fail."""
@@ -91,33 +90,31 @@ class ExportPlan:
         return "int8" if self.int8 else "fp32"
 
 
-def export_run(
-    config: Config, run: RunFolder, plan: ExportPlan, *, folds: Sequence[int] | None = None
-) -> Export:
-    """Export folds of a run; those that were exported before and are not named are kept.
+def export_run(model: ResolvedModel, plan: ExportPlan) -> Export:
+    """Export the folds of a resolved run; its other folds that were exported before are kept.
 
     Args:
-        config: The settings.
-        run: A run with trained folds.
-        plan: What is asked for.
-        folds: Which folds; None takes every trained one.
+        model: A run, as `resolve_run` returns it.
+        plan: Options of the export.
 
     Returns:
         The export, read back.
 
     Raises:
-        CheckpointError: if a checkpoint cannot be used, or tuning is older than it.
+        CheckpointError: if a checkpoint cannot be used.
         ConfigError: if the network cannot be exported so, or a package is not installed.
         DataError: if the data set has changed.
         ExportError: if a check fails that is not allowed to.
     """
+    run, config = model.run, model.config
+    assert run is not None
     refuse_combined(
         run,
         "Export its members, each by itself, and bundle the run from those: steelseg bundle "
         f"{run.path} --from {plan.format}-{plan.precision}; or bundle the checkpoints: steelseg "
         f"bundle {run.path}.",
     )
-    chosen = sorted(folds or run.trained_folds(config.data.num_folds))
+    chosen = sorted(model.folds)
     labels = load_labels(config.data)
     fold_of = read_folds(
         run.folds_csv, image_ids=list(labels.sizes), num_folds=config.data.num_folds
@@ -130,7 +127,7 @@ def export_run(
             strips = _Strips(
                 config, labels, held_out=tuple(i for i in labels.sizes if fold_of[i] == fold)
             )
-            made.append(_export_fold(config, run, plan, fold, strips, folder))
+            made.append(_export_fold(model, plan, fold, strips, folder))
         record = ExportRecord(
             format=plan.format,
             precision=plan.precision,
@@ -157,12 +154,12 @@ class _Strips:
         return read_image(DataSet(data.root).train_images / image_id, channels=data.channels)
 
     def truth(self, image_id: str) -> NDArray[np.bool_]:
-        """What masks are held against, mask_chw; of a classifier, as one pixel."""
+        """Return the ground truth, mask_chw; for a classifier, a single pixel."""
         mask_chw = self.labels.draw(image_id)
         return shown(mask_chw) if self.config.model.is_classifier else mask_chw
 
     def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
-        """Draw strips that show every class and none, held out by the fold or trained on."""
+        """Draw strips evenly by class from those that the fold held out, or was trained on."""
         present = {
             image_id: self.labels.class_ids(image_id)
             for image_id in self.labels.sizes
@@ -172,17 +169,17 @@ class _Strips:
 
 
 def _export_fold(
-    config: Config, run: RunFolder, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
+    source: ResolvedModel, plan: ExportPlan, fold: int, strips: _Strips, folder: Path
 ) -> ExportedFold:
-    """Export and check one fold; its files go into `folder`."""
-    path = run.best_model(fold)
-    refuse_unfit(checkpoint_member(path), config)
-    checkpoint = load_checkpoint(path)
+    """Export and verify one fold; its files go into `folder`."""
+    run, config = source.run, source.config
+    assert run is not None
+    checkpoint = load_checkpoint(run.best_model(fold))
     model = restore_model(checkpoint)
     size = _fixed_size(config, model.multiple) if plan.fixed_size else None
     calibration = strips.draw(plan.calibration, fold, held_out=False) if plan.int8 else []
     compared_on = strips.draw(plan.strips, fold, held_out=True)
-    settings = _mask_settings(config, run, fold, checkpoint.sha256)
+    settings = without_sizes(source.masks) if config.model.is_classifier else source.masks
     with TemporaryDirectory(dir=folder) as work:
         paths = convert(
             model,
@@ -216,7 +213,7 @@ def _export_fold(
         for end in SUFFIXES[plan.format]:
             name = f"fold_{fold}{end}"
             paths[plan.precision].with_suffix(end).rename(folder / name)
-            files[name] = sha256_of(folder / name)
+            files[name] = sha256_file(folder / name)
     height, width = size or (None, None)
     return ExportedFold(
         fold=fold,
@@ -236,7 +233,7 @@ def _export_fold(
 def _judge(
     run: RunFolder, plan: ExportPlan, fold: int, figures: dict[str, Compared]
 ) -> tuple[Check, ...]:
-    """Name the checks that failed and were allowed to, or raise ExportError for the others."""
+    """Return the failed checks that are allowed to fail; raise ExportError for others."""
     failed = failures(figures, precision=plan.precision)
     refused = [check for check in failed if check not in plan.allow]
     if refused:
@@ -252,46 +249,34 @@ def _judge(
 
 
 def _fixed_size(config: Config, multiple: int) -> Size:
-    """Height and width that a file of one size takes.
+    """Return the height and width for --fixed-size.
 
     Raises:
-        ConfigError: if the images, or what is sent through the network, have many sizes.
+        ConfigError: if the images, or the crops that the network predicts, vary in size.
     """
     height, width = config.data.img_height, config.data.img_width
     if height is None or width is None:
         raise ConfigError(
             "--fixed-size needs data.img_height and data.img_width, and one of them is null. "
-            "Leave --fixed-size out: the files then take any size."
+            "Leave --fixed-size out: the files then accept any size."
         )
     if config.inference.crops:
         raise ConfigError(
-            "--fixed-size is the size of whole strips, but inference.crops=true sends crops. "
-            "Leave --fixed-size out: the files then take any size."
+            "--fixed-size is the size of whole strips, but inference.crops=true predicts crops. "
+            "Leave --fixed-size out: the files then accept any size."
         )
     return height + -height % multiple, width + -width % multiple
 
 
-def _mask_settings(config: Config, run: RunFolder, fold: int, digest: str) -> MaskSettings:
-    """The post-processing of the run, as prediction settles it."""
-    tuned = read_tuned(run.postprocess_json)
-    if tuned and tuned.models.get(fold, digest) != digest:
-        raise CheckpointError(
-            f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
-            f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
-        )
-    settings = mask_settings(config, tuned.settings if tuned else None)
-    return without_sizes(settings) if config.model.is_classifier else settings
-
-
 def _gate(config: Config, settings: MaskSettings) -> Gate:
-    """The gate of the run; of a classifier presence as one pixel, which is all it says."""
+    """Return the gate of the run; for a classifier, presence as a single pixel."""
     if config.model.is_classifier:
         return lambda _, presence_c: one_pixel(presence_c)
     return gate_of(config, settings)
 
 
 def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFold]:
-    """Take over the other folds of the export that is there, if they are still the run's."""
+    """Copy the other folds of an existing export, if they are intact and still the run's."""
     kept = []
     try:
         export = Export(folder=target, record=read_record(target))
@@ -301,7 +286,7 @@ def _keep(target: Path, folder: Path, chosen: Sequence[int]) -> list[ExportedFol
         if fold.fold in chosen:
             continue
         try:
-            refuse_changed(export, fold)
+            verify_fold(export, fold)
         except CheckpointError:
             continue
         for name in fold.files:

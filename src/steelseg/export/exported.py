@@ -1,21 +1,22 @@
-"""An export of a run: its networks in the format of another runtime, and how they were checked.
+"""An export of a run: networks in the format of another runtime, and the record of their checks.
 
     RUN/export/openvino-int8/
-      export.json              what follows, and the SHA-256 of every file
+      export.json              the record, with the SHA-256 of every file
       fold_0.xml  fold_0.bin   the network of fold 0
 
-`read_export` gives it only if every file is as it was written and every network is still that of
-its fold: a fold that was trained on since needs a new export.
+`read_export` returns it only if every file is intact and every network is still that of its fold: a
+fold that was trained further needs a new export.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from steelseg.errors import CheckpointError
+from steelseg.files.json_file import read_json
+from steelseg.files.sha256 import sha256_file
 from steelseg.models.checkpoint import read_header
 from steelseg.run.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ class _Record(BaseModel):
 
 
 class Figures(_Record):
-    """How one network did on the held-out strips; see `parity.Compared`."""
+    """Figures of one network on the held-out strips; see `parity.Compared`."""
 
     difference: float
     pairs_that_differ: int
@@ -55,38 +56,38 @@ class ExportedFold(_Record):
     fold: int = Field(ge=0)
 
     checkpoint_sha256: _Digest
-    """Of the checkpoint that it was made from."""
+    """SHA-256 of the checkpoint that it was made from."""
 
     files: dict[_FileName, _Digest]
     """SHA-256 of each of its files."""
 
     multiple: int = Field(ge=1)
-    """What the sizes that it takes are multiples of."""
+    """The number that its input sizes must be multiples of."""
 
     height: int | None
-    """Of the images that it takes, in pixels; null takes any."""
+    """Height of the images that it accepts, in pixels; null accepts any."""
 
     width: int | None
-    """Of the images that it takes, in pixels; null takes any."""
+    """Width of the images that it accepts, in pixels; null accepts any."""
 
     calibration: tuple[str, ...]
     """image_ids that int8 was calibrated on."""
 
     strips: int
-    """Held-out strips that it was compared on."""
+    """Number of held-out strips that it was compared on."""
 
     figures: dict[str, Figures]
-    """Of the original, of fp32 in this format, and of int8."""
+    """Figures of the original, of fp32 in this format, and of int8."""
 
     waived: tuple[Check, ...]
-    """Checks that it failed, and that were allowed to fail."""
+    """Checks that it failed and that were allowed to fail."""
 
     packages: dict[str, str]
-    """Versions of what made it."""
+    """Versions of the packages that made it."""
 
 
 class ExportRecord(_Record):
-    """All of export.json."""
+    """The content of export.json."""
 
     format: Format
     precision: Precision
@@ -96,60 +97,52 @@ class ExportRecord(_Record):
 
 
 class Export(_Record):
-    """An export whose files were found whole."""
+    """An export whose files are intact."""
 
     folder: Path
     record: ExportRecord
 
     def path(self, fold: ExportedFold) -> Path:
-        """The file that `inference.backends.load_exported` takes."""
+        """Return the file for `inference.backends.load_exported`."""
         return self.folder / network_name(fold.fold, self.record.format)
 
 
 def network_name(fold: int, format: Format) -> str:
-    """Name of the file of a fold that is loaded."""
+    """Return the name of the file to load for a fold."""
     return f"fold_{fold}{SUFFIXES[format][0]}"
 
 
 def export_folder(run: RunFolder, format: Format, precision: Precision) -> Path:
-    """Where an export of a run lies."""
+    """Return the folder of an export of a run."""
     return run.path / "export" / f"{format}-{precision}"
 
 
 def read_export(folder: Path) -> Export:
-    """Read an export of a run, and check that its files are whole and its networks the run's.
+    """Read an export of a run, and verify its files and that they are of the run's checkpoints.
 
     Args:
         folder: RUN/export/FORMAT-PRECISION.
 
     Raises:
-        CheckpointError: if it is missing, damaged, or a fold has another best model by now.
+        CheckpointError: if it is missing or damaged, or a fold has another best model now.
     """
     export = Export(folder=folder, record=read_record(folder))
     for fold in export.record.folds:
-        refuse_changed(export, fold)
+        verify_fold(export, fold)
     return export
 
 
 def read_record(folder: Path) -> ExportRecord:
     """Read export.json, or raise CheckpointError."""
     path = folder / EXPORT_JSON
-    try:
-        return ExportRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}. Make it: {_command(folder)}.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part)[:60] for part in fault["loc"]) or "content"
-        raise CheckpointError(
-            f"{path} is damaged: {place}: {fault['msg'][:160]}. Make it again: {_command(folder)}."
-        ) from None
+    if not path.exists():
+        raise CheckpointError(f"There is no {path}. Make it: {_command(folder)}.")
+    remedy = f"Make it again: {_command(folder)}."
+    return read_json(path, ExportRecord.model_validate, remedy=remedy, error=CheckpointError)
 
 
-def refuse_changed(export: Export, fold: ExportedFold) -> None:
-    """Raise CheckpointError unless a fold's files are whole and its checkpoint is the run's."""
+def verify_fold(export: Export, fold: ExportedFold) -> None:
+    """Raise CheckpointError unless a fold's files are intact and of the run's checkpoint."""
     expected = {f"fold_{fold.fold}{end}" for end in SUFFIXES[export.record.format]}
     if fold.files.keys() != expected:
         raise CheckpointError(
@@ -160,7 +153,7 @@ def refuse_changed(export: Export, fold: ExportedFold) -> None:
         path = export.folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing. Make it again: {_command(export.folder)}.")
-        if sha256_of(path) != digest:
+        if sha256_file(path) != digest:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not that of {EXPORT_JSON}. "
                 f"Make it again: {_command(export.folder)}."
@@ -173,19 +166,13 @@ def refuse_changed(export: Export, fold: ExportedFold) -> None:
         )
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def record_text(record: ExportRecord) -> str:
-    """Content of export.json."""
+    """Return the content of export.json."""
     return json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
 
 
 def _command(folder: Path) -> str:
-    """The command that makes an export."""
+    """Return the command that makes an export."""
     format, _, precision = folder.name.partition("-")
     flags = f"--format {format}" + (" --int8" if precision == "int8" else "")
     return f"steelseg export {folder.parent.parent} {flags}"

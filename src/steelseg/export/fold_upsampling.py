@@ -1,14 +1,14 @@
-"""Upsampling and the convolution after it as one transposed convolution, with the same answer.
+"""Fold nearest upsampling and the next convolution into one transposed convolution.
 
-A U-Net's decoder doubles its features by repeating every value, puts those of the encoder beside
-them, and convolves 3x3. Over repeated values most of the nine products are made twice: an output
-pixel sees 2x2 different values alone, so a kernel of 4x4 at stride 2, whose taps are sums of the
-3x3 kernel's, needs 4 products instead of 9, and neither the doubled nor the joined features are
-ever written. A convolution over joined channels is the sum of one over each part.
+The decoder of a U-Net repeats every value of its features twice per axis, concatenates features of
+the encoder, and applies a 3x3 convolution. Each output pixel then sees only 2x2 different values,
+so a 4x4 kernel with stride 2, whose taps are sums of the 3x3 kernel's, needs 4 products instead of
+9, and neither the upsampled nor the concatenated features are written to memory. A convolution over
+concatenated channels is the sum of one over each part.
 
-OpenVINO gains by it; ONNX Runtime's transposed convolutions cost more than they spare. Other
-decoders than those of U-Net and U-Net++, blocks with attention and those that do not double
-exactly stay as they are. For files alone: training and torch's prediction see the original.
+With OpenVINO a U-Net takes 13 % less time in float32 and about 10 % less in int8; with ONNX Runtime
+it is slower (docs/experiments.md). Only decoder blocks of U-Net and U-Net++ that have no attention
+and exactly double the size are changed, and only in exported files.
 """
 
 import copy
@@ -22,21 +22,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from steelseg.models.model import StripNet
 
-# Which rows (or columns) of the 3x3 kernel each tap of the 4x4 kernel is the sum of. Output 2m sees
+# The rows (or columns) of the 3x3 kernel that each tap of the 4x4 kernel sums. Output 2m sees
 # inputs m - 1 (tap 3) and m (tap 1), output 2m + 1 sees m (tap 2) and m + 1 (tap 0).
 _SUMMED = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64)
 
 
 def fold_upsampling(model: StripNet, *, signed: bool = True) -> StripNet:
-    """Copy a network, with transposed convolutions where its decoder doubles and convolves.
+    """Copy a network, with transposed convolutions where its decoder upsamples and convolves.
 
     Args:
-        model: The network, in eval mode, on the CPU; left as it is.
-        signed: Also where features of the encoder itself are doubled. They may have both signs,
-            which OpenVINO's 8-bit transposed convolutions do not take: it computes them in float.
+        model: The network, in eval mode, on the CPU; it is not changed.
+        signed: Also fold blocks that upsample features of the encoder. These may have both signs,
+            which OpenVINO's int8 transposed convolutions do not support: it uses float for them.
 
     Returns:
-        A network with the same answers, but for rounding.
+        A network with the same outputs, except for rounding.
     """
     model = copy.deepcopy(model)
     blocks = [
@@ -54,7 +54,7 @@ def fold_upsampling(model: StripNet, *, signed: bool = True) -> StripNet:
 
 
 def _is_plain(block: Any) -> bool:
-    """Whether a block repeats values, has no attention, and convolves as usual."""
+    """Whether a block uses nearest upsampling, a plain convolution, and no attention."""
     if block.interpolation_mode != "nearest" or block.conv1 is None:
         return False
     return isinstance(block.attention1.attention, nn.Identity) and isinstance(
@@ -63,27 +63,27 @@ def _is_plain(block: Any) -> bool:
 
 
 class _Call(NamedTuple):
-    """What a block was given."""
+    """The inputs of a decoder block."""
 
     channels: int
-    """Of the features that it doubles."""
+    """Channels of the features that it upsamples."""
 
     doubles: bool
-    """Whether height and width become twice as much."""
+    """Whether it doubles height and width."""
 
     from_encoder: bool
-    """Whether the features are the encoder's own."""
+    """Whether the features come from the encoder."""
 
 
 def _watch(model: StripNet, blocks: list[Any]) -> list[_Call]:
-    """Send an image through a network and note what its blocks are given."""
+    """Run a network on an image and record the inputs of some blocks."""
     features: list[Tensor] = []
     calls: dict[Any, _Call] = {}
 
     def note(block: Any, given: tuple[Any, ...]) -> None:
         source = given[0]
         height, width = source.shape[-2:]
-        # U-Net++ always doubles; U-Net says to what size.
+        # U-Net++ always doubles; U-Net is given the target size.
         is_unet = isinstance(block, UnetDecoderBlock)
         doubles = not is_unet or tuple(given[1:3]) == (2 * height, 2 * width)
         own = any(source is part for part in features)
@@ -101,7 +101,7 @@ def _watch(model: StripNet, blocks: list[Any]) -> list[_Call]:
 
 
 class _SplitConvolution(nn.Module):
-    """A convolution over doubled features and, joined to them, others: the sum of two."""
+    """A convolution over upsampled features plus, if there is a skip connection, one over that."""
 
     def __init__(self, layers: Any, *, channels: int) -> None:
         super().__init__()
@@ -123,14 +123,14 @@ class _SplitConvolution(nn.Module):
     def forward(self, features: Tensor, skip: Tensor | None) -> Tensor:
         total = self.up(features)
         if self.skip is not None:
-            # In this order OpenVINO adds while it convolves.
+            # In this order OpenVINO fuses the addition into the convolution.
             total = self.skip(skip) + total
         activated: Tensor = self.activation(total)
         return activated
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:
-    """The kernel of a transposed convolution that is a 3x3 one over doubled features.
+    """Return the transposed kernel that equals a 3x3 kernel over upsampled features.
 
     Args:
         weight: Shape (outputs, inputs, 3, 3), for padding 1.
@@ -143,7 +143,7 @@ def doubled_kernel(weight: Tensor) -> Tensor:
 
 
 class _FoldedPlusPlus(nn.Module):
-    """A decoder block of U-Net++, called as the original is."""
+    """A decoder block of U-Net++, with the signature of the original."""
 
     def __init__(self, block: UnetDecoderBlock | DecoderBlock, *, channels: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _FoldedPlusPlus(nn.Module):
 
 
 class _FoldedUnet(_FoldedPlusPlus):
-    """A decoder block of U-Net, which is also told to what size it doubles."""
+    """A decoder block of U-Net, which is also given the target size."""
 
     def forward(  # type: ignore[override]
         self,

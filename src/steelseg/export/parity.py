@@ -1,8 +1,7 @@
-"""Several networks on the same strips: are they one model, and which is the fastest.
+"""Compare an exported network with its original on the same strips: outputs, Dice and speed.
 
-Every batch goes through all networks in turns, so that what else the machine does slows each
-alike. Masks are made as prediction makes them. The first network is the one that the others are
-held against.
+Every batch goes through all networks in turn, so that other load on the machine slows each of them
+equally. Masks are made as prediction makes them. The first network is the original.
 """
 
 import math
@@ -16,32 +15,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steelseg.export.exported import Check, Precision
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 from steelseg.scoring.gate import Gate, open_gate
 from steelseg.scoring.metrics import count_pixels, score
 
+LARGEST_DIFFERENCE = 1e-4
+"""Largest allowed difference in probability between fp32 and the original."""
+
+LARGEST_DROP = 0.002
+"""Largest allowed drop in mean Dice from the original to int8."""
+
 
 @dataclass(frozen=True)
 class Compared:
-    """How one network did."""
+    """Figures of one network."""
 
     difference: float
     """Largest difference of its probabilities from the first network's."""
 
     pairs_that_differ: int
-    """Pairs of strip and class whose mask is not the first network's."""
+    """Pairs of strip and class whose mask differs from the first network's."""
 
     pairs: int
-    """All pairs."""
+    """All pairs of strip and class."""
 
     dice: float
     """Mean over all pairs, as in the competition."""
 
     dice_per_class: tuple[float, ...]
-    """The same of each class."""
+    """Mean over the pairs of each class."""
 
     strips_per_second: float
-    """Of the median batch, decoding and post-processing left out."""
+    """Speed of the median batch, without decoding and post-processing."""
 
 
 def compare(
@@ -53,18 +59,18 @@ def compare(
     to_mask: Callable[[NDArray[Any]], NDArray[np.bool_]],
     plan: ForwardPlan,
 ) -> dict[str, Compared]:
-    """Send strips through several networks.
+    """Predict strips with several networks and compare them with the first.
 
     Args:
         networks: The networks by name, on the CPU; the first is the original.
-        strips: Batches, as `forward.batches` gives them; read once, one held at a time.
+        strips: Batches, as `forward.batches` returns them; read once, one held at a time.
         truth: From image_id to mask_chw.
-        gate: What presence does to probabilities before they become masks.
+        gate: Applied to probabilities and presence before they become masks.
         to_mask: From probs_chw to mask_chw.
         plan: Flips and crops. Precision is each network's own.
 
     Returns:
-        How each network did, by name.
+        The figures of each network, by name.
     """
     plan = ForwardPlan(tta=plan.tta, crop=plan.crop)
     tallies = {name: _Tally() for name in networks}
@@ -95,7 +101,7 @@ def compare(
 def _largest_difference(
     answer: Sequence[NDArray[np.float32]], original: Sequence[NDArray[np.float32]]
 ) -> float:
-    """Of any probability, of a pixel or of presence."""
+    """Return the largest difference of any probability, of a pixel or of presence."""
     return max(
         float(np.abs(part - other).max(initial=0))
         for part, other in zip(answer, original, strict=True)
@@ -103,7 +109,7 @@ def _largest_difference(
 
 
 class _Tally:
-    """What is added up for one network."""
+    """Accumulated counts of one network."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -114,7 +120,7 @@ class _Tally:
     def run(
         self, network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
     ) -> list[NDArray[np.float32]]:
-        """Predict a batch and note the seconds a strip; gives probs_nchw and presence_nc."""
+        """Predict a batch and record the seconds per strip; return probs_nchw and presence_nc."""
         begin = time.perf_counter()
         answer = predict_batch(network, images_nhwc, plan, torch.device("cpu"))
         self.seconds.append((time.perf_counter() - begin) / len(images_nhwc))
@@ -128,7 +134,7 @@ class _Tally:
         *,
         difference: float,
     ) -> None:
-        """Count one strip; a probability that is not a number differs most."""
+        """Count one strip; a probability that is not a number counts as a difference of 1."""
         self.difference = max(self.difference, 1.0 if math.isnan(difference) else difference)
         self.differing += int((mask_chw != original_chw).any(axis=(1, 2)).sum())
         self.counts.append(count_pixels(mask_chw, truth_chw))
@@ -144,3 +150,65 @@ class _Tally:
             dice_per_class=tuple(figures.dice for figures in scores.per_class),
             strips_per_second=1 / median(self.seconds),
         )
+
+
+def failures(figures: Mapping[str, Compared], *, precision: Precision) -> dict[Check, str]:
+    """Check the figures of an export against the limits.
+
+    Args:
+        figures: Figures of "original", of "fp32" in the same format and, if it was made, of "int8".
+        precision: Which of them is to be kept.
+
+    Returns:
+        The reason of each check that failed, as a part of a sentence.
+    """
+    original, full = figures["original"], figures["fp32"]
+    failed: dict[Check, str] = {}
+    if precision == "fp32":
+        if full.difference > LARGEST_DIFFERENCE:
+            failed["difference"] = (
+                f"probabilities differ by up to {full.difference:.2g} from the original's, "
+                f"{LARGEST_DIFFERENCE:g} is allowed"
+            )
+        return failed
+    int8 = figures["int8"]
+    if original.dice - int8.dice > LARGEST_DROP:
+        failed["dice"] = (
+            f"Dice is {int8.dice:.4f}, {original.dice - int8.dice:.4f} below the original's "
+            f"{original.dice:.4f}, {LARGEST_DROP:g} is allowed"
+        )
+    if int8.strips_per_second <= full.strips_per_second:
+        failed["speed"] = (
+            f"{int8.strips_per_second:.2f} strips/s are not more than the "
+            f"{full.strips_per_second:.2f} of fp32 in the same format"
+        )
+    return failed
+
+
+def describe(figures: Mapping[str, Compared]) -> str:
+    """Draw the figures as a text table, one line for each network."""
+    classes = len(next(iter(figures.values())).dice_per_class)
+    header = ("", "difference", "other masks", "Dice", *map(str, range(1, classes + 1)), "strips/s")
+    rows = [
+        (
+            name,
+            f"{each.difference:.1e}",
+            f"{each.pairs_that_differ}/{each.pairs}",
+            f"{each.dice:.4f}",
+            *(f"{dice:.4f}" for dice in each.dice_per_class),
+            f"{each.strips_per_second:.2f}",
+        )
+        for name, each in figures.items()
+    ]
+    return text_table([header, *rows])
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align the cells of each column, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        [row[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line) for line in lines)

@@ -1,9 +1,9 @@
-"""Post-training quantization to int8, by NNCF: weights and activations, calibrated on strips.
+"""Post-training quantization to int8 with NNCF: weights and activations, calibrated on strips.
 
-What the calibration strips do not show is clipped later, so they are drawn evenly from clean
-ones and from each class, and the range of an activation is that over all of them: a mean over
-strips would clip what only a rare defect raises. The mixed preset (symmetric weights, asymmetric
-activations) fits activations that are not centred, as swish and sigmoid gates give them.
+Values outside the calibrated range are clipped. So calibration strips are drawn evenly from clean
+strips and from each class, and the range of an activation is its range over all of them: a mean
+over strips would clip the high activations of rare defects. The mixed preset (symmetric weights,
+asymmetric activations) fits activations that are not centred, such as swish and sigmoid gates.
 """
 
 import importlib
@@ -18,21 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.export.exported import Format
-from steelseg.export.serialize import write_onnx, write_openvino
 from steelseg.inference.backends import need
-from steelseg.inference.signal_stack import kept_signal_stack
+from steelseg.models.libc import preserve_signal_stack
 
 
 def choose_strips(present: Mapping[str, Sequence[int]], count: int, *, seed: int) -> list[str]:
-    """Draw strips evenly from clean ones and from those of each class.
+    """Draw strips evenly from clean strips and from those of each class.
 
     Args:
-        present: Class ids that each strip shows, by image_id.
-        count: How many; fewer where there are not as many.
-        seed: Of the draw.
+        present: Class ids on each strip, by image_id.
+        count: Number of strips; fewer are returned if there are not as many.
+        seed: Seed of the draw.
 
     Returns:
-        image_ids, sorted; the same for the same arguments, whatever the order of `present`.
+        Sorted image_ids; they do not depend on the order of `present`.
     """
     image_ids = sorted(present)
     shuffled = [image_ids[k] for k in np.random.default_rng(seed).permutation(len(image_ids))]
@@ -48,20 +47,20 @@ def choose_strips(present: Mapping[str, Sequence[int]], count: int, *, seed: int
     return sorted(chosen)
 
 
-@kept_signal_stack()
-def quantize(
-    source: Path, path: Path, strips: Sequence[NDArray[np.uint8]], *, format: Format
-) -> None:
-    """Write an int8 version of an exported network.
+@preserve_signal_stack()
+def quantize(source: Path, strips: Sequence[NDArray[np.uint8]], *, format: Format) -> Any:
+    """Quantize an exported network to int8.
 
-    Its first and last convolution stay as they are: grey values and logits lose most by rounding,
-    and the two cost little. How much, docs/experiments.md says.
+    The first and last convolution stay in float: rounding hurts grey values and logits most, and
+    these two layers cost little (docs/experiments.md).
 
     Args:
         source: The .onnx or .xml in full precision.
-        path: The file to write, in the same format.
         strips: Calibration strips, shape (1, channels, H, W), of sizes that `source` takes.
-        format: The format of both.
+        format: The format of `source`.
+
+    Returns:
+        The model, as the `onnx` or `openvino` package represents it.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = need("nncf")
@@ -79,9 +78,9 @@ def quantize(
             if node.get_type_name() in ("Convolution", "GroupConvolution")
         ]
         inputs = strips
-    # Its bars go to stdout, where the results are.
+    # NNCF prints progress bars to stdout, which is for results.
     with redirect_stdout(sys.stderr):
-        quantized = nncf.quantize(
+        return nncf.quantize(
             model,
             nncf.Dataset(inputs),
             preset=nncf.QuantizationPreset.MIXED,
@@ -91,4 +90,3 @@ def quantize(
                 activations_range_estimator_params=ranges.RangeEstimatorParametersSet.MINMAX
             ),
         )
-    (write_onnx if format == "onnx" else write_openvino)(path, quantized)

@@ -4,9 +4,10 @@
     FOLDER/fold_0/config.pbtxt       for Triton
     FOLDER/config.json               for OpenVINO Model Server
 
-Names, types and sizes are read from the files. Each network of the bundle is a model of its own,
-`first` among them if there is one: flips, crops, the mean over folds and the masks are the
-client's, as docs/guides/beyond_one_machine.md says. The folder is written whole or not at all.
+Names, types and sizes are read from the files. Each network of the bundle becomes a model,
+including `first`, the first stage of a cascade. Flips, crops, the mean over folds and
+post-processing are left to the client, see docs/guides/beyond_one_machine.md. The folder is written
+completely or not at all.
 """
 
 import json
@@ -32,10 +33,10 @@ from steelseg.run.bundle_manifest import (
 
 Server = Literal["triton", "ovms"]
 
-# How long Triton waits for more strips to compute together, in microseconds.
+# How long Triton waits to fill a batch, in microseconds.
 _QUEUE_DELAY_US = 2000
 
-# By the names of ONNX, whose type numbers these are, and of OpenVINO.
+# Triton's names of types, by those of ONNX and of OpenVINO.
 _TRITON_TYPES = {
     "UINT8": "TYPE_UINT8",
     "u8": "TYPE_UINT8",
@@ -46,11 +47,11 @@ _TRITON_TYPES = {
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What goes into a network, or comes out."""
+    """An input or output of a network."""
 
     name: str
     type: str
-    """As Triton names it."""
+    """Triton's name of the type."""
 
     shape: tuple[int, ...]
     """Batch, channels or classes, height, width; -1 is any."""
@@ -69,7 +70,7 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
 
     Raises:
         CheckpointError: if the bundle is damaged.
-        ConfigError: if it holds no exported networks, or `out` holds files.
+        ConfigError: if it has no exported networks, or `out` is not empty.
     """
     if not is_bundle(bundle):
         raise ConfigError(
@@ -82,13 +83,13 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
     refuse_changed(bundle, manifest.files)
     if manifest.backend == "torch":
         raise ConfigError(
-            f"{bundle} holds checkpoints, which no inference server reads. Bundle an export: "
+            f"{bundle} has checkpoints, which inference servers cannot read. Bundle an export: "
             "steelseg bundle RUN --from onnx-fp32."
         )
     if manifest.format == FORMAT_WITH_SHARES:
         raise ConfigError(
-            f"{bundle} is of a combined run, whose weights and flips no inference server knows. "
-            "Write a repository of each member: steelseg bundle MEMBER --from "
+            f"{bundle} is of a combined run, whose weights and flips an inference server cannot "
+            "apply. Write a repository of each member: steelseg bundle MEMBER --from "
             f"{manifest.backend}-{manifest.precision}."
         )
     models = [*manifest.models, *([manifest.first.model] if manifest.first else [])]
@@ -106,19 +107,19 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
 
 
 def model_name(model: BundledModel) -> str:
-    """What a network of a bundle is called on a server."""
+    """Return the name of a network on the server."""
     return Path(model.file).stem
 
 
 def _copy(path: Path, version: Path) -> None:
-    """Copy a network, with its weights where they are a file of their own."""
+    """Copy a network, with its weights if they are in a separate file."""
     shutil.copyfile(path, version / f"model{path.suffix}")
     if path.suffix == ".xml":
         shutil.copyfile(path.with_suffix(".bin"), version / "model.bin")
 
 
 def _triton_text(path: Path, manifest: Manifest) -> str:
-    """config.pbtxt of one network."""
+    """Return config.pbtxt of one network."""
     source, target = _tensors(path)
     if path.suffix == ".onnx":
         batch_size = build_stored_config(manifest.config, source=MANIFEST).train.batch_size_val
@@ -128,7 +129,7 @@ def _triton_text(path: Path, manifest: Manifest) -> str:
             + _tensor_text("output", target, skip=1)
             + f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}\n"
         )
-    # The OpenVINO backend batches to one fixed size alone, so the client's batch is kept.
+    # Triton's OpenVINO backend can only batch to one fixed size, so it keeps the client's batches.
     return (
         'backend: "openvino"\nmax_batch_size: 0\n'
         + _tensor_text("input", source, skip=0)
@@ -138,16 +139,16 @@ def _triton_text(path: Path, manifest: Manifest) -> str:
 
 
 def _tensor_text(kind: str, tensor: _Tensor, *, skip: int) -> str:
-    """An input or output in config.pbtxt; `skip` leaves the batch out, which Triton adds."""
+    """Describe an input or output; `skip=1` leaves out the batch axis, which Triton adds."""
     dims = ", ".join(map(str, tensor.shape[skip:]))
     return f'{kind} [ {{ name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ] }} ]\n'
 
 
 def _ovms_text(models: Sequence[BundledModel], manifest: Manifest) -> str:
-    """config.json of OpenVINO Model Server; its paths begin where it lies."""
+    """Return config.json of OpenVINO Model Server, with paths relative to it."""
     plugin = {"PERFORMANCE_HINT": "THROUGHPUT"}
     if not build_stored_config(manifest.config, source=MANIFEST).inference.amp:
-        # Unasked, it computes in half precision where the processor can.
+        # By default it uses half precision where the CPU supports it.
         plugin["INFERENCE_PRECISION_HINT"] = "f32"
     names = [model_name(model) for model in models]
     configs = [{"name": n, "base_path": n, "plugin_config": plugin} for n in names]
@@ -156,7 +157,7 @@ def _ovms_text(models: Sequence[BundledModel], manifest: Manifest) -> str:
 
 
 def _tensors(path: Path) -> tuple[_Tensor, _Tensor]:
-    """What goes into a network and what comes out, as its file says."""
+    """Return the input and the first output of a network, as described in its file."""
     if path.suffix == ".onnx":
         onnx = need("onnx")
         graph = onnx.load(path, load_external_data=False).graph

@@ -1,7 +1,7 @@
-"""Predictors timed on the same strips in turns, from image file to rows of run lengths.
+"""Time several models on the same strips, from image file to run-length encoded rows.
 
-In each round every predictor has its turn, is loaded anew and warmed up, so that memory holds one
-at a time and what else the machine does slows each alike. The median of the rounds counts.
+In each round every model is loaded, warmed up and timed in turn, so that only one is in memory and
+other load on the machine slows each of them equally. The median of the rounds is reported.
 """
 
 import time
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from steelseg.data.formats import rle
 from steelseg.data.formats.images import read_image
-from steelseg.inference.model_source import Source
+from steelseg.inference.model_source import ResolvedModel
 from steelseg.inference.predictor import Predictor
 from steelseg.progress import progress as show
 
-# Strips whose probabilities are kept to be compared; 6.6 MB each at 4 classes of 256x1600.
+# Strips whose probabilities are kept for comparison; 6.6 MB each with 4 classes of 256x1600.
 _COMPARED = 8
 
 Answer = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -28,30 +28,30 @@ Answer = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Measured:
-    """How one predictor did."""
+    """Figures of one model."""
 
     strips_per_second: float
-    """Many strips one after the other, of the median round."""
+    """Throughput of a stream of strips, in the median round."""
 
     latency_ms: float
-    """One strip by itself, median."""
+    """Median latency of a single strip."""
 
     latency_95_ms: float
-    """The same, 95 % of the strips are faster."""
+    """95th percentile of the latency."""
 
     difference: float
-    """Largest difference of its probabilities from the first predictor's."""
+    """Largest difference of its probabilities from those of the first model."""
 
     masks_that_differ: int
-    """Masks that are not the first predictor's."""
+    """Number of masks that differ from those of the first model."""
 
     masks: int
-    """Masks that were compared."""
+    """Number of masks that were compared."""
 
 
 @dataclass
 class _Tally:
-    """What the turns of one predictor add up to."""
+    """Accumulated measurements of one model."""
 
     rates: list[float] = field(default_factory=list)
     latencies_ms: list[float] = field(default_factory=list)
@@ -59,29 +59,29 @@ class _Tally:
 
 
 def measure(
-    sources: Mapping[str, Source], paths: Sequence[Path], *, rounds: int
+    models: Mapping[str, ResolvedModel], paths: Sequence[Path], *, rounds: int
 ) -> dict[str, Measured]:
-    """Time several predictors.
+    """Time several models.
 
     Args:
-        sources: What to predict with, by name; the others' masks are held against the first's.
+        models: Models by name; masks of the others are compared with those of the first.
         paths: Image files.
-        rounds: Turns of each.
+        rounds: Timing rounds of each.
 
     Returns:
-        How each did, by name.
+        The figures of each model, by name.
     """
-    tallies = {name: _Tally() for name in sources}
-    turns = [(turn, name) for turn in range(rounds) for name in sources]
+    tallies = {name: _Tally() for name in models}
+    turns = [(turn, name) for turn in range(rounds) for name in models]
     for _, name in show(turns, len(turns), "bench"):
-        _take_turn(tallies[name], sources[name], paths)
+        _take_turn(tallies[name], models[name], paths)
     first = next(iter(tallies.values())).answers
     return {name: _measured(tally, first) for name, tally in tallies.items()}
 
 
-def _take_turn(tally: _Tally, source: Source, paths: Sequence[Path]) -> None:
-    """Load a predictor, warm it up, and time it."""
-    predictor = Predictor(source)
+def _take_turn(tally: _Tally, model: ResolvedModel, paths: Sequence[Path]) -> None:
+    """Load a model, warm it up, and time it."""
+    predictor = Predictor(model)
     tally.answers = _stream(predictor, paths[:_COMPARED])
     begin = time.perf_counter()
     _stream(predictor, paths, keep=False)
@@ -93,7 +93,7 @@ def _take_turn(tally: _Tally, source: Source, paths: Sequence[Path]) -> None:
 
 
 def _stream(predictor: Predictor, paths: Sequence[Path], *, keep: bool = True) -> list[Answer]:
-    """Predict files as `steelseg predict` does, to rows that are thrown away."""
+    """Predict files as `steelseg predict` does, and discard the rows."""
     channels = predictor.config.data.channels
     strips = predictor.stream(
         map(str, paths), lambda path: read_image(Path(path), channels=channels)
@@ -107,12 +107,12 @@ def _stream(predictor: Predictor, paths: Sequence[Path], *, keep: bool = True) -
 
 
 def _encode(mask_chw: NDArray[np.bool_]) -> list[str]:
-    """The rows of a strip."""
+    """Encode the rows of a strip."""
     return [rle.encode(mask) for mask in mask_chw]
 
 
 def _measured(tally: _Tally, first: Sequence[Answer]) -> Measured:
-    """Median, percentile, and the distance from the first predictor."""
+    """Summarise measurements, and compare with the first model."""
     pairs = list(zip(tally.answers, first, strict=True))
     return Measured(
         strips_per_second=median(tally.rates),

@@ -1,1 +1,1 @@
-"""Atomic file writes and journals."""
+"""Files that survive a kill: atomic writes, locks, journals, and JSON artefacts."""

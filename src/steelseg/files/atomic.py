@@ -1,16 +1,15 @@
-"""Files that are either whole or not there.
+"""Write files and folders atomically: they are complete, or not there.
 
-Every artifact is written beside its final name, flushed to disk and renamed. A killed run
-leaves the old file or the new one, never a half of either. What it left beside them under a
-temporary name is removed by the next process that writes into the folder.
+Every artefact is written under a temporary name, flushed to disk and renamed. A killed run leaves
+the old file or the new one, never a part. Its temporary files are removed by the next process that
+writes into the folder.
 
 `NAME` is written as `.NAME.PID.partial`; a folder that it replaces is moved to `.NAME.PID.old`. A
-leftover is removed when no process of this machine has that number and nobody holds the file: a
-lock is seen from other machines and containers too.
+leftover is removed if no process on this machine has that PID and the file is not locked: locks
+are visible to other machines and containers too.
 """
 
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -20,12 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from steelseg.files.lock import lock
+
 _NAME = re.compile(r"\.(.+)\.(\d+)\.(partial|old)", re.DOTALL)
 
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove, once a process, what was left in a folder; an old folder without a new one returns.
+    """Remove leftovers in a folder, once per process; an old folder without a new one is restored.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -42,19 +43,10 @@ def remove_leftovers(folder: Path) -> None:
             Path(entry.path).unlink(missing_ok=True)
 
 
-def lock(handle: int) -> bool:
-    """Hold a file as long as it is open; a dead process holds none. False where that fails."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def _is_running(pid: int) -> bool:
-    """Whether another process of this machine has this number."""
+    """Whether another process on this machine has this PID."""
     if pid == os.getpid():
-        # In a container every process may be number 1; the lock tells them apart.
+        # In containers, every process may have PID 1; the lock distinguishes them.
         return False
     try:
         os.kill(pid, 0)
@@ -66,34 +58,34 @@ def _is_running(pid: int) -> bool:
 
 
 def _is_free(path: str) -> bool:
-    """Whether nobody writes a file, here or on another machine that shares the disk."""
+    """Whether no process writes a file, here or on another machine that shares the disk."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return lock(handle)
+        return lock(handle) is True
     finally:
         os.close(handle)
 
 
 @contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary neighbour of `path` that takes its place when the block ends well.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
-    The folder of `path` is made when missing. If the block raises, the neighbour is removed
-    and `path` stays as it was.
+    The folder of `path` is created if missing. If the block raises, the temporary file is removed
+    and `path` is not changed.
 
     Args:
         path: The file to write.
-        mode: "w" for UTF-8 text with line ends left alone, "wb" for bytes.
+        mode: "w" for UTF-8 text without translation of newlines, "wb" for bytes.
     """
     _make_folder(path.parent)
     remove_leftovers(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        # "x" follows no link that someone laid there.
+        # "x" does not follow a link that someone else has created there.
         partial.unlink(missing_ok=True)
         with open(partial, mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]  # noqa: PTH123
             lock(file.fileno())
@@ -107,13 +99,13 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         error.filename = error.filename or str(path)
         raise
     finally:
-        # What cannot be removed now is removed later; the first error is the one to show.
+        # A file that cannot be removed now is removed later; the first error matters more.
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it survive a power cut."""
+    """Create a folder and its parents so that they survive a power cut."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -122,12 +114,12 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty neighbour of `path` that takes its place when the block ends well.
+    """Yield an empty temporary folder that replaces `path` when the block ends without an error.
 
-    A folder that was there is moved aside first, and removed once the new one is in its place:
-    a kill in that moment leaves both beside `path`, and the next process that writes there puts
-    the old one back. If the block raises, `path` stays as it was. If another process puts a
-    folder there at the same time, the last one to finish is kept.
+    An existing folder is moved aside first, and removed once the new one is in its place. After a
+    kill in between, both exist under temporary names, and the next process that writes there
+    restores the old one. If the block raises, `path` is not changed. If two processes replace the
+    same folder, the last one to finish wins.
     """
     _make_folder(path.parent)
     remove_leftovers(path.parent)
@@ -159,7 +151,7 @@ def _swap(partial: Path, path: Path, old: Path) -> None:
             partial.rename(path)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                # Another process put its folder there after `path` was moved to `old`.
+                # Another process created the folder after `path` was moved to `old`.
                 shutil.rmtree(old, ignore_errors=True)
                 continue
             if old.exists():
@@ -174,7 +166,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Bring what the system still holds of a file or folder to the disk."""
+    """Flush a file or folder from the system's cache to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -183,12 +175,12 @@ def _sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8, completely or not at all."""
     with replacing(path) as file:
         file.write(text)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path`, completely or not at all."""
     with replacing(path, "wb") as file:
         file.write(content)

@@ -1,17 +1,16 @@
-"""What a prediction has found so far, so that a killed one goes on where it was.
+"""The journal of a prediction, from which it resumes after a kill.
 
     prediction.journal
       5f3a1c... {"identity": {"models": ..., "settings": ..., "files": ...}}
       90d17b... {"image_id": "a.jpg", "sha256": ..., "found": {"csv": ...}, "files": []}
 
-Each line begins with a digest of the rest. What a kill or a power cut left in part is cut off, and
-a journal of another identity is begun anew, so that nothing is mixed. One process writes at a time.
-The journal is removed when the prediction is through.
+Each line begins with a digest of the rest. An incomplete line, left by a kill or a power cut, is
+removed, and a journal of another identity is discarded, so that results are never mixed. One
+process writes at a time. The journal is removed when the prediction is complete.
 
-What is flushed survives the end of the process; a power cut may cost the last lines.
+Lines survive the end of the process; a power cut may lose the last ones.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from steelseg.errors import DataError
+from steelseg.files.lock import open_locked
 
 JOURNAL = "prediction.journal"
 
@@ -31,25 +31,25 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one image."""
+    """The results of one image."""
 
     image_id: str
 
     sha256: str
-    """Of the image file that was predicted."""
+    """SHA-256 of the image file that was predicted."""
 
     found: Mapping[str, Any]
-    """What each text format says of it."""
+    """Its record in each text format."""
 
     files: list[str]
-    """Pictures that were written, by their paths in the output folder."""
+    """Pictures that were written, as paths in the output folder."""
 
 
 class Journal:
-    """Entries in a file, one a line; memory holds no more than where they are."""
+    """Entries in a file, one per line; only their positions are kept in memory."""
 
     def __init__(self, file: IO[bytes], places: dict[str, int]) -> None:
-        """Take a file that can be read and written, and where its entries begin, by image_id."""
+        """Take a file open to read and write, and the position of each entry, by image_id."""
         self._file = file
         self._places = places
 
@@ -58,14 +58,14 @@ class Journal:
         return image_id in self._places
 
     def __getitem__(self, image_id: str) -> Entry:
-        """The entry of an image, the last one if there are more."""
+        """Return the last entry of an image."""
         self._file.seek(self._places[image_id])
         content = _unseal(self._file.readline())
         assert content is not None, image_id
         return Entry(**content)
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry; it survives the end of this process."""
+        """Append an entry; it survives the end of this process."""
         self._places[entry.image_id] = self._file.seek(0, os.SEEK_END)
         self._file.write(_seal(asdict(entry)))
         self._file.flush()
@@ -73,23 +73,24 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
-    """Open the journal of a prediction, to go on with it or to begin it.
+    """Open the journal of a prediction, to resume or to start it.
 
-    It is removed when the block ends well and stays when the block raises.
+    It is removed if the block ends without an error, and kept if the block raises.
 
     Args:
-        path: The file; its folder is made when missing.
-        identity: All that the entries depend on but the image itself, as plain values.
+        path: The file; its folder is created if missing.
+        identity: Everything that entries depend on except the image, as plain values.
 
     Raises:
         DataError: if another process is writing it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    in_use = DataError(
+        f"{path} is in use: another process predicts into this folder. Wait for it, or choose "
+        "another folder."
+    )
     try:
-        # A link is not followed: the folder may be a stranger's.
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(handle, "r+b") as file:
-            _lock(file, path)
+        with os.fdopen(open_locked(path, in_use=in_use), "r+b") as file:
             yield _begin(file, path, json.loads(json.dumps(identity)))
             path.unlink()
     except OSError as error:
@@ -98,21 +99,8 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
         raise
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Hold a file as long as it is open, where its disk knows of locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(
-            f"{path} is in use: another process predicts into this folder. Wait for it, or name "
-            "another folder."
-        ) from None
-    except OSError:
-        return
-
-
 def _begin(file: IO[bytes], path: Path, identity: dict[str, Any]) -> Journal:
-    """Cut a journal to what can be gone on from, all of it if it is of another prediction."""
+    """Remove the lines that cannot be resumed from: all of them for another prediction."""
     end, places = 0, {}
     for line in file:
         content = _unseal(line)
@@ -129,7 +117,7 @@ def _begin(file: IO[bytes], path: Path, identity: dict[str, Any]) -> Journal:
 
 
 def _is_same(content: dict[str, Any], identity: dict[str, Any], path: Path) -> bool:
-    """Whether the first line is of the same prediction; says so if it is not."""
+    """Whether the first line is of the same prediction; print a warning if it is not."""
     before = content.get("identity", {})
     if odd := [name for name, value in identity.items() if before.get(name) != value]:
         reason = f"warning: {path} is of other {' and '.join(odd)}. The prediction starts again."
@@ -138,13 +126,13 @@ def _is_same(content: dict[str, Any], identity: dict[str, Any], path: Path) -> b
 
 
 def _seal(content: Mapping[str, Any]) -> bytes:
-    """A line that shows whether it is whole."""
+    """Return a line that starts with the digest of its content."""
     text = json.dumps(content).encode()
     return hashlib.sha256(text).hexdigest()[:_DIGITS].encode() + b" " + text + b"\n"
 
 
 def _unseal(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None if it is not whole."""
+    """Return the content of a line; None if it is incomplete."""
     digest, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or hashlib.sha256(text).hexdigest()[:_DIGITS].encode() != digest:
         return None

@@ -1,7 +1,7 @@
-"""Reading the JSON files that a stage left for another.
+"""Read the JSON files by which stages communicate.
 
-A file that was cut short or edited by hand is refused in one line that names it and says how to
-make it again, whatever its reader stumbles over.
+A file that was cut short or edited by hand is refused in one line that names the file and says how
+to make it again, whatever error its content causes.
 """
 
 import json
@@ -9,33 +9,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from steelseg.errors import DataError
+from steelseg.errors import DataError, SteelsegError
 
 T = TypeVar("T")
 
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
 
-def read_json(path: Path, parse: Callable[[Any], T], *, remedy: str) -> T:
+def read_json(
+    path: Path,
+    parse: Callable[[Any], T],
+    *,
+    remedy: str,
+    error: type[SteelsegError] = DataError,
+) -> T:
     """Read a JSON file.
 
     Args:
         path: The file, UTF-8.
-        parse: Turns its content into the result, such as `Model.model_validate`. A DataError of
-            its own reaches the caller; any other error of a wrong content means damage.
-        remedy: What to do about a damaged file, as a sentence.
+        parse: Turns its content into the result, such as `Model.model_validate`. A SteelsegError
+            that it raises reaches the caller; any other error means that the file is damaged.
+        remedy: How to repair a damaged file, as a sentence.
+        error: The class of the errors raised here.
 
     Returns:
-        What `parse` gives.
+        The result of `parse`.
 
     Raises:
-        DataError: if the file cannot be read, is not JSON, or `parse` cannot understand it.
+        SteelsegError: `error`, if the file cannot be read, is not JSON, or `parse` fails.
     """
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except DataError:
+    except OSError as fault:
+        raise error(f"{path} cannot be read: {fault.strerror}.") from None
+    except SteelsegError:
         raise
     except _DAMAGE:
-        raise DataError(f"{path} is damaged. {remedy}") from None
+        raise error(f"{path} is damaged. {remedy}") from None

@@ -1,14 +1,14 @@
-"""Networks that run from exported files: ONNX Runtime for .onnx, OpenVINO for .xml.
+"""Run exported networks: ONNX Runtime for .onnx, OpenVINO for .xml.
 
-An exported network is called as a `StripNet` is: pixels of any size in, float32 logits of the same
-size out, and those of presence where it was trained for them. The images of a batch are computed
-side by side, each by itself, so what else is in the batch changes no bit of an answer, and any
-number of threads may call at once. The processor's cores are shared as torch shares them:
-`OMP_NUM_THREADS` and `torch.set_num_threads` rule here too.
+An exported network is called like a `StripNet`: pixels of any size in, float32 logits of the same
+size out, and presence logits if it has a presence head. The images of a batch are computed in
+parallel but separately, so the other images in a batch do not change a bit of a result, and any
+number of threads may call at once. The number of CPU cores is that of torch: `OMP_NUM_THREADS` and
+`torch.set_num_threads` apply here too.
 
-Nothing but the named file is read (an .xml has its .bin beside it), and nothing is sent: a plain
-`import openvino` tells Google Analytics of itself, ours does not. Whether a file is the one that
-was exported is for the caller to know (`deployment.exported`).
+Only the named file is read (and the .bin next to an .xml), and nothing is sent: a plain `import
+openvino` reports to Google Analytics, which is prevented here. Callers verify that a file is the
+one that was exported (`export.exported`).
 """
 
 import sys
@@ -27,15 +27,15 @@ from torch import Tensor
 
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.forward import Network
-from steelseg.inference.signal_stack import kept_signal_stack
+from steelseg.models.libc import preserve_signal_stack
 from steelseg.models.model import Output, at_multiples
 
 _Infer = Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]
-"""From one image, shape (1, channels, H, W), to its logits and, if any, those of presence; they
-hold until the same thread asks again."""
+"""From one image, shape (1, channels, H, W), to its logits and presence logits, if any; they are
+valid until the same thread calls again."""
 
-# OpenVINO imports what its answers need when it first gives one. Two threads that do so at once
-# wait for each other for ever: one has the interpreter, the other what it waits for.
+# OpenVINO imports modules when it returns its first result. Two threads that do so at once
+# deadlock: one holds the interpreter lock, the other the import lock.
 _FIRST_ANSWER = threading.Lock()
 
 
@@ -43,13 +43,13 @@ def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
     """Load an exported network.
 
     Args:
-        path: An .onnx file, or the .xml of OpenVINO with its .bin beside it.
-        multiple: What the sizes that the network takes are multiples of.
-        amp: Half precision, where the backend and the machine have it. OpenVINO would use it
-            unasked; ONNX Runtime has none on a CPU.
+        path: An .onnx file, or the .xml of OpenVINO with its .bin next to it.
+        multiple: The number that the network's input sizes must be multiples of.
+        amp: Whether to use half precision, if backend and machine support it. ONNX Runtime does
+            not on a CPU; OpenVINO would use it by default.
 
     Returns:
-        The network; threads may share it.
+        The network, which threads may share.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or would read another file.
@@ -80,16 +80,16 @@ def load_exported(path: Path, *, multiple: int, amp: bool) -> Network:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A network that computes several images at once."""
+    """A network that computes several images in parallel."""
 
     infer: _Infer
     size: tuple[int | None, int | None]
-    """Height and width that it takes; None takes any."""
+    """Height and width that it accepts; None accepts any."""
     pool: ThreadPoolExecutor
 
 
 class _Gathered:
-    """The answers to the images of a batch, each put in its place by the thread that has it."""
+    """The results of a batch, each stored in its place by the thread that computed it."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -97,7 +97,7 @@ class _Gathered:
         self.parts: list[NDArray[np.float32]] = []
 
     def put(self, place: int, answer: list[NDArray[np.float32]]) -> None:
-        """Copy the answer to one image."""
+        """Copy the result of one image."""
         with self._lock:
             if not self.parts:
                 self.parts = [np.empty((self._count, *p.shape[1:]), np.float32) for p in answer]
@@ -106,20 +106,20 @@ class _Gathered:
 
 
 def _load_onnx(path: Path, _amp: bool) -> _Loaded:
-    """Open a file with ONNX Runtime: a session that several threads call."""
+    """Open a file with ONNX Runtime, in one session that several threads call."""
     _refuse_other_files(path)
     ort = need("onnxruntime")
     options = ort.SessionOptions()
-    # As many images at once as there are threads, each on one: no thread waits for another.
+    # One image per thread, so that no thread waits for another.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Buffers planned for one image size are kept for good, and sizes are many.
+    # Otherwise buffers are kept for every image size that was seen, and there can be many.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        # The runtime has an exception of its own for each of its codes, without a common class.
+        # The runtime has an exception class for each error code, without a common base.
         raise _damaged(path, error) from None
     source = session.get_inputs()[0]
 
@@ -130,12 +130,12 @@ def _load_onnx(path: Path, _amp: bool) -> _Loaded:
     return _Loaded(infer, (height, width), ThreadPoolExecutor(torch.get_num_threads()))
 
 
-@kept_signal_stack()
+@preserve_signal_stack()
 def _load_openvino(path: Path, amp: bool) -> _Loaded:
-    """Compile a file with OpenVINO: as many requests as it says keep the machine busy."""
+    """Compile a file with OpenVINO, with as many parallel requests as it recommends."""
     weights = path.with_suffix(".bin")
     if not weights.is_file():
-        raise CheckpointError(f"{weights} is missing: {path} has its weights there.")
+        raise CheckpointError(f"{weights} is missing: it has the weights of {path}.")
     ov = need("openvino")
     core = ov.Core()
     settings = {
@@ -166,20 +166,20 @@ def _load_openvino(path: Path, amp: bool) -> _Loaded:
     return _Loaded(infer_alone_first, (height, width), ThreadPoolExecutor(requests))
 
 
-@kept_signal_stack()
+@preserve_signal_stack()
 def openvino_has_half() -> bool:
-    """Whether OpenVINO computes in bf16 on this processor."""
+    """Whether OpenVINO supports bf16 on this CPU."""
     capabilities = need("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "BF16" in capabilities
 
 
 def need(package: str) -> Any:
-    """Import a package of the extra `export`.
+    """Import a package of the extra `export`, without telemetry.
 
     Raises:
         ConfigError: if it is not installed.
     """
-    # Known as missing, it is left out by the packages that would report to it.
+    # Packages that would report to it skip it if it cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return import_module(package)
@@ -191,12 +191,12 @@ def need(package: str) -> Any:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raise CheckpointError if an ONNX file keeps tensors in other files: ours never do."""
+    """Raise CheckpointError if an ONNX file refers to tensors in other files: ours never do."""
     onnx = need("onnx")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:
-        # The parser is of another package, which this one does not depend on by name.
+        # The parser raises errors of protobuf, which is not a direct dependency.
         raise _damaged(path, error) from None
     for tensor in _tensors(model):
         if tensor.external_data or tensor.data_location:
@@ -207,7 +207,7 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Yield every tensor of a message, however deep it lies."""
+    """Yield every tensor of a message, at any depth."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         yield message
         return
@@ -218,16 +218,16 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def _refuse_size(path: Path, size: tuple[int, ...], fixed: tuple[int | None, int | None]) -> None:
-    """Raise ConfigError unless a file takes images of a size."""
+    """Raise ConfigError unless a file accepts images of this size."""
     if any(side not in (None, own) for own, side in zip(size, fixed, strict=True)):
         high, wide = ("any" if side is None else side for side in fixed)
         raise ConfigError(
-            f"{path} takes images of {high}x{wide}, not of {size[0]}x{size[1]}. "
+            f"{path} accepts images of {high}x{wide}, not of {size[0]}x{size[1]}. "
             "Export for any size: steelseg export RUN, without --fixed-size."
         )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    """What a backend says of a file that it cannot read, as our error."""
+    """Return the error of a backend that cannot read a file, as one of ours."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(f"{path} cannot be read by its backend: {first[:160].rstrip('. ')}.")

@@ -1,9 +1,9 @@
-"""Several networks as one: the mean of their probabilities, behind their gate.
+"""The mean of several networks: their probabilities are averaged, then the gate is applied.
 
-Members of a combined run have a share each: weights, and flips and crops of their own.
+Members of a combined run have their own weights, flips and crops.
 
-Together, every network is in memory; sequentially, one at a time, loaded anew for every few
-batches. Both add up in the same order and give the same bits.
+Networks are all kept in memory, or loaded one at a time for every few batches. Both ways add up in
+the same order and give the same bits.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from steelseg.inference.forward import Answer, Batch, ForwardPlan, Network, predict_batch
-from steelseg.inference.members import Member, refuse_strangers
-from steelseg.inference.prefetch import several_ahead
-from steelseg.models.device import keep_freed_memory
+from steelseg.inference.members import Member, check_members_compatible
+from steelseg.inference.prefetch import prefetch
+from steelseg.models.libc import keep_freed_memory
 from steelseg.scoring.gate import Gate, open_gate
 
-# Loading a network costs about as much as predicting a few strips; more would cost memory.
+# Batches per load. Loading costs about as much as predicting a few strips; more batches would need
+# more memory.
 _SEQUENTIAL_BATCHES = 4
 
 
@@ -42,18 +43,18 @@ class Ensemble:
         device: torch.device,
         gate: Gate = open_gate,
     ) -> None:
-        """Load every network; if `sequential`, one after the other to see that each can be.
+        """Load every network; if `sequential`, load and release each once, as a check.
 
         Args:
             members: The networks; they may differ in architecture and encoder.
-            sequential: Hold one network at a time.
+            sequential: Keep only one network in memory at a time.
             device: Where to predict.
-            gate: What the mean presence does to the mean probabilities.
+            gate: Applied to the mean probabilities and the mean presence.
 
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members, with_presence=members[0].share is None)
+        check_members_compatible(members, with_presence=members[0].weight is None)
         self._members = tuple(members)
         self._device = device
         self._gate = gate
@@ -65,26 +66,26 @@ class Ensemble:
             if not sequential:
                 self._held.append(network)
         self._chunk = _SEQUENTIAL_BATCHES if sequential else 1
-        # Two batches keep requests busy where one would wait for its slowest strip and its sigmoid.
+        # Exported networks would idle during the slowest strip and the sigmoid of a single batch.
         shared = not sequential and all(member.side_by_side for member in members)
         self._ahead = 2 if shared else 1
 
     def _networks(self) -> Iterable[Network]:
-        """The networks, held or loaded one by one."""
+        """Return the networks, from memory or loaded one by one."""
         return self._held or (member.load(self._device) for member in self._members)
 
     def predict(
         self, batches: Iterable[Batch], plan: ForwardPlan
     ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.float32]]]:
-        """Predict batch after batch.
+        """Predict batches.
 
         Args:
-            batches: image_ids and images_nhwc, as `forward.batches` gives them.
-            plan: Flips, crops and precision of members without a share.
+            batches: image_ids and images_nhwc, as `forward.batches` returns them.
+            plan: Flips, crops and precision of members without a weight.
 
         Yields:
-            image_id, image_hwc and probs_chw behind the gate of each image, in order; the next
-            batches are computed meanwhile.
+            image_id, image_hwc and gated probs_chw of each image, in order; the next batches are
+            computed meanwhile.
         """
         with closing(self.predict_open(batches, plan)) as predicted:
             for image_id, image_hwc, probs_chw, presence_c in predicted:
@@ -93,24 +94,24 @@ class Ensemble:
     def predict_open(
         self, batches: Iterable[Batch], plan: ForwardPlan
     ) -> Generator[_Open, None, None]:
-        """Yield what `predict` does before the gate, and presence_c beside it."""
+        """Like `predict`, but before the gate; also yield presence_c."""
         source = iter(batches)
         chunks = iter(lambda: list(islice(source, self._chunk)), [])
-        answered = several_ahead(partial(self._answer, plan=plan), chunks, count=self._ahead)
+        answered = prefetch(partial(self._answer, plan=plan), chunks, threads=self._ahead)
         with closing(answered) as predicted:
             for chunk, answers in predicted:
                 for batch, answer in zip(chunk, answers, strict=True):
                     yield from zip(*batch, *answer, strict=True)
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
-        """Probabilities of one batch, shape (N, C, H, W), computed in the caller's thread."""
+        """Predict one batch in the caller's thread; return shape (N, C, H, W)."""
         pairs = zip(*self.answer_now(images_nhwc, plan), strict=True)
         return np.stack([self._gate(probs_chw, presence_c) for probs_chw, presence_c in pairs])
 
     def answer_now(
         self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """What `predict_now` does before the gate, and presence_nc beside it."""
+        """Like `predict_now`, but before the gate; also return presence_nc."""
         (answer,) = self._mean([((), images_nhwc)], plan)
         return answer.probs_nchw.cpu().numpy(), answer.presence_nc.cpu().numpy()
 
@@ -122,7 +123,7 @@ class Ensemble:
         return chunk, [[part.cpu().numpy() for part in answer] for answer in answers]
 
     def _mean(self, chunk: Sequence[Batch], plan: ForwardPlan) -> list[Answer]:
-        """Mean answer of all networks to each batch."""
+        """Return the mean of all networks for each batch."""
         totals: list[Answer] = []
         for member, network in zip(self._members, self._networks(), strict=True):
             answers = [self._ask(member, network, images, plan) for _, images in chunk]
@@ -135,8 +136,8 @@ class Ensemble:
     def _ask(
         self, member: Member, network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
     ) -> Answer:
-        """What one network says, weighed by its share where it has one."""
-        if member.share is None:
+        """Predict one batch with one network, multiplied by its weight if it has one."""
+        if member.weight is None:
             return predict_batch(network, images_nhwc, plan, self._device)
-        own = predict_batch(network, images_nhwc, member.share.plan, self._device)
-        return member.share.weigh(own)
+        own = predict_batch(network, images_nhwc, member.weight.plan, self._device)
+        return member.weight.apply(own)

@@ -1,12 +1,10 @@
-"""From images to probabilities: the one way, for validation, OOF, prediction and serving.
+"""From images to probabilities: the only path, for validation, OOF, prediction and serving.
 
-Images of one batch have one size; `batches` groups neighbours that do. Batches are decoded
-ahead of the network by a few threads, and never more than a few wait, so memory stays flat.
+All images of a batch have the same size; `batches` groups neighbours that do. A few threads decode
+images ahead of the network, and only a few wait at a time, so memory stays flat.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from steelseg.config.config import Config
 from steelseg.data.crops import crop_boxes
+from steelseg.inference.prefetch import prefetch
 from steelseg.models.classifier import sigmoid
 from steelseg.models.device import autocast, half_type
 from steelseg.models.model import Output, split_output
@@ -27,9 +26,10 @@ Batch = tuple[tuple[str, ...], NDArray[np.uint8]]
 
 Network = Callable[[Tensor], Output]
 """From images_nchw (uint8, any size) to logits_nchw (float32, same size), and logits_nc of
-presence where it has a presence head: a `StripNet`, or what stands for one."""
+presence if it has a presence head: a `StripNet`, or an exported network."""
 
-_AHEAD = 8
+# Threads that decode, and images that they decode ahead of the network.
+_THREADS, _AHEAD = 2, 8
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,23 @@ class ForwardPlan:
     """Height, width and stride of crops; None predicts whole images."""
 
     amp: bool = False
-    """Mixed precision where the machine has it."""
+    """Mixed precision, where the machine supports it."""
 
 
 class Answer(NamedTuple):
-    """What networks say of a batch, float32."""
+    """Probabilities of a batch, float32."""
 
     probs_nchw: Tensor
-    """Of each pixel."""
+    """Probability of each class at each pixel."""
 
     presence_nc: Tensor
-    """Of each class on the whole image; (N, 0) of a network without a presence head."""
+    """Probability of each class on the whole image; shape (N, 0) without a presence head."""
 
 
 def predict_batch(
     network: Network, images_nhwc: NDArray[np.uint8], plan: ForwardPlan, device: torch.device
 ) -> Answer:
-    """Send one batch through one network.
+    """Predict one batch with one network.
 
     Args:
         network: On `device`, in eval mode.
@@ -68,8 +68,8 @@ def predict_batch(
         device: Where the network is.
 
     Returns:
-        Probabilities on `device`. A class is on an image as surely as on any of its crops, on the
-        mean of its views.
+        Probabilities on `device`. Presence is the maximum over the crops and the mean over the
+        flips.
     """
     images_nchw = torch.from_numpy(images_nhwc).to(device).permute(0, 3, 1, 2)
 
@@ -84,24 +84,24 @@ def predict_batch(
     stitched = partial(predict_crops, probs, crop=plan.crop) if plan.crop else probs
     half = half_type(device) if plan.amp else None
     with torch.inference_mode(), autocast(device, half):
-        probs_nchw = average_views(stitched, images_nchw, tta=plan.tta)
+        probs_nchw = average_flips(stitched, images_nchw, tta=plan.tta)
         if not presence:
             return Answer(probs_nchw, probs_nchw.new_zeros(len(probs_nchw), 0))
-        # View after view, each crop by crop.
-        by_view = torch.stack(presence).chunk(len(VIEWS[plan.tta]))
-        return Answer(probs_nchw, torch.stack([p.amax(dim=0) for p in by_view]).mean(dim=0))
+        # Flip by flip, and crop by crop within each.
+        by_flip = torch.stack(presence).chunk(len(FLIP_AXES[plan.tta]))
+        return Answer(probs_nchw, torch.stack([p.amax(dim=0) for p in by_flip]).mean(dim=0))
 
 
 def images_at_once(batch_size: int, device: torch.device, *, side_by_side: bool = False) -> int:
-    """How many images to hand to a network.
+    """Return the batch size for a network.
 
-    Torch on a processor gets them one by one: that is as fast, memory stays flat, and the bits of
-    a strip hang on no other.
+    On a CPU, torch predicts images one by one: that is as fast, memory stays flat, and the bits of
+    a strip depend on no other strip.
 
     Args:
-        batch_size: What the settings say.
+        batch_size: The batch size in the settings.
         device: Where the network is.
-        side_by_side: Whether the network computes images side by side by itself.
+        side_by_side: Whether the network computes the images of a batch in parallel by itself.
     """
     return batch_size if side_by_side or device.type != "cpu" else 1
 
@@ -109,22 +109,27 @@ def images_at_once(batch_size: int, device: torch.device, *, side_by_side: bool 
 def batches(
     image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]], *, batch_size: int
 ) -> Iterator[Batch]:
-    """Read images ahead and group neighbours of one size.
+    """Read images ahead and group neighbours of the same size.
 
     Args:
-        image_ids: Images, in the order to give them.
-        read: From image_id to image_hwc.
-        batch_size: Most images a batch.
+        image_ids: Images, in the order of the batches.
+        read: From image_id to image_hwc; called in threads.
+        batch_size: Maximum number of images in a batch.
     """
-    return stack(_read_ahead(image_ids, read), batch_size=batch_size)
+
+    def read_one(image_id: str) -> tuple[str, NDArray[np.uint8]]:
+        return image_id, read(image_id)
+
+    images = prefetch(read_one, image_ids, threads=_THREADS, ahead=_AHEAD)
+    return stack(images, batch_size=batch_size)
 
 
 def stack(images: Iterable[tuple[str, NDArray[np.uint8]]], *, batch_size: int) -> Iterator[Batch]:
-    """Make batches of neighbours of one size.
+    """Group neighbouring images of the same size into batches.
 
     Args:
         images: image_id and image_hwc of each.
-        batch_size: Most images a batch.
+        batch_size: Maximum number of images in a batch.
     """
     waiting: list[tuple[str, NDArray[np.uint8]]] = []
     for image_id, image_hwc in images:
@@ -137,28 +142,13 @@ def stack(images: Iterable[tuple[str, NDArray[np.uint8]]], *, batch_size: int) -
 
 
 def _stack(images: Sequence[tuple[str, NDArray[np.uint8]]]) -> Batch:
-    """Make a batch of images of one size."""
+    """Make a batch of images of the same size."""
     image_ids, arrays = zip(*images, strict=True)
     return image_ids, np.stack(arrays)
 
 
-def _read_ahead(
-    image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
-) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Read a few images ahead in threads; order is kept."""
-    futures: deque[tuple[str, Future[NDArray[np.uint8]]]] = deque()
-    with ThreadPoolExecutor(2) as pool:
-        for image_id in image_ids:
-            futures.append((image_id, pool.submit(read, image_id)))
-            if len(futures) > _AHEAD:
-                first, future = futures.popleft()
-                yield first, future.result()
-        for image_id, future in futures:
-            yield image_id, future.result()
-
-
 def forward_plan(config: Config) -> ForwardPlan:
-    """Flips, crops and precision of OOF and of prediction."""
+    """Return the plan that settings ask for, for OOF and prediction."""
     inference = config.inference
     crop = config.data.crop if inference.crops else None
     return ForwardPlan(tta=inference.tta, crop=crop, amp=inference.amp)
@@ -167,7 +157,7 @@ def forward_plan(config: Config) -> ForwardPlan:
 def predict_crops(
     predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, crop: tuple[int, int, int]
 ) -> Tensor:
-    """Predict overlapping crops and average where they overlap.
+    """Predict overlapping crops and average them where they overlap.
 
     Args:
         predict: From crops to probabilities, same height and width.
@@ -193,8 +183,8 @@ def predict_crops(
     return total / hits
 
 
-# Axes to flip of an NCHW tensor, for each view.
-VIEWS: dict[str, tuple[tuple[int, ...], ...]] = {
+# Axes of an NCHW tensor that each flip turns; the first leaves the image as it is.
+FLIP_AXES: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "hflip": ((), (3,)),
     "vflip": ((), (2,)),
@@ -202,22 +192,22 @@ VIEWS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 
-def average_views(predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, tta: str) -> Tensor:
-    """Predict every view, turn it back and take the mean.
+def average_flips(predict: Callable[[Tensor], Tensor], images_nchw: Tensor, *, tta: str) -> Tensor:
+    """Predict every flip of an image, flip the results back and average them.
 
     Args:
         predict: From images to probabilities, same height and width.
         images_nchw: Pixels, shape (N, channels, H, W).
-        tta: A key of `VIEWS`.
+        tta: A key of `FLIP_AXES`.
 
     Returns:
         Probabilities, shape (N, C, H, W).
     """
-    views = VIEWS[tta]
+    flips = FLIP_AXES[tta]
     total = predict(images_nchw)
-    if len(views) == 1:
-        # As it is: what is spread from one cell would take memory from here on.
+    if len(flips) == 1:
+        # Unchanged: a division would give a classifier's expanded cell memory for every pixel.
         return total
-    for axes in views[1:]:
+    for axes in flips[1:]:
         total = total + torch.flip(predict(torch.flip(images_nchw, axes)), axes)
-    return total / len(views)
+    return total / len(flips)

@@ -1,15 +1,15 @@
-"""What a user names to predict with: a run, trained or combined, a bundle, or checkpoints.
+"""Resolve what a user calls a model: a run folder, a combined run, a bundle, or checkpoints.
 
-`open_source` makes of any of them the settings that hold, the members of the ensemble, and the
-post-processing. Weights are read when the ensemble is made; until then it is the headers of
-checkpoints, and the files of a bundle to check them.
+`resolve_model` settles settings, networks and post-processing once. Every command that predicts,
+exports, bundles or serves takes its result, a `ResolvedModel`; none reads settings again. Weights
+are not loaded yet: only headers of checkpoints, and the files of a bundle to verify them, are read.
 """
 
 import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,13 @@ from steelseg.config.config import Config
 from steelseg.config.load import build_config
 from steelseg.errors import CheckpointError
 from steelseg.inference.bundle import open_bundle
-from steelseg.inference.ensemble_run import open_combined, refuse_unfit_shares
-from steelseg.inference.members import FirstLook, Member, checkpoint_member, refuse_unfit
+from steelseg.inference.members import (
+    Member,
+    Screener,
+    check_settings_match,
+    checkpoint_member,
+    combined_members,
+)
 from steelseg.run.bundle_manifest import MANIFEST, is_bundle
 from steelseg.run.cascade_json import read_cascade
 from steelseg.run.kinds import refuse_classifier
@@ -30,46 +35,62 @@ Place = str | Path
 
 
 @dataclass(frozen=True)
-class Source:
-    """Everything that prediction needs."""
+class ResolvedModel:
+    """Settings, networks and post-processing of a model."""
 
     config: Config
-    """The settings, with the user's laid over them."""
+    """The stored settings with the user's overrides applied."""
 
     members: tuple[Member, ...]
-    """The networks whose mean is taken, in this order."""
+    """The networks, in the order in which their probabilities are added up."""
 
     masks: MaskSettings
-    """From probabilities to masks: the user's settings, else what was tuned, else the default."""
+    """Post-processing: from the user's settings, else tuned, else the defaults."""
 
-    first: FirstLook | None = None
-    """What looks first and skips what is clean; None looks at every strip."""
+    screener: Screener | None = None
+    """The first stage of a cascade; None sends every strip through `members`."""
+
+    run: RunFolder | None = None
+    """The run folder; None for a bundle or checkpoints."""
+
+    folds: tuple[int, ...] = ()
+    """Folds of `run` that are used; empty for a bundle or checkpoints."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that a mask depends on except the strip, as plain values."""
+        settings: dict[str, Any] = {
+            "masks": asdict(self.masks),
+            "settings": _prediction_settings(self.config),
+        }
+        if weights := [asdict(member.weight) for member in self.members if member.weight]:
+            settings["shares"] = weights
+        if self.screener is not None:
+            settings["first"] = {
+                "network": self.screener.member.weights_sha256,
+                "settings": _prediction_settings(self.screener.config),
+                "cut": self.screener.cut,
+            }
+        return {
+            "networks": [member.weights_sha256 for member in self.members],
+            "settings": settings,
+        }
 
     @property
     def sha256(self) -> str:
-        """SHA-256 over all that a mask hangs on: the networks and the settings of prediction."""
-        content = {
-            "networks": [member.weights_sha256 for member in self.members],
-            "masks": asdict(self.masks),
-            "settings": _prediction_settings(self.config),
-            **_shares(self.members),
-        }
-        if self.first is not None:
-            content["first"] = {
-                "network": self.first.member.weights_sha256,
-                "settings": _prediction_settings(self.first.config),
-                "cut": self.first.cut,
-            }
+        """SHA-256 of `identity`: two models with the same value make the same masks."""
+        identity = self.identity
+        content = {"networks": identity["networks"], **identity["settings"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def open_source(
+def resolve_model(
     place: Place | Sequence[Place],
     overrides: Sequence[str] = (),
     *,
     folds: Sequence[int] | None = None,
-) -> Source:
-    """Find out what is to be predicted with.
+) -> ResolvedModel:
+    """Settle settings, networks and post-processing of a model.
 
     Args:
         place: A run folder, a bundle, a checkpoint, or several checkpoints.
@@ -77,23 +98,26 @@ def open_source(
         folds: Folds of the run or bundle to use; None uses every trained one.
 
     Raises:
-        CheckpointError: if there is no checkpoint, or one does not fit, or a bundle is damaged.
+        CheckpointError: if a checkpoint is missing or does not fit, or a bundle is damaged.
         ConfigError: if an override is wrong, or a network is a classifier.
         DataError: if postprocess.json is damaged.
     """
     if isinstance(place, str | Path) and Path(place).is_dir():
         folder = Path(place)
         if is_bundle(folder):
-            config, members, first = open_bundle(folder, overrides, folds=folds)
-            source = _settle(config, members)
-            return replace(source, first=first if config.inference.cascade else None)
+            config, members, screener = open_bundle(folder, overrides, folds=folds)
+            check_settings_match(members[0], config)
+            screener = screener if config.inference.cascade else None
+            return ResolvedModel(config, members, mask_settings(config), screener)
         run = RunFolder(folder)
         if not run.config_yaml.exists():
             raise CheckpointError(
-                f"{folder} is not a run folder: it has no config.yaml; nor a bundle: it has no "
-                f"{MANIFEST}."
+                f"{folder} is not a run folder: it has no config.yaml. It is not a bundle either: "
+                f"it has no {MANIFEST}."
             )
-        return _open_run(run, overrides, folds)
+        model = resolve_run(run, overrides, folds=folds)
+        refuse_classifier(model.config, run.path, what="to predict")
+        return model
     if isinstance(place, str | Path) and not Path(place).exists():
         raise CheckpointError(f"{place}: there is no such run folder, bundle or checkpoint.")
     paths = [place] if isinstance(place, str | Path) else place
@@ -103,94 +127,69 @@ def open_source(
     for member in members:
         refuse_classifier(member.config, member.name, what="to predict")
     trained = members[0].config.model_dump()
-    return _settle(build_config(trained, overrides, source=members[0].name), members)
+    config = build_config(trained, overrides, source=members[0].name)
+    check_settings_match(members[0], config)
+    return ResolvedModel(config, members, mask_settings(config))
 
 
-def _open_run(run: RunFolder, overrides: Sequence[str], folds: Sequence[int] | None) -> Source:
-    """A run folder: its trained folds, and what was tuned on them."""
-    trained = run.load_config()
-    refuse_classifier(trained, run.path, what="to predict")
-    config = build_config(trained.model_dump(), overrides, source=str(run.config_yaml))
+def resolve_run(
+    run: RunFolder, overrides: Sequence[str] = (), *, folds: Sequence[int] | None = None
+) -> ResolvedModel:
+    """Settle a run folder, trained or combined, as `resolve_model` does; also a classifier's.
+
+    Raises:
+        SteelsegError: as `resolve_model`.
+    """
+    config = run.load_config(tuple(overrides))
     if run.ensemble_json.exists():
-        combined, digests = open_combined(run, folds, amp=config.inference.amp)
-        tuned = tuned_settings(run, digests)
-        _warn_untuned(config, run, tuned)
-        source = _settle(config, combined, tuned)
-        return replace(source, first=_first_look(run) if config.inference.cascade else None)
-    folds = folds or run.trained_folds(trained.data.num_folds)
-    members = {fold: checkpoint_member(run.best_model(fold)) for fold in folds}
-    tuned = tuned_settings(run, {fold: member.sha256 for fold, member in members.items()})
-    _warn_untuned(config, run, tuned)
-    source = _settle(config, tuple(members.values()), tuned)
-    return replace(source, first=_first_look(run) if config.inference.cascade else None)
-
-
-def _warn_untuned(config: Config, run: RunFolder, tuned: MaskSettings | None) -> None:
-    """Say that masks are cut by defaults, which are seldom the best; not in the run's own log."""
-    if tuned is None and config.postprocess.threshold is None:
+        members, digests = combined_members(run, folds, amp=config.inference.amp)
+    else:
+        chosen = folds or run.trained_folds(config.data.num_folds)
+        by_fold = {fold: checkpoint_member(run.best_model(fold)) for fold in chosen}
+        members = tuple(by_fold.values())
+        digests = {fold: member.sha256 for fold, member in by_fold.items()}
+    for member in members:
+        check_settings_match(member, config)
+    tuned = tuned_settings(run, digests)
+    if tuned is None and config.postprocess.threshold is None and not config.model.is_classifier:
+        # Only to stderr: the log of the run is about its training.
         print(
-            f"warning: {run.path} is not tuned, so masks are cut at 0.5 and of any size. "
+            f"warning: {run.path} is not tuned, so masks use threshold 0.5 and no size filter. "
             f"Tune it: steelseg oof {run.path} && steelseg tune {run.path}",
             file=sys.stderr,
             flush=True,
         )
+    screener = _screener(run) if config.inference.cascade else None
+    return ResolvedModel(
+        config, members, mask_settings(config, tuned), screener, run, tuple(digests)
+    )
 
 
-def identify(source: Source) -> dict[str, Any]:
-    """All of a source that a prediction depends on, as plain values."""
-    first = source.first
-    looks = [*source.members, *([first.member] if first else [])]
-    settings = {
-        "config": source.config.model_dump(mode="json"),
-        "masks": asdict(source.masks),
-        "first": first and {"config": first.config.model_dump(mode="json"), "cut": first.cut},
-        **_shares(source.members),
-    }
-    return {"networks": [member.weights_sha256 for member in looks], "settings": settings}
-
-
-def _shares(members: Sequence[Member]) -> dict[str, Any]:
-    """What each member of a combined run counts for, as plain values; nothing of other sources."""
-    shares = [asdict(member.share) for member in members if member.share]
-    return {"shares": shares} if shares else {}
-
-
-def _first_look(run: RunFolder) -> FirstLook | None:
-    """What `steelseg cascade` chose for a run; None if nothing.
+def _screener(run: RunFolder) -> Screener | None:
+    """Return the screening network that `steelseg cascade` chose for a run, if any.
 
     Raises:
-        CheckpointError: if the network that looks first is not the one it was chosen for.
+        CheckpointError: if it is not the network that the cut was chosen for.
     """
     cascade = read_cascade(run.cascade_json)
     if cascade is None:
         return None
     first = RunFolder(run.path / cascade.first)
-    ways_out = (
-        f"Choose again: steelseg cascade {run.path} --first {first.path}; or look at every strip: "
-        "inference.cascade=false."
+    remedy = (
+        f"Choose again: steelseg cascade {run.path} --first {first.path}; or send every strip "
+        "through the full model: inference.cascade=false."
     )
     try:
         member = checkpoint_member(first.best_model(cascade.fold))
     except CheckpointError as error:
-        raise CheckpointError(f"{error} {run.cascade_json} asks for it. {ways_out}") from None
+        raise CheckpointError(f"{error} {run.cascade_json} needs it. {remedy}") from None
     if member.sha256 != cascade.sha256:
-        raise CheckpointError(f"{run.cascade_json} was made for another {member.name}. {ways_out}")
-    return FirstLook(member, first.load_config(), cascade.cut)
-
-
-def _settle(
-    config: Config, members: tuple[Member, ...], tuned: MaskSettings | None = None
-) -> Source:
-    """Hold the settings against the networks, and settle the post-processing."""
-    if members[0].share:
-        refuse_unfit_shares(members, config)
-    else:
-        refuse_unfit(members[0], config)
-    return Source(config, members, mask_settings(config, tuned))
+        raise CheckpointError(f"{run.cascade_json} was made for another {member.name}. {remedy}")
+    return Screener(member, first.load_config(), cascade.cut)
 
 
 def _prediction_settings(config: Config) -> Mapping[str, object]:
-    """The settings that change a probability."""
+    """Return the settings that change a probability."""
     data, inference = config.data, config.inference
     return {
         "class_names": data.names,
@@ -205,14 +204,14 @@ def _prediction_settings(config: Config) -> Mapping[str, object]:
 
 
 def tuned_settings(run: RunFolder, digests: Mapping[int, str]) -> MaskSettings | None:
-    """What tuning chose for the models of a run; None if it was not tuned.
+    """Return the post-processing that was tuned for a run; None if it was not tuned.
 
     Args:
         run: The run.
         digests: SHA-256 of the checkpoint of each fold that is used.
 
     Raises:
-        CheckpointError: if a fold has been trained on since its predictions were tuned on.
+        CheckpointError: if a fold was trained further since its predictions were tuned on.
         DataError: if postprocess.json is damaged.
     """
     tuned = read_tuned(run.postprocess_json)

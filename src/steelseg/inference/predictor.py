@@ -3,7 +3,7 @@
     predictor = Predictor("outputs/RUN")
     mask_chw = predictor("strip.jpg")
 
-The command line, out-of-fold prediction and this class send strips the same way.
+The command line, out-of-fold prediction and this class use the same path (`inference.forward`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,27 +19,26 @@ from steelseg.errors import DataError, raising_out_of_memory
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
-from steelseg.inference.model_source import Place, Source, identify, open_source
+from steelseg.inference.model_source import Place, ResolvedModel, resolve_model
 from steelseg.models.device import pick_device
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
 
 _LESS_MEMORY = (
-    "There is not enough memory to predict. inference.crops=true takes less for long strips, a "
-    "lower train.batch_size_val for many at once, inference.ensemble=sequential for several "
-    "networks."
+    "There is not enough memory to predict. inference.crops=true needs less for long strips, a "
+    "lower train.batch_size_val for batches, inference.ensemble=sequential for several networks."
 )
 
 
 class Predictor:
     """The mean of a run's folds, or of any checkpoints, with their post-processing.
 
-    Of a run folder that is what its settings say, else what `steelseg tune` chose for it, else a
-    threshold of 0.5. Bare checkpoints know of no tuning.
+    Post-processing comes from the settings of a run folder, else from `steelseg tune`, else it is a
+    threshold of 0.5. Checkpoints contain no tuned values.
     """
 
     def __init__(
         self,
-        source: Place | Sequence[Place] | Source,
+        source: Place | Sequence[Place] | ResolvedModel,
         overrides: Sequence[str] = (),
         *,
         folds: Sequence[int] | None = None,
@@ -47,60 +46,64 @@ class Predictor:
     ) -> None:
         """Load the checkpoints.
 
-        The attribute `sha256` tells two models apart: it is over all that a mask hangs on,
-        networks and settings. `masks` is the post-processing, `batch_size` the most strips that
-        go through the networks together.
+        The attribute `sha256` tells two models apart: it covers everything that a mask depends
+        on, networks and settings. `identity` adds the device and the batch size. `masks` is the
+        post-processing, `batch_size` the largest number of strips in one batch; with 1, the bits
+        of a strip depend on no other strip.
 
         Args:
-            source: A run folder, a bundle, a checkpoint, or several checkpoints; or what
-                `open_source` made of one, which has its overrides and folds already.
+            source: A run folder, a bundle, a checkpoint, or several checkpoints; or the result
+                of `resolve_model`, which has its overrides and folds already.
             overrides: Settings to change, such as "postprocess.threshold=0.4".
             folds: Folds of the run or bundle to use; None uses every trained one.
-            device: Where to predict; None takes a GPU where there is one.
+            device: Where to predict; None uses a GPU if there is one.
 
         Raises:
             CheckpointError: if there is no checkpoint, or one cannot be used.
             ConfigError: if an override is wrong.
             DataError: if postprocess.json is damaged.
         """
-        found = (
-            source if isinstance(source, Source) else open_source(source, overrides, folds=folds)
-        )
-        self.config = found.config
+        if not isinstance(source, ResolvedModel):
+            source = resolve_model(source, overrides, folds=folds)
+        model = source
+        self.config = model.config
         where = torch.device(device) if device else pick_device()
-        # All that a prediction depends on but the strips, as plain values.
-        self.identity = {**identify(found), "device": str(where)}
-        sequential = found.config.inference.ensemble == "sequential"
-        self._looks: Ensemble | Cascade = Ensemble(
-            found.members,
+        sequential = model.config.inference.ensemble == "sequential"
+        self._networks: Ensemble | Cascade = Ensemble(
+            model.members,
             sequential=sequential,
             device=where,
-            gate=gate_of(found.config, found.masks),
+            gate=gate_of(model.config, model.masks),
         )
-        self._plan = forward_plan(found.config)
-        # Most strips that a network is given at once; at 1 the bits of a strip hang on no other.
+        self._plan = forward_plan(model.config)
         self.batch_size = images_at_once(
-            found.config.train.batch_size_val,
+            model.config.train.batch_size_val,
             where,
-            side_by_side=any(member.side_by_side for member in found.members),
+            side_by_side=any(member.side_by_side for member in model.members),
         )
-        if found.first is not None:
-            self._looks = Cascade(
-                Ensemble([found.first.member], sequential=False, device=where),
-                self._looks,
-                first_plan=forward_plan(found.first.config),
-                cut=found.first.cut,
+        if model.screener is not None:
+            self._networks = Cascade(
+                Ensemble([model.screener.member], sequential=False, device=where),
+                self._networks,
+                first_plan=forward_plan(model.screener.config),
+                cut=model.screener.cut,
                 batch_size=self.batch_size,
-                num_classes=found.config.data.num_classes,
-                by_presence=found.first.config.model.is_classifier,
+                num_classes=model.config.data.num_classes,
+                by_presence=model.screener.config.model.is_classifier,
             )
-        self.masks = found.masks
-        self.sha256 = found.sha256
-        self._to_mask = mask_maker(found.masks)
+        self.masks = model.masks
+        self.sha256 = model.sha256
+        # On a GPU the last bits depend on the strips of a batch, and so on its size.
+        self.identity = {
+            **model.identity,
+            "device": str(where),
+            "batch size": self.batch_size,
+        }
+        self._to_mask = mask_maker(model.masks)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """A name for each class, class 1 first."""
+        """The name of each class, class 1 first."""
         return self.config.data.names
 
     def __call__(self, image: Place | NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -118,13 +121,13 @@ class Predictor:
         return self._to_mask(self.probs(image))
 
     def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of one strip, shape (classes, H, W), in [0, 1]; takes what a call does."""
-        # A copy, because torch takes no view that is turned or locked.
+        """Return probabilities of one strip, shape (classes, H, W), in [0, 1]; see `__call__`."""
+        # A copy, because torch does not accept flipped or read-only arrays.
         probs_chw: NDArray[np.float32] = self.probs_of(np.stack([self._load(image)]))[0]
         return probs_chw
 
     def probs_of(self, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of one batch, computed in the caller's thread.
+        """Predict one batch in the caller's thread.
 
         Args:
             images_nhwc: At most `batch_size` strips, shape (N, H, W, channels).
@@ -136,16 +139,16 @@ class Predictor:
             OutOfMemory: if the processor or the GPU has too little memory.
         """
         with raising_out_of_memory(_LESS_MEMORY):
-            return self._looks.predict_now(images_nhwc, self._plan)
+            return self._networks.predict_now(images_nhwc, self._plan)
 
     def stream(
         self, image_ids: Iterable[str], read: Callable[[str], NDArray[np.uint8]]
     ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]]:
-        """Predict many strips at flat memory.
+        """Predict many strips with constant memory.
 
         Args:
-            image_ids: Strips, in the order to give them.
-            read: From image_id to image_hwc; called ahead, in threads.
+            image_ids: Strips, in the order of the results.
+            read: From image_id to image_hwc; called in threads, ahead of prediction.
 
         Yields:
             image_id, image_hwc, mask_chw and probs_chw of each strip.
@@ -155,11 +158,11 @@ class Predictor:
         """
         with raising_out_of_memory(_LESS_MEMORY):
             strips = batches(image_ids, read, batch_size=self.batch_size)
-            for image_id, image_hwc, probs_chw in self._looks.predict(strips, self._plan):
+            for image_id, image_hwc, probs_chw in self._networks.predict(strips, self._plan):
                 yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
     def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring one image to the channels that the networks take."""
+        """Read or convert one image to the channels that the networks take."""
         channels = self.config.data.channels
         if isinstance(image, str | Path):
             return read_image(Path(image), channels=channels)

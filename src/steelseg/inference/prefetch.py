@@ -1,4 +1,4 @@
-"""Working ahead: the next items are made while the present one is used."""
+"""Prefetching: threads make the next items while the current one is used."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -9,46 +9,41 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterator[T]) -> Generator[T]:
-    """Yield the items of an iterator, each made in a thread while the one before is used.
+def prefetch(
+    make: Callable[[S], T], sources: Iterable[S], *, threads: int, ahead: int | None = None
+) -> Generator[T]:
+    """Yield `make(source)` for each source, in order.
 
-    Errors come out where the item would have. Closed early, it waits for the item in the making.
-    """
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
-            yield item  # type: ignore[misc]
-
-
-def several_ahead(make: Callable[[S], T], sources: Iterable[S], *, count: int) -> Generator[T]:
-    """Yield what is made of each source, in order, several being made side by side.
-
-    Errors come out where the item would have. Closed early, it waits for the items in the making.
+    An error is raised where its item would have come. If the generator is closed early, it waits
+    for the items that are being made and drops those that wait for a thread.
 
     Args:
-        make: Called in several threads at once.
-        sources: Read in the caller's thread, not faster than items are used.
-        count: How many items are made side by side while one is used.
+        make: Called in the threads.
+        sources: Read in the caller's thread, no faster than items are used.
+        threads: Number of items that are made at the same time.
+        ahead: Number of items to make ahead of the one in use; None is one for each thread.
     """
+    ahead = threads if ahead is None else ahead
+    pool = ThreadPoolExecutor(threads, "prefetch")
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(count) as threads:
-        for future in _submitted(threads, make, sources):
+    try:
+        for future in _submit(pool, make, sources):
             waiting.append(future)
-            if len(waiting) > count:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _submitted(
-    threads: ThreadPoolExecutor, make: Callable[[S], T], sources: Iterable[S]
+def _submit(
+    pool: ThreadPoolExecutor, make: Callable[[S], T], sources: Iterable[S]
 ) -> Iterator[Future[T]]:
-    """Set threads to work on each source; one that cannot be read is an item that failed."""
+    """Submit each source; an error in reading one becomes a failed item."""
     try:
         for source in sources:
-            yield threads.submit(make, source)
+            yield pool.submit(make, source)
     except Exception as error:
         # Raised again where the item would have come, after those before it.
         failed: Future[T] = Future()

@@ -1,4 +1,4 @@
-"""The network that settings ask for, new or filled with a checkpoint's weights."""
+"""Build the network of some settings, new or with the weights of a checkpoint."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from steelseg.models.model import StripNet, build_model
 
 
 def build_network(config: Config, *, is_new: bool = True) -> StripNet:
-    """The untrained network, its encoder with the weights asked for if it is new."""
+    """Build an untrained network; if `is_new`, with the encoder weights of the settings."""
     return build_model(
         arch=config.model.arch,
         encoder=config.model.encoder,
@@ -26,7 +26,7 @@ def build_network(config: Config, *, is_new: bool = True) -> StripNet:
 
 
 def fill_network(config: Config, weights: Mapping[str, Tensor]) -> StripNet:
-    """The trained network, in eval mode.
+    """Build a network and load weights; it is in eval mode.
 
     Raises:
         CheckpointError: if the weights do not fit the settings.
@@ -43,7 +43,7 @@ def fill_network(config: Config, weights: Mapping[str, Tensor]) -> StripNet:
 
 
 def restore_model(checkpoint: Checkpoint) -> StripNet:
-    """Build the network of a checkpoint and fill it, in eval mode.
+    """Build the network of a checkpoint with its weights; it is in eval mode.
 
     Raises:
         CheckpointError: if the weights do not fit the settings in the checkpoint.

@@ -1,10 +1,9 @@
-"""Checkpoints: one safetensors file that can be trusted.
+"""Checkpoints: one safetensors file with a checksum over all of its content.
 
-Tensors are stored under `model.NAME` and, in resumable files, `optimizer.INDEX.NAME` and
-`average.NAME`, the mean of weights where there is one; the
-rest (settings, epoch, scores, history) is JSON in the header. A SHA-256 over all of it is
-checked on every load, because one flipped bit gives silently wrong weights otherwise.
-Nothing is pickled.
+Tensors are stored under `model.NAME` and, in resumable files, `optimizer.INDEX.NAME` and, with
+weight averaging, `average.NAME`. The rest (settings, epoch, scores, history) is JSON in the header.
+A SHA-256 over everything is verified on every load, because a flipped bit would give silently wrong
+weights. Nothing is pickled.
 """
 
 import hashlib
@@ -30,22 +29,22 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained state, on the CPU."""
+    """A state of training, on the CPU."""
 
     model: Mapping[str, Tensor]
     """State dict of the `StripNet`."""
 
     optimizer: Mapping[str, Tensor]
-    """Tensors of the optimizer, as `INDEX.NAME`; empty where training cannot go on from here."""
+    """Tensors of the optimizer, as `INDEX.NAME`; empty if training cannot resume from here."""
 
     state: Mapping[str, Any]
-    """What JSON can hold: config, fold, epoch, dice and, in resumable files, progress."""
+    """JSON values: config, fold, epoch, dice and, in resumable files, progress."""
 
     sha256: str = ""
-    """Over all of it, as the file bears it; "" before it is saved."""
+    """SHA-256 over all of it, as stored in the file; "" before it is saved."""
 
     average: Mapping[str, Tensor] = field(default_factory=dict)
-    """State dict of the mean of weights; empty where none is kept."""
+    """State dict of the averaged weights; empty without weight averaging."""
 
     @property
     def config(self) -> Config:
@@ -54,10 +53,10 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; `path` holds the old file or the new one, never a part.
+    """Write a checkpoint; `path` has the old file or the new one, never a partial one.
 
     Raises:
-        TrainingError: if a tensor holds what is not a number; nothing is written then.
+        TrainingError: if a tensor is not finite; nothing is written then.
     """
     tensors = {f"model.{name}": _plain(tensor) for name, tensor in checkpoint.model.items()}
     tensors |= {
@@ -73,10 +72,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and check that it is what was written.
+    """Read a checkpoint and verify its SHA-256.
 
     Raises:
-        CheckpointError: if the file is missing, no checkpoint of ours, or damaged.
+        CheckpointError: if the file is missing, damaged, or not a steelseg checkpoint.
     """
     header, tensors = _open(path, with_tensors=True)
     text = header["steelseg"]
@@ -112,9 +111,9 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
 
 
 def _parse(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Take a safetensors file apart.
+    """Parse the metadata and tensors of a safetensors file.
 
-    It is read, not mapped: what happens to the file later must not reach the weights.
+    The file is read, not memory-mapped, so that later changes to it cannot reach the weights.
     """
     tensors = load(content)
     end = 8 + int.from_bytes(content[:8], "little")
@@ -122,10 +121,10 @@ def _parse(content: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def read_header(path: Path) -> tuple[Config, str]:
-    """Read the settings inside a checkpoint and its SHA-256, which its tensors may yet belie.
+    """Read the settings and the SHA-256 of a checkpoint, without verifying its tensors.
 
     Raises:
-        CheckpointError: if the file is missing, no checkpoint of ours, or its header is damaged.
+        CheckpointError: if the file is missing, not one of steelseg, or its header is damaged.
     """
     header, _ = _open(path, with_tensors=False)
     state = _read_state(path, header["steelseg"])
@@ -136,13 +135,13 @@ def read_header(path: Path) -> tuple[Config, str]:
     try:
         return build_stored_config(content, source=str(path)), header.get("sha256", "")
     except ConfigError:
-        # A flipped bit gives wrong settings too; the SHA-256 tells.
+        # Wrong settings may be a flipped bit, which the SHA-256 reveals.
         load_checkpoint(path)
         raise
 
 
 def _read_state(path: Path, text: str) -> dict[str, Any]:
-    """Take the JSON out of a header; CheckpointError if it is none or of another version."""
+    """Parse the JSON of a header; CheckpointError if it is damaged or of another version."""
     try:
         state: dict[str, Any] = json.loads(text)
         version = state.pop("format")
@@ -154,17 +153,17 @@ def _read_state(path: Path, text: str) -> dict[str, Any]:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Bring a tensor to the CPU, row-major, sharing memory with no other."""
+    """Copy a tensor to the CPU, contiguous, so that it shares memory with no other."""
     return tensor.detach().cpu().contiguous().clone()
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix`, without it."""
+    """Return the tensors under `prefix`, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 over names, types, shapes and bytes of all tensors and the JSON text."""
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors and the JSON text."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

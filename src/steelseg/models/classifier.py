@@ -1,21 +1,22 @@
-"""A network that tells which classes are on an image, and nothing else: encoder and presence head.
+"""A classifier: an encoder with a presence head, which predicts the classes on an image, no masks.
 
-Its answer has the form of any network's with a presence head, so that whatever takes a network
-takes it too: the logit of presence stands for every pixel. It is one cell until someone asks for
-pixels (`spread`), and a view that takes no memory from then on.
+Its output has the same form as that of a segmentation network with a presence head, so that code
+accepts either: the presence logit stands for every pixel. It is a single cell, which `spread`
+expands to all pixels without using memory.
 
 Axes: n images, c classes, h height, w width.
 """
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
 
 class PresenceHead(nn.Module):
-    """Whether a class is on the image at all: whether any cell of the deepest features shows it.
+    """Predicts whether each class is on the image, as the maximum over the deepest features.
 
-    The maximum over cells means the same on a crop and on a strip of any length, where a mean
-    would thin out a small defect the more, the longer the strip.
+    A maximum over cells is independent of the size of the image; a mean would dilute a small defect
+    on a long strip.
     """
 
     def __init__(self, channels: int, num_classes: int, *, dropout: float = 0.2) -> None:
@@ -24,38 +25,53 @@ class PresenceHead(nn.Module):
         self.cells = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, features_nchw: Tensor) -> Tensor:
-        """Logits of presence, shape (N, C)."""
+        """Return presence logits, shape (N, C)."""
         logits: Tensor = self.cells(self.dropout(features_nchw))
         return logits.amax(dim=(2, 3))
 
 
 class Classifier(nn.Module):
-    """An encoder with a presence head; the parts are named as segmentation networks name theirs."""
+    """An encoder with a presence head; submodules have the names of a segmentation network's."""
 
     def __init__(self, encoder: nn.Module, head: PresenceHead) -> None:
-        """Put a head on an encoder.
+        """Combine an encoder and a head.
 
         Args:
-            encoder: Gives its features from shallow to deep.
-            head: Takes the deepest.
+            encoder: Returns features from shallow to deep.
+            head: Takes the deepest features.
         """
         super().__init__()
         self.encoder = encoder
         self.classification_head = head
 
     def forward(self, inputs_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of presence, as one cell (N, C, 1, 1) and as (N, C)."""
+        """Return presence logits, as one cell (N, C, 1, 1) and as (N, C)."""
         presence_nc: Tensor = self.classification_head(self.encoder(inputs_nchw)[-1])
         return presence_nc[:, :, None, None], presence_nc
 
 
+def build_classifier(
+    *,
+    encoder_name: str,
+    in_channels: int,
+    classes: int,
+    encoder_weights: str | bool | None,
+    encoder_depth: int = 5,
+) -> Classifier:
+    """Build a classifier from the arguments of segmentation-models-pytorch."""
+    encoder = smp.encoders.get_encoder(
+        encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
+    )
+    return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
+
+
 def spread(cell_nchw: Tensor, height: int, width: int) -> Tensor:
-    """Let one cell stand for every pixel, without a copy.
+    """Expand one cell to every pixel, without a copy.
 
     Args:
         cell_nchw: Shape (N, C, 1, 1).
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
 
     Returns:
         A view, shape (N, C, H, W).
@@ -64,9 +80,9 @@ def spread(cell_nchw: Tensor, height: int, width: int) -> Tensor:
 
 
 def sigmoid(logits_nchw: Tensor) -> Tensor:
-    """The sigmoid; of what is spread it is computed once, and spread again.
+    """Return the sigmoid; for an expanded cell it is computed once and expanded again.
 
-    In place otherwise, because a batch of strips is large and its logits are nobody else's.
+    Otherwise it works in place: a batch of strips is large, and its logits are not used again.
     """
     if logits_nchw.stride()[2:] != (0, 0):
         return logits_nchw.sigmoid_()

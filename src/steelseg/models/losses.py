@@ -9,11 +9,13 @@ the classes, so that an empty truth gives a gradient where the batch has others,
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from steelseg.config.components import LOSS_TERMS, import_component
 from steelseg.config.loss_terms import parse_loss
 from steelseg.errors import ConfigError
 
@@ -41,29 +43,27 @@ def build_loss(
     Raises:
         ConfigError: if there is no such loss.
     """
-    terms: dict[str, Loss] = {
-        "bce": bce,
-        "bce_pos_weight": partial(bce, pos_weight=tuple(pos_weight)),
-        "dice": dice_loss,
-        "image_dice": image_dice,
-        "focal": partial(focal, gamma=focal_gamma),
-        "tversky": partial(tversky, alpha=tversky_alpha),
-        "focal_tversky": partial(focal_tversky, alpha=tversky_alpha),
-        "jaccard": jaccard,
-        "lovasz": lovasz,
-        "symmetric_lovasz": symmetric_lovasz,
-    }
     try:
-        parts = parse_loss(text)
+        terms = parse_loss(text)
     except ValueError as error:
         raise ConfigError(f"train.loss={text}: {error}.") from None
+    arguments: dict[str, dict[str, Any]] = {
+        "bce_pos_weight": {"pos_weight": tuple(pos_weight)},
+        "focal": {"gamma": focal_gamma},
+        "tversky": {"alpha": tversky_alpha},
+        "focal_tversky": {"alpha": tversky_alpha},
+    }
+    parts: list[tuple[Loss, float]] = [
+        (partial(import_component(LOSS_TERMS[term]), **arguments.get(term, {})), weight)
+        for term, weight in terms
+    ]
 
     def loss(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
         total = logits_nchw.new_zeros((), dtype=torch.float32)
         # Half precision cannot add up a strip's pixels.
         logits_nchw, masks_nchw = logits_nchw.float(), masks_nchw.float()
         for term, weight in parts:
-            total = total + weight * terms[term](logits_nchw, masks_nchw, valid_nchw)
+            total = total + weight * term(logits_nchw, masks_nchw, valid_nchw)
         return total
 
     return loss

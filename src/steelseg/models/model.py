@@ -1,10 +1,10 @@
 """The network: pixels in, logits out, at the size of the strip.
 
-`StripNet` holds everything between a decoded image and its logits (scaling, normalisation,
-padding, the segmentation network), so training, prediction and an exported model cannot
-disagree about preprocessing. `core` is the part that is exported: it needs sizes that are
-multiples of `multiple`, to which `at_multiples` brings any strip. The core of a classifier
-answers with one cell, which `at_multiples` spreads.
+`StripNet` contains everything between a decoded image and its logits (scaling, normalisation,
+padding, the segmentation network), so that training, prediction and exports use the same
+preprocessing. `core` is the part that is exported: it needs sizes that are multiples of `multiple`;
+`at_multiples` pads any strip to them. The core of a classifier returns one cell, which
+`at_multiples` expands.
 """
 
 import difflib
@@ -19,32 +19,20 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from steelseg.config.components import ARCHITECTURES, Architecture, import_component
 from steelseg.errors import ConfigError
-from steelseg.models.classifier import Classifier, PresenceHead, spread
+from steelseg.models.classifier import PresenceHead, spread
 from steelseg.models.weights import is_file_name, load_encoder_weights
 
-ARCHITECTURES = {
-    "unet": smp.Unet,
-    "unetplusplus": smp.UnetPlusPlus,
-    "fpn": smp.FPN,
-    "linknet": smp.Linknet,
-    "pspnet": smp.PSPNet,
-    "deeplabv3": smp.DeepLabV3,
-    "deeplabv3plus": smp.DeepLabV3Plus,
-}
-
-CLASSIFIER = "classifier"
-"""The architecture without a decoder, which tells presence alone."""
-
 LEAST_MOMENTUM = 0.1
-"""Least share of a batch in the statistics of batch normalisation, PyTorch's own default."""
+"""Minimum momentum of batch normalisation, the default of PyTorch."""
 
 Output: TypeAlias = Tensor | tuple[Tensor, Tensor]
-"""logits_nchw, and logits_nc of presence where the network has a presence head."""
+"""logits_nchw, and presence logits_nc if the network has a presence head."""
 
 
 def split_output(output: Output) -> tuple[Tensor, Tensor | None]:
-    """logits_nchw and, of a network with a presence head, logits_nc of presence."""
+    """Split an output into logits_nchw and presence logits_nc, None without a presence head."""
     return output if isinstance(output, tuple) else (output, None)
 
 
@@ -61,20 +49,20 @@ class StripNet(nn.Module):
 
         Args:
             network: Takes (N, channels, H, W) with H and W multiples of `multiple`.
-            mean: Mean of each channel, of full scale.
-            std: Standard deviation of each channel, of full scale.
-            multiple: What the network's input sizes must be multiples of.
+            mean: Mean of each channel, as a fraction of full scale.
+            std: Standard deviation of each channel, as a fraction of full scale.
+            multiple: The number that the network's input sizes must be multiples of.
         """
         super().__init__()
         self.network = network
         self.multiple = multiple
-        # Not persistent: the settings in the checkpoint hold them.
+        # Not persistent, because the settings in the checkpoint contain them.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     @property
     def has_presence(self) -> bool:
-        """Whether there is a presence head."""
+        """Whether the network has a presence head."""
         return getattr(self.network, "classification_head", None) is not None
 
     def forward(self, images_nchw: Tensor) -> Output:
@@ -84,12 +72,12 @@ class StripNet(nn.Module):
             images_nchw: Pixels 0 to 255, shape (N, channels, H, W), uint8 or float; any size.
 
         Returns:
-            Logits, shape (N, C, H, W), float32; with a presence head also its own, shape (N, C).
+            Logits, shape (N, C, H, W), float32; with a presence head also its logits, shape (N, C).
         """
         return at_multiples(self.core, images_nchw, multiple=self.multiple)
 
     def core(self, images_nchw: Tensor) -> Output:
-        """Compute logits of what `forward` takes, at sizes that are multiples of `multiple`."""
+        """Compute logits like `forward`, for sizes that are multiples of `multiple`."""
         inputs = (images_nchw.float() / 255 - self.mean) / self.std
         output = self.network(inputs.contiguous(memory_format=torch.channels_last))
         logits_nchw, presence_nc = split_output(output)
@@ -99,19 +87,19 @@ class StripNet(nn.Module):
 
 
 def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multiple: int) -> Output:
-    """Repeat the last row and column up to a multiple, and cut the answer to size again.
+    """Pad images to a multiple by repeating the last row and column, and crop the logits back.
 
     Args:
-        core: From images to logits, same height and width, or one cell that stands for all pixels.
+        core: From images to logits of the same height and width, or of one cell for all pixels.
         images_nchw: Pixels, shape (N, channels, H, W), any type.
-        multiple: What the sizes that `core` takes are multiples of.
+        multiple: The number that input sizes of `core` must be multiples of.
 
     Returns:
-        Logits, shape (N, C, H, W); what `core` says of presence stays as it is.
+        Logits, shape (N, C, H, W), and the presence logits of `core`, if any.
     """
     height, width = images_nchw.shape[-2:]
     logits_nchw, presence_nc = split_output(core(pad_to_multiple(images_nchw, multiple)))
-    # No other core answers with one cell: what it is given has 8 pixels a side at least.
+    # Only a classifier returns one cell: inputs have at least 8 pixels a side.
     if logits_nchw.shape[2:] == (1, 1):
         logits_nchw = spread(logits_nchw, height, width)
     logits_nchw = logits_nchw[..., :height, :width]
@@ -120,7 +108,7 @@ def at_multiples(core: Callable[[Tensor], Output], images_nchw: Tensor, *, multi
 
 def pad_to_multiple(images_nchw: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until height and width are multiples of `multiple`."""
-    # By index, because not every device pads bytes.
+    # By index, because not every device can pad uint8.
     for axis in (-2, -1):
         size = images_nchw.shape[axis]
         if size % multiple:
@@ -141,23 +129,23 @@ def build_model(
     encoder_depth: int | None = None,
     presence_head: bool = False,
 ) -> StripNet:
-    """Build a network, its encoder with the weights asked for.
+    """Build a network, with pretrained encoder weights if they are given.
 
     Args:
-        arch: A key of `ARCHITECTURES`, or `CLASSIFIER`, which always has a presence head.
+        arch: A key of `ARCHITECTURES`.
         encoder: An encoder of segmentation-models-pytorch, or `tu-NAME` of timm.
         encoder_weights: imagenet or another name on the model hub, a local file, or None.
         channels: Image channels, 1 or 3.
         num_classes: Defect classes C.
-        mean: Mean of each channel, of full scale.
-        std: Standard deviation of each channel, of full scale.
-        encoder_depth: How often the encoder halves the image, for architectures that take any
-            depth; None takes the architecture's own.
-        presence_head: Whether the network also tells which classes are there at all.
+        mean: Mean of each channel, as a fraction of full scale.
+        std: Standard deviation of each channel, as a fraction of full scale.
+        encoder_depth: Number of downsampling stages, for architectures that support any; None
+            uses the architecture's default.
+        presence_head: Whether the network also predicts which classes are on the image.
 
     Raises:
         ConfigError: if the encoder is unknown, does not fit the architecture, or its weights
-            cannot be had.
+            are not available.
     """
     refuse_unknown_encoder(encoder)
     local = encoder_weights is not None and is_file_name(encoder_weights)
@@ -172,11 +160,11 @@ def build_model(
     )
     if encoder_weights is not None and local:
         load_encoder_weights(network.encoder, Path(encoder_weights), channels=channels)
-    if presence_head and arch != CLASSIFIER:
-        # Where segmentation-models-pytorch has its classifier, so that it is called with it.
+    if presence_head and getattr(network, "classification_head", None) is None:
+        # At the attribute of segmentation-models-pytorch's own classifier, so that it is called.
         depth = network.encoder.out_channels[-1]
         network.classification_head = PresenceHead(depth, num_classes)
-    _hasten_statistics(network)
+    _raise_momentum(network)
     stride = int(network.encoder.output_stride)
     multiple = stride if encoder_depth else max(32, stride)
     model = StripNet(network, mean=mean, std=std, multiple=multiple)
@@ -192,72 +180,57 @@ def _build_network(
     channels: int,
     num_classes: int,
 ) -> Any:
-    """Build the network as segmentation-models-pytorch does, or say what does not fit."""
+    """Build the network with segmentation-models-pytorch, or raise ConfigError."""
+    architecture = ARCHITECTURES[arch]
     build = partial(
-        _build_classifier if arch == CLASSIFIER else ARCHITECTURES[arch],
+        import_component(architecture.network),
         encoder_name=encoder,
         in_channels=channels,
         classes=num_classes,
-        **_shallower(arch, depth),
+        **_depth_arguments(architecture, depth),
     )
     if hub_weights is None:
         try:
             return build(encoder_weights=None)
         except Exception as error:
-            # Encoders refuse what they cannot do (depth, dilation, image size) in many ways.
+            # Encoders raise many kinds of errors for unsupported depths, dilations and sizes.
             raise ConfigError(
                 f"model.encoder={encoder} cannot be used in model.arch={arch}: {error}"
             ) from error
-    # The hub's client tells of each of its retries; the one line below says what matters.
+    # The hub's client logs each retry; the error below is enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return build(encoder_weights=True if encoder.startswith("tu-") else hub_weights)
     except Exception as error:
-        # The hub's client raises its own, its HTTP library's and the system's errors.
+        # The hub's client raises its own errors, those of its HTTP library, and OSError.
         raise ConfigError(
-            f"model.encoder_weights={hub_weights} cannot be had for {encoder} from the model hub "
-            f"({_first_line(error)}). Two ways out: model.encoder_weights=none trains from "
-            "scratch, model.encoder_weights=PATH.safetensors reads a local file."
+            f"model.encoder_weights={hub_weights} is not available for {encoder} from the model "
+            f"hub ({_first_line(error)}). Set model.encoder_weights=none to train from scratch, or "
+            "model.encoder_weights=PATH.safetensors to read a local file."
         ) from error
 
 
-def _shallower(arch: str, depth: int | None) -> dict[str, Any]:
-    """What says how deep the encoder is; a unet has as many steps up as down."""
+def _depth_arguments(architecture: Architecture, depth: int | None) -> dict[str, Any]:
+    """Return the arguments for a depth of the encoder; a U-Net's decoder has the same depth."""
     if depth is None:
         return {}
-    if arch in ("unet", "unetplusplus"):
-        return {"encoder_depth": depth, "decoder_channels": (256, 128, 64, 32, 16)[:depth]}
-    return {"encoder_depth": depth}
+    channels = architecture.decoder_channels[:depth]
+    return {"encoder_depth": depth} | ({"decoder_channels": channels} if channels else {})
 
 
-def _hasten_statistics(network: nn.Module) -> None:
-    """Let the statistics of batch normalisation follow within tens of steps.
+def _raise_momentum(network: nn.Module) -> None:
+    """Raise the momentum of batch normalisation, so that its statistics adapt in tens of steps.
 
-    EfficientNets take a hundredth of each batch, which is for the hundred thousands of steps of
-    ImageNet: after a few hundred, validation still reads their first values and finds nothing.
+    EfficientNets use 0.01, for the hundreds of thousands of steps on ImageNet: after a few hundred
+    steps, validation would still use the initial statistics and find nothing.
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
             module.momentum = max(module.momentum, LEAST_MOMENTUM)
 
 
-def _build_classifier(
-    *,
-    encoder_name: str,
-    in_channels: int,
-    classes: int,
-    encoder_weights: str | bool | None,
-    encoder_depth: int = 5,
-) -> Classifier:
-    """An encoder with a presence head, from the arguments of segmentation-models-pytorch."""
-    encoder = smp.encoders.get_encoder(
-        encoder_name, in_channels=in_channels, depth=encoder_depth, weights=encoder_weights
-    )
-    return Classifier(encoder, PresenceHead(encoder.out_channels[-1], classes))
-
-
 def _first_line(error: Exception) -> str:
-    """The first line of an error, cut to fit into ours."""
+    """Return the first line of an error, shortened to fit into ours."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:120].rstrip(". ")
 

@@ -1,8 +1,8 @@
-"""Encoder weights from a local file.
+"""Load encoder weights from a local file.
 
-The file is a safetensors state dict: of the encoder itself (as torchvision, timm or
-segmentation-models-pytorch name its tensors) or of a whole steelseg model, whose encoder is
-taken. No pickle is read, because reading one runs whatever it says.
+The file is a safetensors state dict: of the encoder itself (with the tensor names of torchvision,
+timm or segmentation-models-pytorch) or of a whole steelseg model, whose encoder is used. Pickles
+are refused, because loading one can run any code.
 """
 
 import re
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from steelseg.errors import CheckpointError, ConfigError
 
-# The first matches an encoder's own names; the others what wrapping modules put before them.
+# The first matches the names of an encoder itself; the others are prefixes of wrapping modules.
 _PREFIXES = ("", "encoder.", "network.encoder.", "model.network.encoder.", "module.")
 # Heads of classifiers, which a segmentation encoder does not have.
 _HEADS = ("classifier.", "fc.", "last_linear.", "head.", "conv_head.", "bn2.", "_fc.")
 
-# A stage of an encoder, as torchvision and timm number them.
+# The name of an encoder's stage, as torchvision and timm number them.
 _STAGE = re.compile(r"(?:model\.)?(?:layer|blocks\.|stages\.|stages_|features\.)\d+\.")
 
 
@@ -33,8 +33,8 @@ def is_file_name(encoder_weights: str) -> bool:
 def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> None:
     """Load a local file into an encoder.
 
-    A first convolution of three input channels is summed to one for grey images, which
-    gives the response to a grey image repeated three times.
+    For grey images, a first convolution with three input channels is summed to one, which gives
+    the same result as repeating the grey image three times.
 
     Args:
         encoder: The encoder to fill.
@@ -49,7 +49,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
     wanted = encoder.state_dict()
     chosen = _strip_prefix(found, wanted)
     missing = [name for name in wanted if name not in chosen]
-    # Old files have no batch counters; those are not weights.
+    # Old files have no batch counters, which are not weights.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     extra = [name for name in chosen if name not in wanted and not _is_left_out(name, wanted)]
     if missing or extra:
@@ -69,7 +69,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or say why not."""
+    """Read a safetensors file, or raise ConfigError or CheckpointError."""
     if not path.is_file():
         raise ConfigError(
             f"model.encoder_weights={path}: there is no such file. Give imagenet, none, or the "
@@ -77,8 +77,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix != ".safetensors":
         raise ConfigError(
-            f"model.encoder_weights={path}: only .safetensors files are read, because a pickle "
-            "runs what it says. Convert it with safetensors.torch.save_file."
+            f"model.encoder_weights={path}: only .safetensors files are read, because loading a "
+            "pickle can run any code. Convert it with safetensors.torch.save_file."
         )
     try:
         return load_file(path)
@@ -87,7 +87,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Drop the prefix under which the most names match; timm's encoders add `model.`."""
+    """Remove the prefix under which most names match; timm's encoders add `model.`."""
     wanted = set(wanted)
     candidates = []
     for prefix in _PREFIXES:
@@ -97,7 +97,7 @@ def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[st
 
 
 def _is_left_out(name: str, wanted: Collection[str]) -> bool:
-    """Whether a tensor is of the classifier that an encoder was trained with, or deeper than it."""
+    """Whether a tensor belongs to a classification head, or to a stage that the encoder lacks."""
     if name.removeprefix("model.").startswith(_HEADS):
         return True
     stage = _STAGE.match(name)
@@ -105,7 +105,7 @@ def _is_left_out(name: str, wanted: Collection[str]) -> bool:
 
 
 def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:
-    """Sum a first convolution of three input channels to one where the encoder has one."""
+    """Sum a first convolution with three input channels to one, if the encoder has one."""
     grey = channels == 1 and tensor.ndim == 4 and like.ndim == 4
     if grey and tensor.shape[1] == 3 and like.shape[1] == 1 and tensor.shape[0] == like.shape[0]:
         return torch.sum(tensor, dim=1, keepdim=True)
@@ -113,7 +113,7 @@ def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:
 
 
 def _list(title: str, names: list[str]) -> str:
-    """Count tensors and name a few for an error message."""
+    """Count tensors and name a few, for an error message."""
     if not names:
         return f"none {title}"
     return f"{len(names)} {title} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,10 +1,10 @@
-"""The prediction stage: a folder of images becomes submission.csv.
+"""The prediction stage: predict a folder of images and write submission.csv.
 
 Reads  checkpoints, data.root/test_images and sample_submission.csv, or any folder
 Writes OUTPUT_DIR/submission.csv; on request predictions.json, masks/, predictions.jsonl, overlays/
 
-Each strip becomes RLE as soon as it is predicted, so memory stays flat, and goes to a journal. The
-same prediction begun again goes on from there; the files are written from it at the end.
+Each strip is encoded as soon as it is predicted, so memory stays flat, and appended to a journal.
+An interrupted prediction resumes from the journal; the files are written from it at the end.
 """
 
 import sys
@@ -35,7 +35,7 @@ from steelseg.writers.open_writer import (
 )
 from steelseg.writers.overlays import OverlayWriter
 
-# Strips that go through a network together are predicted anew together.
+# Strips that go through a network together are predicted again together.
 _BLOCK = 128
 
 
@@ -52,23 +52,23 @@ def predict_folder(
     Args:
         predictor: The trained model.
         output_dir: Where the results go.
-        images: The folder; None takes the test_images of the data set, in the order of
-            sample_submission.csv where there is one.
-        formats: coco, png or jsonl, beside csv.
-        overlays: Also draw each strip with its outlines.
+        images: The folder; None uses test_images of the data set, in the order of
+            sample_submission.csv if there is one.
+        formats: coco, png or jsonl, in addition to csv.
+        overlays: Also draw each strip with the outlines of its defects.
 
     Returns:
         The files and folders written.
 
     Raises:
-        ConfigError: if no folder was given and the settings name none.
-        DataError: if an image cannot be read, or the sample names one that is not there.
+        ConfigError: if neither the caller nor the settings name a folder.
+        DataError: if an image cannot be read, or the sample names a missing one.
     """
     data = predictor.config.data
-    # A bundle names no data set; what lies in the default's place is not its own.
+    # A bundle has no data set; a folder at the default path is not its own.
     has_root = "root" in data.model_fields_set
     if images is None and not has_root:
-        raise ConfigError("A bundle names no images. Give --images DIR, or data.root=DIR.")
+        raise ConfigError("A bundle has no images. Give --images DIR, or data.root=DIR.")
     data_set = DataSet(data.root)
     sample = data_set.sample_submission if has_root else None
     folder = images or data_set.test_images
@@ -94,31 +94,31 @@ def predict_folder(
 
 @dataclass(frozen=True)
 class _Output:
-    """What a prediction writes."""
+    """The files that a prediction writes."""
 
     folder: Path
 
     class_names: tuple[str, ...]
 
     formats: tuple[OutputFormat, ...]
-    """Beside csv."""
+    """Formats in addition to csv."""
 
     has_overlays: bool
 
     @property
     def texts(self) -> list[TextFormat]:
-        """The formats that are written at the end."""
+        """The text formats, which are written at the end."""
         names: list[TextFormat] = ["csv", "coco", "jsonl"]
         return [name for name in names if name == "csv" or name in self.formats]
 
     @property
     def has_pngs(self) -> bool:
-        """Whether masks are written as pictures."""
+        """Whether masks are written as PNGs."""
         return "png" in self.formats
 
     @property
     def places(self) -> list[Path]:
-        """The files and folders."""
+        """The files and folders that are written."""
         names = [FILE_NAMES[name] for name in dict.fromkeys(["csv", *self.formats])]
         return [self.folder / name for name in names + ["overlays"] * self.has_overlays]
 
@@ -131,7 +131,7 @@ class _Output:
         *,
         sha256: str,
     ) -> Entry:
-        """Write the pictures of an image, and give what the texts will say of it."""
+        """Write the pictures of an image, and return its journal entry."""
         names = self.class_names
         found: dict[str, Record] = {
             text: make_record(text, mask_chw, probs_chw, class_names=names) for text in self.texts
@@ -146,7 +146,7 @@ class _Output:
         return Entry(image_id, sha256, found, files)
 
     def is_done(self, entry: Entry, image: Path) -> bool:
-        """Whether an image was predicted as it is now, and its pictures are there."""
+        """Whether the current version of an image was predicted, and its pictures exist."""
         are_there = all((self.folder / name).is_file() for name in entry.files)
         return are_there and entry.sha256 == hash_image(image)
 
@@ -154,11 +154,11 @@ class _Output:
 def _predict(
     predictor: Predictor, journal: Journal, output: _Output, folder: Path, image_ids: list[str]
 ) -> None:
-    """Predict the images that the journal does not have."""
+    """Predict the images that are not in the journal."""
     done = {i for i in image_ids if journal.holds(i) and output.is_done(journal[i], folder / i)}
     if done:
-        begun = f"{len(done)} of {len(image_ids)} images were predicted before; the others follow"
-        print(begun, file=sys.stderr, flush=True)
+        text = f"{len(done)} of {len(image_ids)} images were predicted before; the others follow"
+        print(text, file=sys.stderr, flush=True)
     digests: dict[str, str] = {}
 
     def read(image_id: str) -> NDArray[np.uint8]:
@@ -174,7 +174,7 @@ def _predict(
 
 
 def _count(journal: Journal, image_ids: Sequence[str], class_names: Sequence[str]) -> str:
-    """How many images show each class, in a line."""
+    """Count the images with each class, as one line of text."""
     shown_nc = np.array([[bool(rle) for rle in journal[i].found["csv"]] for i in image_ids])
     by_class = zip(class_names, shown_nc.sum(axis=0).tolist(), strict=True)
     named = ", ".join(f"{name}: {count}" for name, count in by_class)
@@ -182,10 +182,10 @@ def _count(journal: Journal, image_ids: Sequence[str], class_names: Sequence[str
 
 
 def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[list[str]]:
-    """Deal the images that are not done to blocks, each of which is predicted by itself.
+    """Split the images that are not done into blocks that are predicted separately.
 
-    Images that a network is given at once may hang together by their last bits. So there a block
-    has the same images however often the prediction was killed.
+    The last bits of an image may depend on the other images of its batch. So with batches a block
+    has the same images however often the prediction was interrupted.
     """
     if batch_size == 1:
         return [[image_id for image_id in image_ids if image_id not in done]]
@@ -195,7 +195,7 @@ def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[li
 
 
 def _order(folder: Path, sample: Path | None) -> list[str]:
-    """The images of a folder: first as the sample names them, then the others by name."""
+    """Return the images of a folder: first in the order of the sample, then the others by name."""
     there = list_images(folder)
     if sample is None or not sample.exists():
         return there

@@ -33,7 +33,7 @@ from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.files.atomic import replacing_folder, write_bytes
 from steelseg.files.journal import open_journal
 from steelseg.inference.forward import ForwardPlan, forward_plan
-from steelseg.inference.members import Member, checkpoint_member, refuse_unfit
+from steelseg.inference.members import Member, check_settings_match, checkpoint_member
 from steelseg.inference.model_source import tuned_settings
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.device import pick_device
@@ -164,7 +164,7 @@ def _open_runs(
                 "data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
-        refuse_unfit(members[folds[0]], own)
+        check_settings_match(members[folds[0]], own)
         for fold in folds:
             _refuse_other_fold(folder.best_model(fold), fold)
         runs.append(_Run(folder, replace(forward_plan(own), tta="none"), members))

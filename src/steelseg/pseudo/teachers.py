@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.inference.forward import VIEWS, ForwardPlan, images_at_once, predict_batch, stack
-from steelseg.inference.members import Member, refuse_strangers
-from steelseg.models.device import keep_freed_memory
+from steelseg.inference.forward import FLIP_AXES, ForwardPlan, images_at_once, predict_batch, stack
+from steelseg.inference.members import Member, check_members_compatible
+from steelseg.models.libc import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class Teachers:
         Args:
             members: The networks; they may differ in architecture and encoder.
             plans: How each predicts; without flips.
-            views: A key of `VIEWS`.
+            views: A key of `FLIP_AXES`.
             device: Where to predict.
 
         Raises:
             CheckpointError: if one cannot be used, or they were trained for different classes.
         """
-        refuse_strangers(members, with_presence=True)
+        check_members_compatible(members, with_presence=True)
         assert all(plan.tta == "none" for plan in plans), plans
         if device.type == "cpu":
             keep_freed_memory()
         networks = [member.load(device) for member in members]
         self._networks = list(zip(networks, plans, strict=True))
         # Axes of NCHW; a strip is HWC, its probabilities CHW.
-        self._flips = [tuple(axis - 2 for axis in axes) for axes in VIEWS[views]]
+        self._flips = [tuple(axis - 2 for axis in axes) for axes in FLIP_AXES[views]]
         self._device = device
         self._at_once = images_at_once(len(self._flips), device)
 

@@ -25,7 +25,9 @@ from pydantic import (
     model_serializer,
 )
 
+from steelseg.config.flips import Flips
 from steelseg.errors import CheckpointError
+from steelseg.files.sha256 import sha256_file
 
 MANIFEST = "manifest.json"
 
@@ -64,7 +66,7 @@ class FileSeal(_Record):
 class BundledShare(_Record):
     """How a network of a combined run is predicted with, and what it counts for."""
 
-    tta: Literal["none", "hflip", "vflip", "both"]
+    tta: Flips
 
     crop: tuple[_Side, _Side, _Side] | None
     """Height, width and stride of crops, in pixels; null predicts whole strips."""
@@ -251,6 +253,4 @@ def file_names(folder: Path) -> Iterator[str]:
 
 def seal_of(path: Path) -> FileSeal:
     """Size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileSeal(size=file.tell(), sha256=digest)
+    return FileSeal(size=path.stat().st_size, sha256=sha256_file(path))

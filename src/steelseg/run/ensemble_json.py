@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from steelseg.config.flips import FLIPS
 from steelseg.files.atomic import write_text
 from steelseg.files.json_file import read_json
 from steelseg.run.run_folder import RunFolder
@@ -146,7 +147,7 @@ def _member(content: Mapping[str, Any]) -> EnsembleMember:
     """Parse a member."""
     crop = content["crop"]
     height, width, stride = map(int, crop or (0, 0, 0))
-    if content["tta"] not in ("none", "hflip", "vflip", "both"):
+    if content["tta"] not in FLIPS:
         raise ValueError(content["tta"])
     return EnsembleMember(
         run=str(content["run"]),

@@ -13,8 +13,9 @@ No files, no torch, no thresholds: masks come from `postprocess`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,41 +50,55 @@ _TERMS = (
 
 
 @dataclass(frozen=True)
+class _Ratio:
+    """A figure's numerator and denominator, computed from the terms by name."""
+
+    parts: Callable[[Mapping[str, NDArray[np.float64]]], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
 class Figures:
     """The figures of one class, or of all classes together.
 
     In the formulas I, P and T are the pixels of intersection, prediction and truth, summed
     over all pairs. A pair is *predicted* when its prediction has any pixel, wherever it lies.
+    A new figure is a field here: history.csv, metrics.json, the intervals and `steelseg compare`
+    take it from this class.
     """
 
-    dice: float
+    dice: Annotated[float, _Ratio(lambda t: (t["dice"] + t["left_empty"], t["pairs"]))]
     """Mean over all pairs of 2I / (P + T) of the pair, 1 if both are empty: the competition's."""
 
-    dice_positive: float
+    dice_positive: Annotated[float, _Ratio(lambda t: (t["dice"], t["positives"]))]
     """Mean of the same over positive pairs."""
 
-    dice_negative: float
+    dice_negative: Annotated[float, _Ratio(lambda t: (t["left_empty"], t["negatives"]))]
     """Mean of the same over negative pairs: the share of them left empty."""
 
-    iou: float
+    iou: Annotated[float, _Ratio(lambda t: (t["intersection"], t["union"]))]
     """I / (P + T - I)."""
 
-    precision: float
+    precision: Annotated[float, _Ratio(lambda t: (t["intersection"], t["predicted"]))]
     """I / P."""
 
-    recall: float
+    recall: Annotated[float, _Ratio(lambda t: (t["intersection"], t["truth"]))]
     """I / T."""
 
-    presence_accuracy: float
+    presence_accuracy: Annotated[
+        float, _Ratio(lambda t: (t["found"] + t["left_empty"], t["pairs"]))
+    ]
     """Pairs that are positive and predicted, or neither / pairs."""
 
-    presence_f1: float
+    presence_f1: Annotated[
+        float,
+        _Ratio(lambda t: (2 * t["found"], t["positives"] + t["found"] + t["false_alarms"])),
+    ]
     """2 x (positive and predicted pairs) / (positive pairs + predicted pairs)."""
 
-    image_recall: float
+    image_recall: Annotated[float, _Ratio(lambda t: (t["found"], t["positives"]))]
     """Predicted pairs among the positive ones / positive pairs."""
 
-    false_alarm_rate: float
+    false_alarm_rate: Annotated[float, _Ratio(lambda t: (t["false_alarms"], t["negatives"]))]
     """Predicted pairs among the negative ones / negative pairs."""
 
     pairs: int
@@ -192,29 +207,20 @@ def ratios(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     Returns:
         Figures by name, shape (...) each, NaN where there is nothing to divide by.
     """
-    term = {name: sums[..., place] for place, name in enumerate(_TERMS)}
-    negatives = term["pairs"] - term["positives"]
-    left_empty = negatives - term["false_alarms"]
-    union = term["predicted"] + term["truth"] - term["intersection"]
-    parts = {
-        "dice": (term["dice"] + left_empty, term["pairs"]),
-        "dice_positive": (term["dice"], term["positives"]),
-        "dice_negative": (left_empty, negatives),
-        "iou": (term["intersection"], union),
-        "precision": (term["intersection"], term["predicted"]),
-        "recall": (term["intersection"], term["truth"]),
-        "presence_accuracy": (term["found"] + left_empty, term["pairs"]),
-        "presence_f1": (
-            2 * term["found"],
-            term["positives"] + term["found"] + term["false_alarms"],
-        ),
-        "image_recall": (term["found"], term["positives"]),
-        "false_alarm_rate": (term["false_alarms"], negatives),
+    terms = {name: sums[..., place] for place, name in enumerate(_TERMS)}
+    negatives = terms["pairs"] - terms["positives"]
+    terms |= {
+        "negatives": negatives,
+        "left_empty": negatives - terms["false_alarms"],
+        "union": terms["predicted"] + terms["truth"] - terms["intersection"],
     }
-    return {
-        name: np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-        for name, (part, whole) in parts.items()
-    }
+    found = {}
+    for name, kind in get_type_hints(Figures, include_extras=True).items():
+        for ratio in getattr(kind, "__metadata__", ()):
+            part, whole = ratio.parts(terms)
+            undefined = np.full(np.shape(whole), np.nan)
+            found[name] = np.divide(part, whole, out=undefined, where=whole > 0)
+    return found
 
 
 def _figures(counts_p3: NDArray[np.int64]) -> Figures:

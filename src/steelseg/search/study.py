@@ -23,7 +23,7 @@ from steelseg.config.config import Config
 from steelseg.config.load import build_stored_config
 from steelseg.config.search import Span
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.files.atomic import lock
+from steelseg.files.lock import lock
 from steelseg.search.results import Search, State, Trial
 from steelseg.search.space import Choice, Drawn, Setting
 

@@ -1,280 +1,246 @@
-"""What the server answers to each path.
+"""The HTTP routes: a FastAPI application, which also writes the OpenAPI document."""
 
-A strip is let in before its body is read where there is room, read, let in again, decoded in a
-thread, predicted in the network's thread, and answered from a thread: the event loop computes
-nothing, so that `/live` answers under any load. The number of strips let in is limited; those
-beyond it are refused at once.
-"""
-
-import asyncio
 import hmac
-import sys
-import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
+import mimetypes
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
-from steelseg.data.formats import jpeg, png
-from steelseg.data.formats.images import decode_image, measure
-from steelseg.errors import DataError, OutOfMemory, SteelsegError
-from steelseg.serving.answers import make_answer
-from steelseg.serving.batching import Batcher
-from steelseg.serving.messages import Answer, Headers, Limits, Refusal, Request, to_json
-from steelseg.serving.metrics import CONTENT_TYPE, Metrics
-from steelseg.serving.model import Model
-from steelseg.serving.openapi import document
-from steelseg.serving.options import read_options
-from steelseg.serving.page_files import POLICY, read_page
+from steelseg.serving.gateway import Gateway
+from steelseg.serving.options import PredictQuery
+from steelseg.serving.schemas import ErrorBody, Live, ModelChoice, ModelInfo, Prediction, Ready
+from steelseg.serving.service import Service
+from steelseg.version import __version__
 
+_PAGE = Path(__file__).with_name("page")
 
-class Slots:
-    """Places for strips; whoever reads a body holds none, so a slow sender keeps nobody out."""
+# The page may load only its own files; images are drawn from memory.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
-    def __init__(self, most: int) -> None:
-        """Take the number of places."""
-        self.most = most
-        self.taken = 0
-
-    def refuse_full(self) -> None:
-        """Raise Refusal if every place is taken."""
-        if self.taken >= self.most:
-            raise Refusal(
-                429,
-                f"{self.most} strips are predicted or wait for it already. Send this one again "
-                "in a second.",
-                headers=(("Retry-After", "1"),),
-            )
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        """Hold a place while the block runs; raises as `refuse_full`."""
-        self.refuse_full()
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+_WHY = {
+    400: "The request or a parameter is wrong.",
+    401: "The token is missing or wrong.",
+    403: "The server was started without what this needs.",
+    404: "There is no such model.",
+    405: "The path has other methods.",
+    408: "The body came too slowly.",
+    409: "Another model is being loaded.",
+    413: "The body or the image is too large.",
+    415: "The body is neither a JPEG nor a PNG.",
+    422: "The image or the model cannot be used.",
+    429: "The queue is full; answered before the body is read.",
+    503: "Out of memory, or too many bytes of bodies are in memory.",
+}
+_MODEL_HEADER = {"X-Model": {"description": "SHA-256 of the model.", "schema": {"type": "string"}}}
+_RETRY_HEADER = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 
 
-# Decoding and answering leave the cores to the network most of the time.
-_THREADS = 2
+def create_app(service: Service, *, admin_token: str | None = None) -> Gateway:
+    """Make the ASGI application.
 
-_T = TypeVar("_T")
-_Handler = Callable[[Request], Awaitable[Answer]]
+    Args:
+        service: Predicts the strips.
+        admin_token: Secret that allows a client to change the model; None allows nobody.
+    """
+    app = FastAPI(
+        title="steelseg",
+        version=__version__,
+        description="Defects on steel strip. Paths under /v1 keep their meaning.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={
+            HTTPException: _refuse,
+            RequestValidationError: _refuse_query,
+            Exception: _report_bug,
+        },
+    )
+    _add_predict(app, service)
+    _add_model(app, service, admin_token)
+    _add_health(app, service)
+    _add_page(app)
+    paths = {*app.openapi()["paths"], app.openapi_url}
+
+    def count(path: str, status: int) -> None:
+        is_page = path == "/" or path.startswith("/page/")
+        route = path if path in paths else "page" if is_page and status < 400 else "other"
+        service.metrics.requests.labels(route, status).inc()
+
+    return Gateway(app, limits=service.limits, headers=lambda: _headers(service), count=count)
 
 
-class App:
-    """The routes, and the model behind them."""
+def _add_predict(app: FastAPI, service: Service) -> None:
+    """Add `/v1/predict`."""
+    limits = service.limits
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        limits: Limits,
-        load_model: Callable[[bytes], Model],
-        admin_token: str | None = None,
-    ) -> None:
-        """Start the threads; to be called where the event loop runs.
+    @app.post(
+        "/v1/predict",
+        operation_id="predict",
+        summary="Find the defects of one strip.",
+        description=f"The body is a JPEG or PNG file of at most {limits.max_bytes} bytes and "
+        f"{limits.max_pixels} pixels, as it is.",
+        openapi_extra=_body(required=True, **{"image/jpeg": {}, "image/png": {}}),
+        responses={
+            200: {
+                "description": "The form that was asked for.",
+                "model": Prediction,
+                "content": {"image/png": {}, "application/octet-stream": {}},
+                "headers": _MODEL_HEADER
+                | {"X-Shape": {"description": "Of probabilities: classes, height, width."}},
+            },
+            **_errors(415, 422, 429),
+        },
+    )
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
+        if len(request.query_params.multi_items()) > len(request.query_params):
+            raise HTTPException(400, "A parameter of the query is duplicated.")
+        accepts_gzip = "gzip" in request.headers.get("accept-encoding", "")
+        return await service.predict(request.body, query, accepts_gzip=accepts_gzip)
 
-        Args:
-            model: What answers first.
-            limits: What a client may ask for.
-            load_model: Loads what the body of `POST /v1/model` names.
-            admin_token: Who knows it may change the model; None lets nobody.
-        """
-        self._model = model
-        self._limits = limits
-        self._load_model = load_model
-        self._admin_token = admin_token
-        self._slots = Slots(limits.queue)
-        self.metrics = Metrics()
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="strip")
-        self._batcher = Batcher(self.metrics)
-        self._swapping = asyncio.Lock()
-        self._is_draining = False
-        self._page = read_page()
-        self._routes: dict[str, dict[str, _Handler]] = {
-            "/v1/predict": {"POST": self._predict},
-            "/v1/model": {"GET": self._describe, "POST": self._swap},
-            "/live": {"GET": self._live},
-            "/ready": {"GET": self._ready},
-            "/metrics": {"GET": self._metrics},
-            "/openapi.json": {"GET": self._openapi},
-        }
-        self.metrics.gauge("queue_strips", "Strips let in.", lambda: self._slots.taken)
-        self.metrics.gauge("queue_limit", "Strips that are let in.", lambda: self._slots.most)
 
-    def stamp(self) -> Headers:
-        """Headers of every answer: who answers, and what a browser may do with it."""
-        return (
-            ("X-Model", self._model.sha256),
-            ("Cache-Control", "no-store"),
-            ("Content-Security-Policy", POLICY),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-        )
+def _add_model(app: FastAPI, service: Service, admin_token: str | None) -> None:
+    """Add `/v1/model`."""
+    info: dict[int | str, dict[str, Any]] = {200: {"model": ModelInfo, "headers": _MODEL_HEADER}}
 
-    async def answer(self, request: Request) -> Answer:
-        """Answer a request, or raise what it is refused for."""
-        return await self._handler(request)(request)
+    @app.get(
+        "/v1/model",
+        operation_id="getModel",
+        summary="Describe the model that answers, and its settings.",
+        responses={**info, **_errors()},
+    )
+    async def describe() -> Response:
+        return JSONResponse(service.describe())
 
-    def count(self, path: str, status: int) -> None:
-        """Count an answer; paths that are not there count as one."""
-        route = path if path in self._routes else "page" if path in self._page else "other"
-        self.metrics.count_request(route, status)
-
-    def drain(self) -> None:
-        """Let no more strips in."""
-        self._is_draining = True
-
-    def stop(self) -> None:
-        """End the threads once they are done."""
-        self._threads.shutdown()
-        self._batcher.stop()
-
-    def _handler(self, request: Request) -> _Handler:
-        """What answers a path and a method."""
-        if request.path in self._page:
-            handlers: Mapping[str, _Handler] = {"GET": self._show}
-        elif request.path in self._routes:
-            handlers = self._routes[request.path]
-        else:
-            raise Refusal(404, "There is nothing here. /openapi.json says what there is.")
-        method = "GET" if request.method == "HEAD" else request.method
-        if method not in handlers:
-            allowed = [*handlers, *(["HEAD"] if "GET" in handlers else [])]
-            raise Refusal(
-                405,
-                f"{request.path} takes {' and '.join(allowed)} alone.",
-                headers=(("Allow", ", ".join(allowed)),),
-            )
-        return handlers[method]
-
-    async def _predict(self, request: Request) -> Answer:
-        """Answer a strip."""
-        begun = time.perf_counter()
-        model = self._model
-        options = read_options(request.query, model.masks)
-        self._refuse_draining()
-        self._slots.refuse_full()
-        content = await request.read_body()
-        with self._slots.take():
-            image_hwc = await self._in_thread("decode", partial(self._decode, content, model))
-            probs_chw = await self._probs(model, image_hwc)
-            answer = await self._in_thread(
-                "answer",
-                partial(
-                    make_answer,
-                    model,
-                    options,
-                    image_hwc,
-                    probs_chw,
-                    begun=begun,
-                    takes_gzip="gzip" in request.headers.get("accept-encoding", ""),
-                ),
-            )
-        self.metrics.count_latency(time.perf_counter() - begun)
-        return answer.with_headers(("X-Model", model.sha256))
-
-    def _decode(self, content: bytes, model: Model) -> NDArray[np.uint8]:
-        """Decode the body of a strip."""
-        try:
-            height, width = measure(content)
-            most = self._limits.max_pixels
-            if height * width > most:
-                raise Refusal(
-                    413, f"The image has {height}x{width} pixels; at most {most} are read."
-                )
-            return decode_image(content, channels=model.channels)
-        except DataError as error:
-            is_image = content.startswith((png.START, jpeg.START))
-            reason = str(error)
-            raise Refusal(422 if is_image else 415, reason[:1].upper() + reason[1:]) from None
-
-    async def _probs(self, model: Model, image_hwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of a strip."""
-        try:
-            return await self._batcher.probs(model, image_hwc)
-        except OutOfMemory:
-            traceback.print_exc(file=sys.stderr)
-            high, wide = image_hwc.shape[:2]
-            raise Refusal(
-                503, f"There is not enough memory for this image of {high}x{wide} pixels."
-            ) from None
-        except SteelsegError as error:
-            raise Refusal(422, str(error)) from None
-
-    async def _in_thread(self, stage: str, work: Callable[[], _T]) -> _T:
-        """Do something in a thread, and count its time."""
-
-        def timed() -> _T:
-            with self.metrics.stage(stage):
-                return work()
-
-        return await asyncio.get_running_loop().run_in_executor(self._threads, timed)
-
-    async def _describe(self, _request: Request) -> Answer:
-        """Say which model answers."""
-        limits = {"max_bytes": self._limits.max_bytes, "max_pixels": self._limits.max_pixels}
-        return to_json({**self._model.describe(), "limits": limits})
-
-    async def _swap(self, request: Request) -> Answer:
-        """Load another model, and let it take over; requests under way keep theirs."""
-        self._refuse_strangers(request)
-        if self._swapping.locked():
-            raise Refusal(409, "A model is being loaded already.")
-        async with self._swapping:
-            body = await request.read_body()
-            loop = asyncio.get_running_loop()
-            try:
-                self._model = await loop.run_in_executor(None, self._load_model, body)
-            except SteelsegError as error:
-                raise Refusal(422, str(error)) from None
-            except OSError as error:
-                # A folder that is being replaced at this moment, for one.
-                raise Refusal(422, f"{error.filename}: {error.strerror}.") from None
-        return await self._describe(request)
-
-    def _refuse_strangers(self, request: Request) -> None:
-        """Raise Refusal unless the request has the admin's token."""
-        if self._admin_token is None:
-            raise Refusal(403, "This server was started without --admin-token-file.")
+    async def check_token(request: Request) -> None:
+        if admin_token is None:
+            raise HTTPException(403, "This server was started without --admin-token-file.")
         given = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {self._admin_token}".encode()):
-            raise Refusal(
+        if not hmac.compare_digest(given, f"Bearer {admin_token}".encode()):
+            raise HTTPException(
                 401,
                 "Wrong token. Expected the header Authorization: Bearer TOKEN.",
-                headers=(("WWW-Authenticate", "Bearer"),),
+                headers={"WWW-Authenticate": "Bearer"},
             )
 
-    def _refuse_draining(self) -> None:
-        """Raise Refusal if the server is about to end."""
-        if self._is_draining:
-            raise Refusal(503, "The server is stopping.", headers=(("Retry-After", "5"),))
+    @app.post(
+        "/v1/model",
+        operation_id="setModel",
+        summary="Reload the model, or change to another; no request fails meanwhile.",
+        openapi_extra=_body(
+            required=False, **{"application/json": ModelChoice.model_json_schema()}
+        ),
+        # HTTPBearer is for the document: it would answer a missing token in another form.
+        dependencies=[Depends(HTTPBearer(auto_error=False)), Depends(check_token)],
+        responses={**info, **_errors(401, 403, 404, 409, 422)},
+    )
+    async def change_model(request: Request) -> Response:
+        await service.change_model(request.body)
+        return JSONResponse(service.describe())
 
-    async def _live(self, _request: Request) -> Answer:
-        return to_json({"live": True})
 
-    async def _ready(self, _request: Request) -> Answer:
-        self._refuse_draining()
-        return to_json({"ready": True})
+def _add_health(app: FastAPI, service: Service) -> None:
+    """Add `/live`, `/ready` and `/metrics`."""
 
-    async def _metrics(self, _request: Request) -> Answer:
-        text = self.metrics.text(self._model.sha256)
-        return Answer(body=text.encode(), content_type=CONTENT_TYPE)
+    @app.get("/live", summary="Answer while the process runs.", responses=_errors())
+    async def live() -> Live:
+        return Live()
 
-    async def _openapi(self, _request: Request) -> Answer:
-        return to_json(document(self._limits))
+    @app.get("/ready", summary="Answer while strips are accepted.", responses=_errors())
+    async def ready() -> Ready:
+        return Ready()
 
-    async def _show(self, request: Request) -> Answer:
-        """Send a file of the page, unless the browser has it."""
-        answer = self._page[request.path]
-        if request.headers.get("if-none-match") == dict(answer.headers)["ETag"]:
-            return Answer(304, content_type=answer.content_type, headers=answer.headers)
-        return answer
+    @app.get(
+        "/metrics",
+        summary="Metrics for Prometheus.",
+        response_class=PlainTextResponse,
+        responses=_errors(),
+    )
+    async def metrics() -> Response:
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI) -> None:
+    """Add the web page: `/`, and its files under `/page/`."""
+    # Windows may have another type, with which no browser runs a script.
+    mimetypes.add_type("text/javascript", ".js")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return FileResponse(_PAGE / "index.html")
+
+    app.mount("/page", StaticFiles(directory=_PAGE))
+
+
+def _headers(service: Service) -> dict[str, str]:
+    """Return the headers of every response: the model, and what a browser may do with it."""
+    return {
+        "X-Model": service.model.sha256,
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Document the errors that every path has, and these."""
+    return {
+        status: {
+            "description": _WHY[status],
+            "model": ErrorBody,
+            "headers": _MODEL_HEADER | (_RETRY_HEADER if status in (429, 503) else {}),
+        }
+        for status in sorted({400, 405, 408, 413, 503, *statuses})
+    }
+
+
+def _body(*, required: bool, **schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Document a body that the route reads itself."""
+    content = {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+def _reply(status: int, reason: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": reason}, status_code=status, headers=headers)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer a request that was refused."""
+    assert isinstance(error, HTTPException)
+    if error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return _reply(404, "This path does not exist. /openapi.json lists those that do.")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        path = request.url.path
+        # FastAPI names only the methods of one of its routes.
+        methods = {name.upper() for name in request.app.openapi()["paths"].get(path, ["get"])}
+        allowed = sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+        return _reply(
+            405, f"{path} accepts {' and '.join(allowed)}.", {"Allow": ", ".join(allowed)}
+        )
+    return _reply(error.status_code, error.detail, error.headers)
+
+
+async def _refuse_query(_request: Request, error: Exception) -> JSONResponse:
+    """Answer a query that FastAPI refused."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name, value = str(first["loc"][-1]), str(first["input"])
+    return _reply(400, f"{name[:40]}={value[:40]} is wrong: {first['msg']}.")
+
+
+async def _report_bug(_request: Request, _error: Exception) -> JSONResponse:
+    """Answer a request that failed by a bug; uvicorn logs the traceback."""
+    return _reply(500, "The server failed; its log says where.")

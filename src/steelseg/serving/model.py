@@ -1,4 +1,4 @@
-"""The model that is served: a `Predictor`, what it is called, and what people may know of it."""
+"""The model that is served: a `Predictor`, warmed up, and its public description."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ _WARM_UP = 2
 
 
 class Model:
-    """A model in memory; it never changes, another takes its place."""
+    """A model in memory. It never changes; another replaces it."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Model:
         *,
         folds: Sequence[int] | None = None,
     ) -> None:
-        """Load a model, and predict a blank strip with it.
+        """Load a model and predict a blank strip with it.
 
         Args:
             source: A run folder, a bundle or a checkpoint.
@@ -41,7 +41,7 @@ class Model:
         self.sha256 = self._predictor.sha256
         self.masks = self._predictor.masks
         self.class_names = self._predictor.class_names
-        self.batch_size = _at_once(self._predictor.batch_size)
+        self.batch_size = _concurrent(self._predictor.batch_size)
         self.channels = self._predictor.config.data.channels
         self._provenance = _provenance(source)
         self._warm_up()
@@ -53,9 +53,9 @@ class Model:
             self.probs_of(np.zeros((1, *size, data.channels), np.uint8))
 
     def describe(self) -> dict[str, Any]:
-        """Classes, settings and origin, as JSON can hold them."""
+        """Return classes, settings and provenance, of JSON types; see `schemas.ModelInfo`."""
         config = self._predictor.config
-        # The hard gate of a model without one has no values.
+        # A model without a hard gate has no values for it.
         per_class = {name: values for name, values in asdict(self.masks).items() if values}
         return {
             "sha256": self.sha256,
@@ -70,14 +70,14 @@ class Model:
         }
 
 
-def _at_once(batch_size: int) -> int:
-    """Strips that are computed at the same time: no more than there are threads for them."""
+def _concurrent(batch_size: int) -> int:
+    """Return how many strips are computed at the same time: at most one per thread."""
     is_cpu = pick_device().type == "cpu"
     return min(batch_size, torch.get_num_threads()) if is_cpu else batch_size
 
 
 def _provenance(source: Path) -> dict[str, Any]:
-    """Where a model comes from, for people; no path of this machine."""
+    """Return where a model comes from, without paths of this machine."""
     name = source.resolve().name
     if not is_bundle(source):
         return {"source": name, "kind": "run"}

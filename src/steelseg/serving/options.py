@@ -1,93 +1,101 @@
-"""What the query of `POST /v1/predict` asks for."""
+"""The query of `POST /v1/predict`."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+from starlette.exceptions import HTTPException
 
 from steelseg.errors import ConfigError
 from steelseg.scoring.postprocess import MaskSettings, per_class
-from steelseg.serving.messages import Refusal
 
 Kind = Literal["json", "mask", "overlay", "probabilities"]
 
-# What a list of numbers looks like; each has at most a hundred characters, so that none takes long.
+# Each number has at most a hundred characters, so that none takes long to parse.
 _NUMBER = r"[0-9]{1,50}(\.[0-9]{1,40})?([eE]-?[0-9]{1,3})?"
-NUMBERS = rf"^{_NUMBER}(,{_NUMBER})*$"
-WHOLE_NUMBERS = r"^[0-9]{1,9}(,[0-9]{1,9})*$"
+_NUMBERS = rf"^{_NUMBER}(,{_NUMBER})*$"
+_WHOLE_NUMBERS = r"^[0-9]{1,9}(,[0-9]{1,9})*$"
 
-# No image that is read has as many pixels.
-_MOST_PIXELS = 10**9
+# More than any image that is read has.
+_MAX_PIXELS = 10**9
+
+_Optional = SkipJsonSchema[None]
+
+
+class PredictQuery(BaseModel):
+    """The parameters, as FastAPI reads and documents them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answer: Kind = Field("json", description="Form of the response.")
+
+    class_id: Annotated[int, Field(ge=1, le=255)] | _Optional = Field(
+        None, alias="class", description="With answer=mask: only this class, as 0 and 255."
+    )
+
+    # The pattern is for the document: `read_options` gives a better reason than pydantic would.
+    threshold: str | _Optional = Field(
+        None,
+        description="Lowest probability that is kept: one number, or one per class.",
+        json_schema_extra={"pattern": _NUMBERS},
+    )
+
+    min_size: str | _Optional = Field(
+        None,
+        description="Smallest defect that is kept, in pixels: one number, or one per class.",
+        json_schema_extra={"pattern": _WHOLE_NUMBERS},
+    )
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a strip is to be answered."""
+    """How to answer a strip."""
 
     kind: Kind
     masks: MaskSettings
     class_id: int | None
-    """The class whose mask is asked for; None: of all classes."""
+    """The class whose mask is requested; None for all classes."""
 
 
-def read_options(query: Mapping[str, str], masks: MaskSettings) -> Options:
-    """Read a query.
+def read_options(query: PredictQuery, masks: MaskSettings) -> Options:
+    """Combine a query with the settings of the model.
 
     Args:
-        query: answer, class, threshold and min_size; all may be missing.
-        masks: The model's settings, which hold where the query has none.
+        query: The parameters of the request.
+        masks: Settings for what the query leaves out.
 
     Raises:
-        Refusal: if a parameter is unknown, or its value is wrong.
+        HTTPException: 400 if a value does not suit the model.
     """
-    if unknown := sorted(query.keys() - {"answer", "class", "threshold", "min_size"}):
-        raise Refusal(
-            400,
-            f"{unknown[0][:40]!r} is not a parameter. Use answer, class, threshold or min_size.",
-        )
     classes = len(masks.threshold)
-    if "threshold" in query:
-        values = _numbers(query, "threshold", NUMBERS, classes=classes, most=1)
+    if query.threshold is not None:
+        values = _numbers("threshold", query.threshold, _NUMBERS, classes=classes, most=1)
         masks = replace(masks, threshold=values)
-    if "min_size" in query:
-        values = _numbers(query, "min_size", WHOLE_NUMBERS, classes=classes, most=_MOST_PIXELS)
+    if query.min_size is not None:
+        values = _numbers(
+            "min_size", query.min_size, _WHOLE_NUMBERS, classes=classes, most=_MAX_PIXELS
+        )
         masks = replace(masks, min_size=tuple(map(int, values)))
-    return Options(_kind(query), masks, _class_id(query, classes))
+    if query.class_id is not None:
+        if query.answer != "mask":
+            raise HTTPException(400, "class is allowed only with answer=mask.")
+        if query.class_id > classes:
+            raise HTTPException(400, f"class={query.class_id} is wrong. Expected 1 to {classes}.")
+    return Options(query.answer, masks, query.class_id)
 
 
-def _numbers(
-    query: Mapping[str, str], name: str, pattern: str, *, classes: int, most: int
-) -> tuple[float, ...]:
-    """One number for all classes, or one a class with commas between."""
-    text = query[name]
+def _numbers(name: str, text: str, pattern: str, *, classes: int, most: int) -> tuple[float, ...]:
+    """Parse one number for all classes, or one per class separated by commas."""
     values = [float(word) for word in text.split(",")] if re.fullmatch(pattern, text) else []
     if not values or max(values) > most:
-        kind = "whole numbers" if pattern == WHOLE_NUMBERS else "numbers"
-        raise Refusal(
-            400, f"{name}={text[:40]} is wrong. Expected {kind} from 0 to {most}, commas between."
+        kind = "whole numbers" if pattern == _WHOLE_NUMBERS else "numbers"
+        raise HTTPException(
+            400,
+            f"{name}={text[:40]} is wrong. Expected {kind} from 0 to {most}, separated by commas.",
         )
     try:
         return per_class(values if len(values) > 1 else values[0], classes, name=name)
     except ConfigError as error:
-        raise Refusal(400, str(error)) from None
-
-
-def _kind(query: Mapping[str, str]) -> Kind:
-    """What is to be sent."""
-    text = query.get("answer", "json")
-    for kind in get_args(Kind):
-        if text == kind:
-            return kind  # type: ignore[no-any-return]
-    raise Refusal(400, f"answer={text[:40]} is none of {', '.join(get_args(Kind))}.")
-
-
-def _class_id(query: Mapping[str, str], classes: int) -> int | None:
-    """The class of a mask, counted from 1."""
-    if "class" not in query:
-        return None
-    if query.get("answer") != "mask":
-        raise Refusal(400, "class is allowed only with answer=mask.")
-    text = query["class"]
-    if not re.fullmatch("[1-9][0-9]{0,2}", text) or int(text) > classes:
-        raise Refusal(400, f"class={text[:40]} is wrong. Expected 1 to {classes}.")
-    return int(text)
+        raise HTTPException(400, str(error)) from None

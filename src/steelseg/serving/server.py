@@ -1,30 +1,42 @@
-"""The server: a socket, its connections, and an end without a request lost.
+"""Run the server: uvicorn on a socket, until it is told to stop.
 
-Told to stop, it takes no more connections and lets no more strips in, answers what it has
-accepted, and ends. Told twice, it ends at once.
+Told to stop, it accepts no more connections, answers the requests it has accepted, and ends. Told
+twice, it ends at once.
 """
 
 import asyncio
 import gc
-import json
+import logging
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 from steelseg.errors import ConfigError
-from steelseg.serving.app import App
-from steelseg.serving.connection import Connection, Held
-from steelseg.serving.messages import Limits, Refusal
+from steelseg.serving.app import create_app
+from steelseg.serving.connection import Connection
+from steelseg.serving.limits import Limits
 from steelseg.serving.model import Model
+from steelseg.serving.schemas import ModelChoice
+from steelseg.serving.service import Service
 
 # Connections that the system keeps for a server that is busy for a moment.
 _BACKLOG = 2048
 
-# One strip in the network, one before it and one behind it. More would keep no core busier, and
-# everybody waiting longer.
-_FEWEST_PLACES = 3
+_HEADER_BYTES = 16 * 1024
+
+# One strip in the network, one before it and one after it. More would keep no core busier, and
+# make every client wait longer.
+_MIN_QUEUE = 3
 
 
 def run_server(
@@ -43,41 +55,32 @@ def run_server(
 
     Args:
         source: A run folder, a bundle or a checkpoint.
-        overrides: Settings to change; they hold for models that take over too.
+        overrides: Settings to change, also of models that are loaded later.
         folds: Folds of the run or bundle to use; None uses every trained one.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        queue: Strips that are predicted or wait for it; None takes twice those that the model
-            computes at the same time, and 3 at least.
-        limits: What else a client may ask for.
-        admin_token: Who knows it may change the model; None lets nobody.
-        models: Folder of the models that may take over; None lets `source` be read again alone.
+        queue: Strips in progress or waiting; None takes twice those that the model computes at
+            the same time, and at least 3.
+        limits: The other limits on requests.
+        admin_token: Secret that allows a client to change the model; None allows nobody.
+        models: Folder of the models to change to; None allows only to reload `source`.
 
     Raises:
-        SteelsegError: as `Predictor`, or if the port cannot be had.
+        SteelsegError: as `Predictor`, or if the port is not available.
     """
     model = Model(source, overrides, folds=folds)
-    places = queue or max(_FEWEST_PLACES, 2 * model.batch_size)
-    # What is loaded stays. A full collection walks its 400,000 objects for a fifth of a second,
+    limits = replace(limits or Limits(), queue=queue or max(_MIN_QUEUE, 2 * model.batch_size))
+    load = partial(load_named, source=source, models=models, overrides=overrides, folds=folds)
+    listener = listen(host, port)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    # What is loaded stays. A full collection of its 400,000 objects takes a fifth of a second,
     # in which nobody is answered.
     gc.collect()
     gc.freeze()
-    load = partial(load_named, source=source, models=models, overrides=overrides, folds=folds)
+    server = Server(model, limits, load, admin_token=admin_token)
+    print(f"serving {source} at {url}", flush=True)
     try:
-        asyncio.run(
-            _until_signal(
-                partial(
-                    serve,
-                    model,
-                    host=host,
-                    port=port,
-                    limits=replace(limits or Limits(), queue=places),
-                    load_model=load,
-                    admin_token=admin_token,
-                    started=lambda url: print(f"serving {source} at {url}", flush=True),
-                )
-            )
-        )
+        asyncio.run(server.run_on(listener))
     finally:
         gc.unfreeze()
 
@@ -90,126 +93,105 @@ def load_named(
     overrides: Sequence[str],
     folds: Sequence[int] | None,
 ) -> Model:
-    """Load what the body of `POST /v1/model` names.
+    """Load the model that the body of `POST /v1/model` names.
 
     Args:
-        body: Empty reads `source` again; {"name": "NAME"} reads a folder of `models`.
+        body: Empty reloads `source`; {"name": "NAME"} loads a folder of `models`.
         source: What the server was started with.
-        models: Folder of the models that may take over.
+        models: Folder of the models to change to.
         overrides: Settings to change.
         folds: Folds to use.
 
     Raises:
-        Refusal: if the body names no model that may be served.
+        HTTPException: if the body names no model that may be served.
         SteelsegError: if the model cannot be used.
     """
     if not body:
         return Model(source, overrides, folds=folds)
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
-    name = content.get("name") if isinstance(content, dict) and len(content) == 1 else None
-    if not isinstance(name, str):
-        raise Refusal(400, 'Expected no body, or JSON as {"name": "FOLDER"}.')
+        name = ModelChoice.model_validate_json(body).name
+    except ValidationError:
+        raise HTTPException(400, 'Expected no body, or JSON as {"name": "FOLDER"}.') from None
     if models is None:
-        raise Refusal(403, "This server was started without --models.")
-    # One of the names that are there, so no text of the client becomes a path.
-    held = {path.name: path for path in models.iterdir() if path.is_dir() and not path.is_symlink()}
-    if name not in held:
-        raise Refusal(404, f"There is no model {name[:60]!r}.")
-    return Model(held[name], overrides, folds=folds)
+        raise HTTPException(403, "This server was started without --models.")
+    # Compared with the names that exist, so no text of the client becomes a path.
+    found = {
+        path.name: path for path in models.iterdir() if path.is_dir() and not path.is_symlink()
+    }
+    if name not in found:
+        raise HTTPException(404, f"There is no model {name[:60]!r}.")
+    return Model(found[name], overrides, folds=folds)
 
 
-async def _until_signal(run: Callable[..., Coroutine[None, None, None]]) -> None:
-    """Run a server, and stop it when the process is asked to end."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    server = asyncio.create_task(run(stop=stop))
-
-    def ask() -> None:
-        if stop.is_set():
-            server.cancel()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ask)
-    await server
-
-
-async def serve(
-    model: Model,
-    *,
-    host: str,
-    port: int,
-    limits: Limits,
-    load_model: Callable[[bytes], Model],
-    admin_token: str | None,
-    started: Callable[[str], None],
-    stop: asyncio.Event,
-) -> None:
-    """Serve until `stop` is set and what was accepted is answered.
-
-    Args:
-        model: What answers first.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        limits: What a client may ask for.
-        load_model: Loads what the body of `POST /v1/model` names.
-        admin_token: Who knows it may change the model; None lets nobody.
-        started: Told the address once it can be reached.
-        stop: Ends the server.
+def listen(host: str, port: int) -> socket.socket:
+    """Open a socket that listens.
 
     Raises:
-        ConfigError: if the address cannot be had.
+        ConfigError: if the address is not available.
     """
-    app = App(model, limits=limits, load_model=load_model, admin_token=admin_token)
-    clients: dict[asyncio.Task[None], Connection] = {}
-    held = Held(limits.held_bytes)
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(clients) >= limits.max_connections:
-            writer.transport.abort()
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        connection = Connection(
-            reader,
-            writer,
-            app.answer,
-            limits=limits,
-            held=held,
-            stamp=app.stamp,
-            count=app.count,
-        )
-        clients[task] = connection
-        try:
-            await connection.serve()
-        finally:
-            del clients[task]
-
-    app.metrics.gauge("connections", "Connections that are open.", lambda: len(clients))
     try:
-        server = await asyncio.start_server(accept, host, port, backlog=_BACKLOG)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as error:
-        app.stop()
         reason = (error.strerror or str(error)).rstrip(".")
         raise ConfigError(
             f"Cannot listen on {host} port {port}: {reason}. Give another --port or --host."
         ) from None
-    address = server.sockets[0].getsockname()
-    started(f"http://{host if ':' not in host else f'[{host}]'}:{address[1]}")
-    try:
-        await stop.wait()
-        server.close()
-        app.drain()
-        for connection in clients.values():
-            connection.stop()
-        if clients:
-            await asyncio.wait(list(clients), timeout=limits.drain_time)
-    finally:
-        server.close()
-        for task in clients:
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-        app.stop()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server for one model; unlike uvicorn, it ends with exit code 0 after a signal."""
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        load_model: Callable[[bytes], Model],
+        *,
+        admin_token: str | None,
+    ) -> None:
+        """Configure uvicorn; the arguments are those of `Service` and `create_app`."""
+        self._service = Service(model, limits=limits, load_model=load_model)
+        super().__init__(
+            uvicorn.Config(
+                create_app(self._service, admin_token=admin_token),
+                http=cast("type[asyncio.Protocol]", partial(Connection, limits=limits)),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                h11_max_incomplete_event_size=_HEADER_BYTES,
+                timeout_keep_alive=limits.idle_time,
+                timeout_graceful_shutdown=limits.drain_time,
+            )
+        )
+        connections = self.server_state.connections
+        self._service.metrics.connections.set_function(lambda: len(connections))
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until `stop` is called or the process gets SIGTERM or SIGINT."""
+        try:
+            await self.serve(sockets=[listener])
+        finally:
+            self._service.close()
+
+    def stop(self) -> None:
+        """Stop once the accepted requests are answered; called again, stop at once."""
+        if self.should_exit:
+            self.force_exit = True
+            # It would log each request that is cancelled now.
+            logging.getLogger("uvicorn.error").disabled = True
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal; uvicorn would raise the signal again at the end."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.stop)
+        yield

@@ -6,9 +6,7 @@ global state, so it gets processes. Which worker makes a batch changes nothing i
 """
 
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from steelseg.data.samples.dataset import Batch, SampleDataset, SampleKey
 from steelseg.errors import SteelsegError
+from steelseg.inference.prefetch import prefetch
 
 
 class BatchLoader:
@@ -58,25 +57,8 @@ class BatchLoader:
         if self._processes is not None:
             return _plainly(self._processes)
         if self._num_workers:
-            return self._ahead()
+            return prefetch(self._make, self._order, threads=self._num_workers)
         return (self._make(keys) for keys in self._order)
-
-    def _ahead(self) -> Generator[Batch, None, None]:
-        """Yield batches in order; while one is used, as many wait or are made as there are threads.
-
-        An error comes out where its batch would.
-        """
-        pool = ThreadPoolExecutor(self._num_workers, "load")
-        ahead: deque[Future[Batch]] = deque()
-        try:
-            for keys in self._order:
-                ahead.append(pool.submit(self._make, keys))
-                if len(ahead) > self._num_workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _leave_group(_worker: int) -> None:

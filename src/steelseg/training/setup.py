@@ -25,7 +25,8 @@ from steelseg.data.samples.precropped_store import open_store
 from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.models.build import build_network
 from steelseg.models.checkpoint import Checkpoint
-from steelseg.models.device import half_type, keep_freed_memory, pick_device
+from steelseg.models.device import half_type, pick_device
+from steelseg.models.libc import keep_freed_memory
 from steelseg.models.losses import Loss, build_loss, classifier_loss
 from steelseg.progress import progress as show
 from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings

@@ -1,12 +1,13 @@
-"""Image files as a camera writes them into a folder: which are whole, and which never will be.
+"""Detect image files that a camera writes into a folder, and when they are complete.
 
-A file is read once its size and time have stood still for `settle` seconds, and is whole if it
-decodes. One that does not is read again `patience` seconds later, and refused then. A file that
-changes is a new one, whatever became of it before. What changes while it is read is read again.
+A file is read once its size and time have not changed for `settle` seconds, and is complete if it
+decodes. If it does not decode, it is read again `patience` seconds later, and refused if it still
+does not. A file that changes is a new version, whatever happened to the previous one. A file that
+changes while it is read is read again.
 
-The folder is listed again and again: network folders send no events. Times of files are held
-against each other alone, never against a clock, so the clocks of camera and reader may differ.
-Hidden files, other suffixes and folders are left alone. Nothing is written into the folder.
+The folder is polled, because network folders send no events. File times are only compared with each
+other, never with a clock, so the clocks of camera and reader may differ. Hidden files, other
+suffixes and folders are ignored. Nothing is written into the folder.
 """
 
 import hashlib
@@ -22,12 +23,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.formats.images import MAX_BYTES, SUFFIXES, decode_image
+from steelseg.data.formats.images import MAX_BYTES, decode_image, is_image_name
 from steelseg.errors import DataError
 
 
 class FileVersion(NamedTuple):
-    """A file at one time; other content means another size or time."""
+    """One version of a file; other content means another size or time."""
 
     name: str
     size: int
@@ -37,7 +38,7 @@ class FileVersion(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrival:
-    """A file that was read whole, or refused."""
+    """A file that was read completely, or refused."""
 
     version: FileVersion
     sha256: str
@@ -53,7 +54,7 @@ class Arrival:
 
 @dataclass
 class _File:
-    """What is known of a file that lies in the folder."""
+    """State of a file in the folder."""
 
     version: FileVersion
     seen: float
@@ -61,14 +62,14 @@ class _File:
     """When this version was first seen."""
 
     tried: float | None = None
-    """When this version could not be read, last."""
+    """When reading this version last failed."""
 
     is_settled: bool = False
-    """Whether nothing more is to be done about this version."""
+    """Whether this version needs no more work."""
 
 
 class Arrivals:
-    """A folder that fills."""
+    """The new files of a folder."""
 
     def __init__(
         self,
@@ -80,15 +81,15 @@ class Arrivals:
         is_known: Callable[[FileVersion], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Name the folder.
+        """Remember the folder; nothing is read before `poll`.
 
         Args:
-            folder: Where the files come.
+            folder: Where the files arrive.
             channels: 1 for grey, 3 for RGB.
-            settle: Seconds that a file must stand still before it is read.
+            settle: Seconds that a file must stay unchanged before it is read.
             patience: Seconds after which a file that cannot be decoded is refused.
-            is_known: Whether a version was done with by an earlier process.
-            clock: Seconds that never go back.
+            is_known: Whether an earlier process has handled a version.
+            clock: A monotonic clock, in seconds.
         """
         self._folder = folder
         self._channels = channels
@@ -101,13 +102,13 @@ class Arrivals:
 
     @property
     def waiting(self) -> int:
-        """Files that are not done with."""
+        """Number of files that still need work."""
         return sum(not file.is_settled for file in self._files.values())
 
     def poll(self) -> Iterator[Arrival]:
-        """List the folder, then read what has settled, in the order in which it came.
+        """List the folder, then read the settled files in the order in which they arrived.
 
-        Files are read as they are asked for; the others come with the next poll.
+        Files are read lazily; those that the caller does not take come with the next poll.
         """
         now = self._clock()
         self._list(now)
@@ -119,7 +120,7 @@ class Arrivals:
                 yield arrival
 
     def _list(self, now: float) -> None:
-        """Note what is new, what has changed and what is gone."""
+        """Record which files are new, have changed or are gone."""
         try:
             found = {version.name: version for version in self._versions()}
         except OSError as error:
@@ -140,16 +141,16 @@ class Arrivals:
                 self._files[name] = _File(version, seen=seen, since=now)
 
     def _versions(self) -> Iterator[FileVersion]:
-        """Yield the image files of the folder; say once of each other thing why it is none."""
+        """Yield the image files of the folder; warn once about each other image-like entry."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+                if entry.name.startswith(".") or not is_image_name(entry.name):
                     continue
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                # Bytes that are not UTF-8 come as lone surrogates, which no file takes.
+                # Bytes that are not UTF-8 become lone surrogates, which no text file can hold.
                 if not entry.name.isprintable():
                     self._warn(entry.name, "is ignored: rename it to plain text")
                 elif not stat.S_ISREG(status.st_mode):
@@ -158,7 +159,7 @@ class Arrivals:
                     yield FileVersion(entry.name, status.st_size, status.st_mtime_ns)
 
     def _is_due(self, file: _File, now: float) -> bool:
-        """Whether it is time to read a file."""
+        """Whether a file should be read now."""
         if file.is_settled:
             return False
         if file.tried is None:
@@ -166,7 +167,7 @@ class Arrivals:
         return now - file.tried >= self._patience
 
     def _read(self, file: _File) -> Arrival | None:
-        """Read a file; None if it is gone, has changed, or is to be tried again."""
+        """Read a file; None if it is gone, has changed, or will be tried again."""
         name, is_last = file.version.name, file.tried is not None
         file.tried = self._clock()
         try:
@@ -174,7 +175,7 @@ class Arrivals:
         except FileNotFoundError:
             return None
         except OSError as error:
-            # Rights and networks come back without the file being touched, so it is never refused.
+            # Permissions and networks recover without a change of the file: never refuse it.
             if is_last:
                 self._warn(name, f"cannot be read: {error.strerror}; trying again")
             return None
@@ -192,15 +193,15 @@ class Arrivals:
         return Arrival(file.version, sha256, file.seen, image_hwc)
 
     def _warn(self, name: str, fault: str) -> None:
-        """Print a warning, once for each thing."""
+        """Print a warning, once for each name."""
         if name not in self._warned:
             self._warned.add(name)
             print(f"warning: {name!r} {fault}.", file=sys.stderr, flush=True)
 
 
 def _content(path: Path, version: FileVersion) -> bytes | None:
-    """The bytes of a version of a file, of a huge one none; None if it is another one by now."""
-    # A link or pipe that has taken the file's place is neither followed nor waited for.
+    """Read a version of a file, of a huge one nothing; None if it has changed since."""
+    # A link that has replaced the file is not followed, and a pipe does not block.
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(handle, "rb") as file:  # noqa: PTH123
         content = file.read() if version.size <= MAX_BYTES else b""

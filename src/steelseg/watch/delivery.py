@@ -1,52 +1,53 @@
-"""Lines of results.jsonl brought to a receiver, each at least once, in order, none lost.
+"""Deliver the lines of results.jsonl to a receiver: each at least once, in order, none lost.
 
-The file itself is what waits: a small file beside it says up to which byte the receiver has
-confirmed. So an outage of days costs nothing, and after a kill delivery goes on; a line that was
-confirmed in the moment of a kill comes twice. While a receiver cannot be reached the line is sent
-again, first after a second, at last once a minute. A line that the receiver will never take is set
-aside, so that it does not hold up the others.
+results.jsonl itself is the queue: a small file next to it holds the byte up to which the receiver
+has confirmed. So an outage of days loses nothing, and delivery continues after a kill; a line that
+was confirmed at the moment of a kill is sent twice. While a receiver cannot be reached, the line is
+sent again, after one second at first and every minute in the end. A line that the receiver rejects
+for good is stored in another file, so that it does not block the others.
 """
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
-from steelseg.errors import DataError
+from steelseg.errors import ConfigError, DataError
 from steelseg.files.atomic import write_text
 
 Send = Callable[[bytes], None]
-"""Gives one line to a receiver; raises `NotTaken` if it did not confirm it."""
+"""Sends one line to a receiver; raises `NotTaken` if the receiver does not confirm it."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 
 
 class NotTaken(Exception):  # noqa: N818
-    """A receiver did not take a line."""
+    """A receiver did not confirm a line."""
 
     def __init__(self, reason: str, *, for_good: bool = False) -> None:
-        """Say why, and whether the same line would never be taken."""
+        """Take the reason, and whether the receiver will never take this line."""
         super().__init__(reason)
         self.for_good = for_good
 
 
 class Delivery:
-    """A thread that brings lines to one receiver."""
+    """A thread that delivers lines to one receiver."""
 
     def __init__(
         self, name: str, results: Path, send: Send, *, size: int, first_wait: float = _FIRST_WAIT
     ) -> None:
-        """Go on where the last process was; `start` begins.
+        """Continue where the last process stopped; nothing is sent before `start`.
 
         Args:
-            name: webhook or mqtt: of its files beside the results, and of messages.
+            name: webhook or mqtt, for the names of its files and for messages.
             results: The file of lines.
-            send: What gives a line to the receiver.
-            size: Bytes of `results` that are on the disk for good.
-            first_wait: Seconds after which a line is sent for the second time.
+            send: Sends one line to the receiver.
+            size: Bytes of `results` that are safely on disk.
+            first_wait: Seconds before a line is sent for the second time.
 
         Raises:
-            DataError: if the note of what was confirmed does not fit the results.
+            DataError: if the stored position does not match the results.
         """
         self._name = name
         self._results = results
@@ -63,22 +64,22 @@ class Delivery:
 
     @property
     def behind(self) -> int:
-        """Bytes that the receiver has not confirmed."""
+        """Number of bytes that the receiver has not confirmed."""
         return self._size - self.position
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start to deliver."""
         self._thread.start()
 
     def more(self, size: int) -> None:
-        """Say that the results have grown; raise what ended the thread, if anything did."""
+        """Announce that the results have grown; raise the error that ended the thread, if any."""
         if self._failure is not None:
             raise self._failure
         self._size = size
         self._woken.set()
 
     def stop(self, *, seconds: float) -> None:
-        """End after the line at hand; what is left is delivered by the next process."""
+        """Stop after the current line; the next process delivers the rest."""
         self._is_stopping.set()
         self._woken.set()
         self._thread.join(seconds)
@@ -93,11 +94,11 @@ class Delivery:
                         self._deliver(lines.readline())
                     self._woken.wait(1.0)
         except BaseException as error:
-            # Of this thread nobody would hear; `more` raises it where it is heard.
+            # An error in this thread would go unnoticed; `more` raises it in the main thread.
             self._failure = error
 
     def _deliver(self, line: bytes) -> None:
-        """Send one line until it is taken, set aside, or somebody stops us."""
+        """Send one line until it is confirmed, rejected for good, or delivery is stopped."""
         wait = self._first_wait
         while not self._is_stopping.is_set():
             try:
@@ -122,9 +123,9 @@ class Delivery:
         self.position += len(line)
 
     def _set_aside(self, line: bytes, reason: str) -> None:
-        """Keep a line that the receiver will never take."""
+        """Store a line that the receiver will never take."""
         print(
-            f"warning: {self._name}: {reason}. The line is kept in {self._refused}.",
+            f"warning: {self._name}: {reason}. The line is stored in {self._refused}.",
             file=sys.stderr,
             flush=True,
         )
@@ -133,7 +134,7 @@ class Delivery:
 
 
 def _read_position(path: Path, results: Path, size: int) -> int:
-    """Read up to which byte lines were confirmed, or raise DataError."""
+    """Read the byte up to which lines were confirmed, or raise DataError."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -147,3 +148,31 @@ def _read_position(path: Path, results: Path, size: int) -> int:
                 "deliver every line again."
             )
     return position
+
+
+def split_url(
+    url: str, *, option: str, schemes: Collection[str], example: str, secret: str
+) -> SplitResult:
+    """Split the URL of a receiver, whose host and port are valid then.
+
+    Args:
+        url: The URL, as the user gave it.
+        option: The option it was given by, for messages.
+        schemes: Accepted schemes.
+        example: A valid URL, for messages.
+        secret: Environment variables for credentials, for messages.
+
+    Raises:
+        ConfigError: if it is not such a URL, or contains a password.
+    """
+    try:
+        parts = urlsplit(url)
+        # Reading the port validates it.
+        is_valid = bool(parts.hostname) and parts.port != 0 and parts.scheme in schemes
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ConfigError(f"{option} {url!r} is not a URL such as {example}.")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"{option}: do not put a password into the URL; set {secret}.")
+    return parts

@@ -1,7 +1,7 @@
-"""A receiver that takes each line as an MQTT message: the extra `mqtt`.
+"""Deliver each line as an MQTT message; needs the extra `mqtt`.
 
-Messages are published with quality of service 1: the broker confirms each. User and password come
-from STEELSEG_MQTT_USER and STEELSEG_MQTT_PASSWORD; mqtts:// speaks TLS.
+Messages are published with quality of service 1, so the broker confirms each. User and password
+come from STEELSEG_MQTT_USER and STEELSEG_MQTT_PASSWORD; mqtts:// uses TLS.
 """
 
 import os
@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
 
 from steelseg.errors import ConfigError
-from steelseg.watch.delivery import NotTaken, Send
+from steelseg.watch.delivery import NotTaken, Send, split_url
 
 _SECONDS = 10.0
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -20,19 +19,25 @@ _PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 @contextmanager
 def mqtt(url: str, *, seconds: float = _SECONDS) -> Iterator[Send]:
-    """Publish lines; the connection is made with the first one and ends with the `with` block.
+    """Publish lines over a connection that opens with the first line and closes with the block.
 
     Args:
         url: mqtt://HOST[:PORT]/TOPIC or mqtts://HOST[:PORT]/TOPIC.
-        seconds: How long the broker may take to confirm.
+        seconds: Seconds that the broker has to confirm a message.
 
     Yields:
-        What publishes a line.
+        A function that publishes a line.
 
     Raises:
-        ConfigError: if the URL is none of these, or paho-mqtt is not installed.
+        ConfigError: if it is not such a URL, or paho-mqtt is not installed.
     """
-    scheme, host, port, topic = _parts(url)
+    example = "mqtt://broker.example/line3/strips"
+    secret = "STEELSEG_MQTT_USER and STEELSEG_MQTT_PASSWORD"
+    parts = split_url(url, option="--mqtt", schemes=_PORTS, example=example, secret=secret)
+    host, topic = str(parts.hostname), parts.path[1:]
+    # + and # are wildcards in topics, ? begins the query of a URL.
+    if not topic or set("+#?") & set(url):
+        raise ConfigError(f"--mqtt {url!r} is not a URL such as {example}.")
     paho = _need()
     held: list[Any] = []
 
@@ -41,9 +46,9 @@ def mqtt(url: str, *, seconds: float = _SECONDS) -> Iterator[Send]:
         client.connect_timeout = seconds
         if user := os.environ.get("STEELSEG_MQTT_USER"):
             client.username_pw_set(user, os.environ.get("STEELSEG_MQTT_PASSWORD"))
-        if scheme == "mqtts":
+        if parts.scheme == "mqtts":
             client.tls_set()
-        client.connect(host, port)
+        client.connect(host, parts.port or _PORTS[parts.scheme])
         client.loop_start()
         return client
 
@@ -68,7 +73,7 @@ def mqtt(url: str, *, seconds: float = _SECONDS) -> Iterator[Send]:
 
 
 def _close(held: list[Any]) -> None:
-    """End a connection, so that the next message makes a new one."""
+    """Close the connection, so that the next message opens a new one."""
     if held:
         client = held.pop()
         client.disconnect()
@@ -83,23 +88,3 @@ def _need() -> Any:
         raise ConfigError(
             "--mqtt needs paho-mqtt, which is not installed: pip install 'steelseg[mqtt]'."
         ) from None
-
-
-def _parts(url: str) -> tuple[str, str, int, str]:
-    """Scheme, host, port and topic, or raise ConfigError."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    topic = parts.path[1:]
-    if parts.scheme not in _PORTS or not host or not topic or set("+#?") & set(url):
-        raise ConfigError(
-            f"--mqtt {url!r} is not a URL such as mqtt://broker.example/line3/strips."
-        )
-    if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            "--mqtt: put no password into the URL, but into STEELSEG_MQTT_USER and "
-            "STEELSEG_MQTT_PASSWORD."
-        )
-    return parts.scheme, host, port or _PORTS[parts.scheme], topic

@@ -1,4 +1,4 @@
-"""How a line runs, on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Throughput and lag of `steelseg watch` on stderr: a bar on a terminal, else occasional lines."""
 
 import sys
 import time
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
-# Between two plain lines, in seconds.
+# Seconds between two plain lines.
 _QUIET_SECONDS = 15.0
 
 
 class Meter:
-    """Counts strips, and says how many a second there are and how old the last one was."""
+    """Counts strips, and shows strips per second and the lag of the last one."""
 
     def __init__(self) -> None:
-        """Begin to count."""
+        """Start to count."""
         self.strips = 0
         self.refused = 0
         self._lag_s = 0.0
@@ -31,11 +31,11 @@ class Meter:
         self._lag_s = lag_s
 
     def show(self, waiting: int, behind: Mapping[str, int]) -> None:
-        """Show what has changed, elsewhere than on a terminal not too often.
+        """Show the current state; without a terminal, at most every few seconds.
 
         Args:
-            waiting: Files and strips that are not done with.
-            behind: Bytes that each receiver has not confirmed.
+            waiting: Number of files and strips that still need work.
+            behind: Number of bytes that each receiver has not confirmed.
         """
         now = time.monotonic()
         if self._bar is not None:

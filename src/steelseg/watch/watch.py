@@ -1,10 +1,10 @@
-"""The watching stage: strips of a folder are predicted as they come, until somebody stops it.
+"""The watch stage: predict strips as they arrive in a folder, until stopped.
 
 Reads  the folder, OUT/results.jsonl
-Writes OUT/results.jsonl; on request overlays/, masks/ and what is delivered to receivers
+Writes OUT/results.jsonl; on request overlays/, masks/ and deliveries to receivers
 
-A strip counts as done when its line is on the disk; pictures are written before that. So a kill
-at any moment loses no strip and writes no line twice. The folder itself is left as it is.
+A strip is done when its line is on disk; its pictures are written before that. So a kill at any
+moment loses no strip and writes no line twice. The watched folder is never changed.
 """
 
 import sys
@@ -25,44 +25,43 @@ from steelseg.watch.arrivals import Arrivals
 from steelseg.watch.delivery import Delivery
 from steelseg.watch.mqtt import mqtt
 from steelseg.watch.pieces import Joiner, Strip
-from steelseg.watch.result_line import refused_line, result_line
-from steelseg.watch.results import RESULTS, Results
+from steelseg.watch.results import RESULTS, Results, refused_line, result_line
 from steelseg.watch.throughput import Meter
 from steelseg.watch.webhook import webhook
 from steelseg.writers.exchange import write_pngs
 from steelseg.writers.overlays import OverlayWriter
 
-# Strips that are read before they are predicted, so that memory stays flat.
+# Limits of the strips that are read before they are predicted, so that memory stays flat.
 _MOST_STRIPS, _MOST_PIXELS = 32, 20_000_000
 
-# Seconds between two looks at the folder; more where listing it takes long.
+# Seconds between two listings of the folder; more if listing it takes long.
 _PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 
-# Seconds that each receiver gets for the line at hand when all ends.
+# Seconds that each receiver gets for its current line when the watch stops.
 _LAST_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class WatchPlan:
-    """What is taken for a strip, and where its results go."""
+    """Options of a watch."""
 
     settle: float = 0.5
-    """Seconds that a file must stand still before it is read."""
+    """Seconds that a file must stay unchanged before it is read."""
 
     patience: float = 30.0
-    """Seconds after which a file that cannot be read, or a strip that lacks pieces, is refused."""
+    """Seconds after which an unreadable file, or a strip with missing pieces, is refused."""
 
     pieces: str | None = None
-    """A regular expression with groups `strip` and `piece`; None: every file is a strip."""
+    """A regular expression with groups `strip` and `piece`; None if every file is a strip."""
 
     piece_count: int | None = None
-    """Pieces of every strip, where their names do not say it."""
+    """Number of pieces of every strip, if the names do not contain it."""
 
     overlays: bool = False
-    """Draw each strip with its outlines."""
+    """Draw each strip with the outlines of its defects."""
 
     masks: bool = False
-    """Write a PNG for each class that a strip shows."""
+    """Write a PNG for each class found on a strip."""
 
     webhook: str | None = None
     """URL that each line is posted to."""
@@ -79,18 +78,18 @@ def watch_folder(
     *,
     is_stopped: Callable[[], bool],
 ) -> None:
-    """Predict strips as they come into a folder.
+    """Predict strips as they arrive in a folder.
 
     Args:
         predictor: The trained model.
-        folder: Where the strips come.
+        folder: Where the strips arrive.
         out: Where results go.
-        plan: What is taken for a strip, and where its results go.
-        is_stopped: Whether to end; asked after each strip.
+        plan: The options.
+        is_stopped: Whether to stop; called after each strip.
 
     Raises:
-        ConfigError: if the plan is wrong, or another process writes there.
-        DataError: if the folder is not there, or earlier results are damaged.
+        ConfigError: if an option is wrong, or another process writes to `out`.
+        DataError: if the folder is missing, or earlier results are damaged.
     """
     _refuse_places(folder, out)
     joiner = Joiner(plan.pieces, count=plan.piece_count, patience=plan.patience)
@@ -119,29 +118,31 @@ def watch_folder(
         for delivery in deliveries.values():
             delivery.start()
             stack.callback(delivery.stop, seconds=_LAST_SECONDS)
-        line = _Line(predictor, arrivals, joiner, results, deliveries, meter, drawer, masks)
-        line.run(is_stopped)
+        watch = _Watch(predictor, arrivals, joiner, results, deliveries, meter, drawer, masks)
+        watch.run(is_stopped)
 
 
 def _refuse_places(folder: Path, out: Path) -> None:
-    """Raise unless there is a folder to watch, and results go elsewhere."""
+    """Raise an error unless the folder exists and the results go elsewhere."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder. The camera's files should come there.")
+        raise DataError(
+            f"{folder} is not a folder. Create it, and let the camera write its files there."
+        )
     watched, place = folder.resolve(), out.resolve()
     if watched in (place, place / "overlays", place / "masks"):
         raise ConfigError(f"--out {out} would put pictures into {folder}. Choose another folder.")
     if any(is_bundle(parent) for parent in (place, *place.parents)):
-        raise ConfigError(f"--out {out} is in a bundle, which stays as it is. Choose another.")
+        raise ConfigError(f"--out {out} is in a bundle, which must not be changed. Choose another.")
 
 
 def _behind(deliveries: dict[str, Delivery]) -> dict[str, int]:
-    """Bytes that each receiver has not confirmed."""
+    """Return the number of bytes that each receiver has not confirmed."""
     return {name: delivery.behind for name, delivery in deliveries.items()}
 
 
 @dataclass(frozen=True)
-class _Line:
-    """Everything that a strip passes."""
+class _Watch:
+    """The steps that a strip passes through."""
 
     predictor: Predictor
     arrivals: Arrivals
@@ -153,23 +154,23 @@ class _Line:
     masks: Path | None
 
     def run(self, is_stopped: Callable[[], bool]) -> None:
-        """Look, predict and write, again and again."""
+        """Poll, predict and write until stopped."""
         while not is_stopped():
             begin = time.monotonic()
             strips = list(self._gather())
-            looked = time.monotonic() - begin
+            polled = time.monotonic() - begin
             self._predict(strips, is_stopped)
             for delivery in self.deliveries.values():
                 delivery.more(self.results.size)
             waiting = self.arrivals.waiting + self.joiner.waiting
             self.meter.show(waiting, _behind(self.deliveries))
             if not strips:
-                time.sleep(min(max(_PAUSE, 2 * looked), _LONGEST_PAUSE))
+                time.sleep(min(max(_PAUSE, 2 * polled), _LONGEST_PAUSE))
 
     def _gather(self) -> Iterator[Strip]:
-        """Yield some strips that are whole and have no line yet; refuse what never will be."""
+        """Yield some complete strips that have no line yet; refuse those that never will be."""
         pixels = count = 0
-        for strip in self._come():
+        for strip in self._arrived():
             if strip.image_hwc is None:
                 self._refuse(strip, strip.reason)
             elif not self.results.has_strip(strip.image_id, strip.sha256):
@@ -179,15 +180,15 @@ class _Line:
             if count == _MOST_STRIPS or pixels >= _MOST_PIXELS:
                 return
 
-    def _come(self) -> Iterator[Strip]:
-        """Yield what has come, whole strips and refused ones."""
+    def _arrived(self) -> Iterator[Strip]:
+        """Yield the strips that have arrived, complete and refused ones."""
         yield from self.joiner.end(time.monotonic())
         for arrival in self.arrivals.poll():
             yield from self.joiner.add(arrival, time.monotonic())
 
     def _predict(self, strips: Iterable[Strip], is_stopped: Callable[[], bool]) -> None:
-        """Predict strips and write their lines; those that no network takes are refused."""
-        # Numbered, because two strips of one name could come together.
+        """Predict strips and write their lines; refuse those that cannot be predicted."""
+        # Numbered, because two strips of the same name may arrive together.
         left = {str(number): strip for number, strip in enumerate(strips)}
         count = len(left)
         try:
@@ -200,12 +201,12 @@ class _Line:
                     return
             return
         except (ConfigError, DataError, OutOfMemory) as error:
-            # No more than the text: the frames of an OutOfMemory hold memory.
+            # Only the text is kept: the traceback of an OutOfMemory would hold memory.
             reason = str(error)
         if count == 1:
             self._refuse(left["0"], reason)
             return
-        # Whichever it was, the others are predicted.
+        # It is unknown which strip failed, so each is predicted alone.
         for strip in list(left.values()):
             self._predict([strip], is_stopped)
             if is_stopped():
@@ -218,7 +219,7 @@ class _Line:
         mask_chw: NDArray[np.bool_],
         probs_chw: NDArray[np.float32],
     ) -> None:
-        """Write all about a strip, its line last."""
+        """Write all results of a strip, its line last."""
         if self.drawer is not None:
             self.drawer.add(strip.image_id, image_hwc, mask_chw)
         if self.masks is not None:
@@ -237,7 +238,7 @@ class _Line:
         self.meter.count(lag_s=lag_s, refused=False)
 
     def _refuse(self, strip: Strip, reason: str) -> None:
-        """Say once of a strip why it was not predicted."""
+        """Write once why a strip was not predicted."""
         if self.results.has_strip(strip.image_id, strip.sha256, reason):
             return
         print(f"warning: {strip.image_id} is refused: {reason}", file=sys.stderr, flush=True)
@@ -246,13 +247,13 @@ class _Line:
         self.meter.count(lag_s=lag_s, refused=True)
 
     def _add(self, line: dict[str, Any]) -> None:
-        """Append a line, and tell those who deliver it."""
+        """Append a line, and notify the deliveries."""
         self.results.add(line)
         for delivery in self.deliveries.values():
             delivery.more(self.results.size)
 
 
 def _pixels(strip: Strip) -> NDArray[np.uint8]:
-    """The pixels of a strip that was not refused."""
+    """Return the pixels of a strip that was not refused."""
     assert strip.image_hwc is not None
     return strip.image_hwc

@@ -15,7 +15,7 @@ from steelseg.evaluation.compare import compare_runs
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.tune import tune_run
 from steelseg.inference.members import checkpoint_member
-from steelseg.inference.model_source import open_source
+from steelseg.inference.model_source import resolve_model
 from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.held_out import assign_inner_folds, open_held_out
 from steelseg.run.oof_store import new_store, read_oof
@@ -115,7 +115,7 @@ def test_prediction_is_the_mean_of_the_members(trained, folds):
 
 def test_a_fold_that_is_not_there_is_refused(trained):
     with pytest.raises(CheckpointError, match=r"has no fold 7. It combines: 0, 1"):
-        open_source(trained / "both", folds=[7])
+        resolve_model(trained / "both", folds=[7])
 
 
 @pytest.mark.parametrize("weights", ["equal", "greedy"])
@@ -147,7 +147,7 @@ def test_every_stage_accepts_a_combined_run(runs, capsys):
     assert "combined by weights=greedy on 8 held-out strips" in page
     assert "Runs were combined here" in page
     assert main(["predict", str(runs / "both")]) == 0
-    assert list(open_source(runs / "both").masks.threshold) == tuned["threshold"]
+    assert list(resolve_model(runs / "both").masks.threshold) == tuned["threshold"]
     out = capsys.readouterr().out
     assert "combined by weights=greedy on 8 held-out strips" in out
     assert "plain mean" in out
@@ -164,7 +164,7 @@ def test_a_run_that_is_right_gets_all_the_weight(runs):
     assert levels(runs / "best").keys() == levels(runs / "b").keys()
     for image_id, found in levels(runs / "best").items():
         np.testing.assert_array_equal(found, levels(runs / "b")[image_id])
-    assert len(open_source(runs / "best").members) == 2
+    assert len(resolve_model(runs / "best").members) == 2
 
 
 def test_each_class_can_have_weights_of_its_own(runs):
@@ -278,8 +278,8 @@ def test_a_bundle_of_a_combined_run_gives_the_same_masks(runs):
     run, whole = (Predictor(place) for place in (runs / "both", made))
     np.testing.assert_array_equal(whole.probs(path), run.probs(path))
     np.testing.assert_array_equal(whole(path), run(path))
-    assert [m.sha256 for m in open_source(made, folds=[1]).members] == [
-        m.sha256 for m in open_source(runs / "both", folds=[1]).members
+    assert [m.sha256 for m in resolve_model(made, folds=[1]).members] == [
+        m.sha256 for m in resolve_model(runs / "both", folds=[1]).members
     ]
     with pytest.raises(ConfigError, match=r"inference.tta has no effect on a combined run"):
         Predictor(made, ["inference.tta=hflip"])
@@ -354,14 +354,14 @@ def test_a_member_that_was_trained_on_since_is_refused(runs):
     best.write_bytes(RunFolder(runs / "a").best_model(0).read_bytes())
 
     with pytest.raises(CheckpointError, match=r"another .*best_model") as caught:
-        open_source(runs / "both")
+        resolve_model(runs / "both")
     command = str(caught.value).partition("Combine again: ")[2].removesuffix(".").split()
     assert command[:2] == ["steelseg", "ensemble"]
     assert set(command[2:4]) == {str(runs / "a"), str(runs / "b")}
     assert command[4:] == ["--weights", "greedy", "--out", str(runs / "both")]
     best.unlink()
-    with pytest.raises(CheckpointError, match=r"there is no such checkpoint.*ensemble.json asks"):
-        open_source(runs / "both")
+    with pytest.raises(CheckpointError, match=r"there is no such checkpoint.*ensemble.json needs"):
+        resolve_model(runs / "both")
 
 
 def test_predictions_of_another_checkpoint_are_refused(runs):
@@ -473,6 +473,6 @@ def test_the_folder_can_be_moved_with_its_members(trained, tmp_path):
     for name in ("a", "b", "both"):
         shutil.copytree(trained / name, tmp_path / name)
 
-    moved, there = (open_source(folder / "both") for folder in (tmp_path, trained))
+    moved, there = (resolve_model(folder / "both") for folder in (tmp_path, trained))
     assert moved.sha256 == there.sha256
     assert moved.members[0].name.startswith(str(tmp_path))

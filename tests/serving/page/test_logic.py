@@ -1,4 +1,4 @@
-"""What the page computes itself, held against the Python that does the same."""
+"""The page computes the same as Python."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,8 @@ def ask(open_page):
     page = open_page()
 
     def run(module, expression, argument=None):
-        code = f"async (given) => {{ const its = await import('/{module}'); return {expression}; }}"
+        imported = f"const its = await import('/page/{module}')"
+        code = f"async (given) => {{ {imported}; return {expression}; }}"
         return page.evaluate(code, argument)
 
     return run
@@ -35,7 +36,7 @@ def random_levels(seed, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_runs_are_drawn_as_python_draws_them(ask, shape):
-    """The server sends runs; a pixel beside its place would be another defect."""
+    """The server sends runs; a pixel off by one would be another defect."""
     masks = [random_levels(seed, shape) > 120 for seed in range(12)]
     expression = "given.map(([text, height, width]) => Array.from(its.decode(text, height, width)))"
 

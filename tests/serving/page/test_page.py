@@ -68,7 +68,7 @@ def slide(page, channel, place, *, name="threshold"):
 
 
 def test_a_folder_gives_the_files_that_predict_writes(open_page, folder, predicted):
-    """Who downloads from the page and who runs the command hand in the same masks."""
+    """Downloads from the page equal the files of the command."""
     page = open_page()
     page.set_input_files("#folder", folder)
     wait_until_done(page, 8)

@@ -26,19 +26,6 @@ Mask = NDArray[np.uint8]
 Augmentation = Callable[[Image, Mask, np.random.Generator], tuple[Image, Mask]]
 
 
-_BUILTIN: dict[str, Augmentation] = {
-    "brightness": photometric.brightness,
-    "gamma": photometric.gamma,
-    "noise": photometric.noise,
-    "blur": photometric.blur,
-    "jpeg": photometric.jpeg,
-    "shift_scale": geometric.shift_scale,
-    "conveyor_shift": geometric.conveyor_shift,
-    "black_ends": geometric.black_ends,
-    "defect_blackout": geometric.defect_blackout,
-}
-
-
 def find_augmentation(
     steps: str | Sequence[str], *, copy_paste: CopyPasteSource | None = None
 ) -> Augmentation:
@@ -78,14 +65,14 @@ def _parse_step(step: str, copy_paste: CopyPasteSource | None) -> tuple[float, A
 
 def _find_step(name: str, copy_paste: CopyPasteSource | None) -> Augmentation:
     """Return the augmentation with this name."""
-    builtin: dict[str, Augmentation] = {"none": identity, "flips": flip, "light": light, **_BUILTIN}
-    builtin["defect_paste"] = copy_paste.paste if copy_paste else identity
-    if name in builtin:
-        return builtin[name]
+    if name == "defect_paste" and copy_paste:
+        return copy_paste.paste
+    if name in STEPS:
+        return STEPS[name]
     module_name, colon, attribute = name.partition(":")
     if not colon:
         raise ConfigError(
-            f"train.augmentation={name}: expected {', '.join(builtin)} or module:callable."
+            f"train.augmentation={name}: expected {', '.join(STEPS)} or module:callable."
         )
     try:
         function = getattr(importlib.import_module(module_name), attribute)
@@ -148,6 +135,24 @@ def light(image_chw: Image, mask_chw: Mask, rng: np.random.Generator) -> tuple[I
     """Flip, then scale contrast by 0.8 to 1.2 and shift brightness by up to 10 % of full scale."""
     flip(image_chw, mask_chw, rng)
     return photometric.brightness(image_chw, mask_chw, rng)
+
+
+STEPS: dict[str, Augmentation] = {
+    "none": identity,
+    "flips": flip,
+    "light": light,
+    "brightness": photometric.brightness,
+    "gamma": photometric.gamma,
+    "noise": photometric.noise,
+    "blur": photometric.blur,
+    "jpeg": photometric.jpeg,
+    "shift_scale": geometric.shift_scale,
+    "conveyor_shift": geometric.conveyor_shift,
+    "black_ends": geometric.black_ends,
+    "defect_blackout": geometric.defect_blackout,
+    "defect_paste": identity,  # `find_augmentation` replaces it where it has defects to paste
+}
+"""Every built-in step that `train.augmentation` can name."""
 
 
 class CustomAugmentation:

@@ -7,32 +7,19 @@ sample_submission.csv and the images; other files are ignored. Links, folders, p
 cannot be written to a CSV file are left out: `steelseg.data.checks.check` reports them.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from steelseg.data.fault import Fault
 from steelseg.data.folder import DataSet
-from steelseg.data.formats.images import SUFFIXES
+from steelseg.data.formats.images import is_image_name
 from steelseg.errors import DataError
 from steelseg.files.atomic import write_text
+from steelseg.files.sha256 import sha256_file
 from steelseg.progress import Progress, no_progress
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64})  (.+)")
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        DataError: if the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def write_manifest(path: Path, root: Path, *, progress: Progress = no_progress) -> None:
@@ -42,7 +29,7 @@ def write_manifest(path: Path, root: Path, *, progress: Progress = no_progress) 
         DataError: if a file cannot be read.
     """
     names = sorted(_names(root))
-    lines = [_join(name, hash_file(root / name)) for name in progress(names, len(names), "hash")]
+    lines = [_join(name, sha256_file(root / name)) for name in progress(names, len(names), "hash")]
     write_text(path, "".join(lines))
 
 
@@ -65,7 +52,7 @@ def compare_manifest(path: Path, root: Path, *, progress: Progress = no_progress
     for name in progress(names, len(names), "hash"):
         if name not in known:
             faults.append(Fault(str(root / name), 0, f"the file was added: it is not in {path}."))
-        elif hash_file(root / name) != known[name]:
+        elif sha256_file(root / name) != known[name]:
             reason = f"the file has changed: its SHA-256 differs from {path}."
             faults.append(Fault(str(root / name), 0, reason))
     return faults
@@ -104,7 +91,7 @@ def _names(root: Path) -> Iterator[str]:
     for folder in (data_set.train_images, data_set.test_images):
         for path in folder.glob("*"):
             is_plain = path.name.isprintable() and path.is_file() and not path.is_symlink()
-            if is_plain and path.suffix.lower() in SUFFIXES:
+            if is_plain and is_image_name(path.name):
                 yield f"{folder.name}/{path.name}"
 
 

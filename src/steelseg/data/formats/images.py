@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,38 @@ from steelseg.progress import Progress
 
 T = TypeVar("T")
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+
+class ImageFormat(Protocol):
+    """A module that reads an image format."""
+
+    NAME: str
+    EXTENSIONS: tuple[str, ...]
+    START: bytes
+    """The first bytes of every file."""
+
+    def measure(self, content: bytes) -> tuple[int, int]:
+        """Check the structure of a whole file and return height and width, in pixels."""
+
+    def decode(self, content: bytes, *, channels: int) -> NDArray[np.uint8]:
+        """Return the pixels of a file that `measure` has checked."""
+
+
+FORMATS: tuple[ImageFormat, ...] = (jpeg, png)
 
 # Larger than the strips of any line camera, and small enough to fit in memory when decoded.
 MAX_PIXELS = 100_000_000
 
 # More than the largest RGB image takes without compression.
 MAX_BYTES = 400_000_000
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the extension of an image format, in lower or upper case."""
+    return Path(name).suffix.lower() in _extensions()
+
+
+def _extensions() -> tuple[str, ...]:
+    return tuple(extension for kind in FORMATS for extension in kind.EXTENSIONS)
 
 
 def list_images(folder: Path) -> list[str]:
@@ -47,9 +72,10 @@ def list_images(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. It should contain the images.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if is_image_name(path.name))
     if not paths:
-        raise DataError(f"{folder} contains no .jpg, .jpeg or .png file.")
+        *most, last = _extensions()
+        raise DataError(f"{folder} contains no {', '.join(most)} or {last} file.")
     for path in paths:
         # Python represents names that are not UTF-8 by lone surrogates, which cannot be written.
         if not path.name.isprintable():
@@ -135,8 +161,7 @@ def decode_image(content: bytes, *, channels: int) -> NDArray[np.uint8]:
     height, width = measure(content)
     if height * width > MAX_PIXELS:
         raise DataError(f"the image has {height}x{width} pixels; at most {MAX_PIXELS} are read.")
-    decode = png.decode if content.startswith(png.START) else jpeg.decode
-    image = decode(content, channels=channels)
+    image = _format_of(content).decode(content, channels=channels)
     if image.shape[:2] != (height, width):
         raise DataError("the size of the image differs from its header; the file is damaged.")
     return image.reshape(height, width, channels)
@@ -154,10 +179,15 @@ def measure(content: bytes) -> tuple[int, int]:
     if not content:
         raise DataError("the file is empty.")
     try:
-        if content.startswith(png.START):
-            return png.measure(content)
-        if content.startswith(jpeg.START):
-            return jpeg.measure(content)
+        return _format_of(content).measure(content)
     except struct.error:
         raise DataError("the image is truncated: the file ends before its last part.") from None
-    raise DataError("the file is neither a JPEG nor a PNG, whatever its name says.")
+
+
+def _format_of(content: bytes) -> ImageFormat:
+    """Return the format of a file by its first bytes, whatever its name is."""
+    for kind in FORMATS:
+        if content.startswith(kind.START):
+            return kind
+    names = " nor a ".join(kind.NAME for kind in FORMATS)
+    raise DataError(f"the file is neither a {names}, whatever its name says.")

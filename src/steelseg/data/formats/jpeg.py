@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from steelseg.errors import DataError
 
+NAME = "JPEG"
+EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg")
 START = b"\xff\xd8\xff"
 
 # In a scan, 0xFF followed by 0x00 is data, and restart markers are part of the scan. A marker may

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from steelseg.errors import DataError
 
+NAME = "PNG"
+EXTENSIONS: tuple[str, ...] = (".png",)
 START = b"\x89PNG\r\n\x1a\n"
 
 _ALPHA_COLOURS = (4, 6)

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.data.checks.file_hashes import hash_file
 from steelseg.data.crops import Box
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
 from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
 from steelseg.files.json_file import read_json
+from steelseg.files.sha256 import sha256_file
 from steelseg.progress import Progress
 
 FORMAT = 1
@@ -130,7 +130,7 @@ def build_store(
     data_set = DataSet(root)
     if not image_ids:
         raise DataError(f"{data_set.train_images} holds no images to store.")
-    train_csv = hash_file(data_set.train_csv)
+    train_csv = sha256_file(data_set.train_csv)
     folder.mkdir(parents=True, exist_ok=True)
     # The index is what makes a store: without it, a killed build leaves no store at all.
     (folder / "index.json").unlink(missing_ok=True)
@@ -151,7 +151,7 @@ def build_store(
                     offset=offset,
                     file_size=stat.st_size,
                     modified_ns=stat.st_mtime_ns,
-                    sha256=hash_file(path),
+                    sha256=sha256_file(path),
                 )
             )
             offset += image_hwc.size
@@ -180,7 +180,7 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
         raise DataError(
             f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
         )
-    if index.train_csv != hash_file(data_set.train_csv):
+    if index.train_csv != sha256_file(data_set.train_csv):
         raise DataError(f"{folder} was made from another {data_set.train_csv}. {again}")
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
@@ -236,5 +236,5 @@ def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
         path = folder / entry.image_id
         stat = path.stat()
         known = stat.st_size == entry.file_size and stat.st_mtime_ns == entry.modified_ns
-        if not known and hash_file(path) != entry.sha256:
+        if not known and sha256_file(path) != entry.sha256:
             yield path

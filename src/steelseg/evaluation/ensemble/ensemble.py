@@ -35,8 +35,8 @@ from steelseg.evaluation.ensemble.pool import (
     refuse_other_folder,
 )
 from steelseg.files.atomic import replacing_folder
-from steelseg.inference.forward import VIEWS
-from steelseg.inference.members import refuse_strangers
+from steelseg.inference.forward import FLIP_AXES
+from steelseg.inference.members import check_members_compatible
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import EnsembleSpec, write_ensemble
 from steelseg.run.held_out import assign_inner_folds
@@ -90,7 +90,7 @@ def ensemble_run(
         refuse_classifier(trained.config, trained.run.path, what="to average")
     refuse_other_folds([*runs, *presence_runs])
     networks = [m for trained in (*runs, *presence_runs) for m in trained.members.values()]
-    refuse_strangers(networks, with_presence=False)
+    check_members_compatible(networks, with_presence=False)
     root = settings_of(runs, overrides, has_presence=True).data.root
     for_presence = tuple(open_candidate(trained, root=root) for trained in presence_runs)
     refuse_no_presence(for_presence)
@@ -163,7 +163,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
         judged,
         weights=pool.weights,
         names=[str(candidate.run.path) for candidate in pool.candidates],
-        views=[len(VIEWS[candidate.tta]) for candidate in pool.candidates],
+        views=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
         weights_kc=weights_kc,
     )
     return spec, report

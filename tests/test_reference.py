@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 
 from steelseg.cli.main import build_parser
-from steelseg.cli.reference import commands_page, settings_page, subcommands
 from steelseg.config.config import setting_names
+from tools.reference import commands_page, settings_page, subcommands
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize(
     ("name", "page"), [("configuration.md", settings_page), ("commands.md", commands_page)]
 )
 def test_the_pages_are_what_the_code_says(name, page):
-    """A reference that is out of date is worse than none; `make docs` writes it anew."""
+    """An outdated reference misleads; `make docs` updates it."""
     assert (DOCS / name).read_text(encoding="utf-8") == page()
 
 

@@ -1,12 +1,13 @@
-"""What unet_baseline/test_setup.py, test_crops.py and test_precropped.py try out.
+"""Checks of a data set and a config.py, for test_setup.py, test_crops.py and test_precropped.py.
 
-A check says in a line what it found in order, or raises SteelsegError with what is wrong.
-Strips are a sample of the data set, evenly spread; only `_try_data` reads every one. Nothing is
-written.
+Each check prints one line: what it found in order, or an error. Strips are a sample of the data
+set, evenly spaced; only `_check_data` reads every one. Nothing is written.
 """
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steelseg.cli.main import guard
+from steelseg.cli.unet_baseline import in_baseline_words, load_settings
 from steelseg.config.config import Config, DataConfig
 from steelseg.config.loss_terms import BASELINE
 from steelseg.data.augment.steps import find_augmentation
@@ -31,49 +34,46 @@ from steelseg.models.device import pick_device
 from steelseg.models.losses import build_loss
 from steelseg.training.loader import BatchLoader
 
-# Enough to meet every kind of strip, few enough for seconds.
+# Enough to include every kind of strip, few enough to take seconds.
 _SAMPLE = 100
 
 
-def run_checks(config: Config, kind: str, *, reword: Callable[[str], str]) -> int:
-    """Print a line for each check.
+def check_main(kind: str, config_py: Path, argv: Sequence[str] | None = None) -> int:
+    """Run the checks of a kind: setup, crops or precropped.
 
     Args:
-        config: The settings.
-        kind: setup, crops or precropped.
-        reword: Turns a message into the words of its reader.
+        kind: Key of `_KINDS`.
+        config_py: The settings, as the baseline writes them.
+        argv: Words of the command line; None takes the process's.
 
     Returns:
-        Exit code: 1 if something is wrong.
+        Exit code: 1 if a check fails.
     """
-    checks: dict[str, dict[str, Callable[[Config], str]]] = {
-        "setup": {
-            "data": _try_data,
-            "model": _try_model,
-            "dataset": _try_loading,
-            "losses": _try_losses,
-        },
-        "crops": {"crops": _try_crops},
-        "precropped": {"store": _try_store},
-    }
+    description, checks = _KINDS[kind]
+    argparse.ArgumentParser(description=description).parse_args(argv)
+    return guard(lambda: _run(load_settings(config_py), checks), reword=in_baseline_words)
+
+
+def _run(config: Config, checks: "dict[str, Check]") -> int:
+    """Print a line for each check; return 1 if one fails."""
     code = 0
-    for title, check in checks[kind].items():
+    for title, check in checks.items():
         try:
             print(f"ok {title}: {check(config)}", flush=True)
         except SteelsegError as error:
-            print(f"error: {title}: {reword(str(error))}", file=sys.stderr)
+            print(f"error: {title}: {in_baseline_words(str(error))}", file=sys.stderr)
             code = 1
     return code
 
 
-def _try_data(config: Config) -> str:
-    """Hold the whole data set against the rules."""
+def _check_data(config: Config) -> str:
+    """Check the whole data set, as `steelseg check` does."""
     data = config.data
     return f"{data.root} has {refuse_faults(data.root, inspect_data(data)).summary}"
 
 
-def _try_model(config: Config) -> str:
-    """Build the network and send one empty image through it."""
+def _check_model(config: Config) -> str:
+    """Build the network and run it on one empty image."""
     data, model = config.data, config.model
     device = pick_device()
     network = build_network(config)
@@ -90,8 +90,8 @@ def _try_model(config: Config) -> str:
     )
 
 
-def _try_loading(config: Config) -> str:
-    """Load one batch as training does."""
+def _check_loading(config: Config) -> str:
+    """Load one training batch."""
     data, train = config.data, config.train
     labels = _sample_labels(data)
     crop = None if data.mode == "full" else data.crop
@@ -112,8 +112,8 @@ def _try_loading(config: Config) -> str:
     )
 
 
-def _try_losses(config: Config) -> str:
-    """Compute every loss of a right and of a wrong mask."""
+def _check_losses(config: Config) -> str:
+    """Compute every loss for a correct and for a wrong prediction."""
     masks_nchw = torch.zeros(2, config.data.num_classes, 32, 32)
     masks_nchw[..., 16:] = 1
     logits_nchw = 20 * masks_nchw - 10
@@ -127,8 +127,8 @@ def _try_losses(config: Config) -> str:
     return f"near 0 for a right mask; for a wrong one {', '.join(found)}"
 
 
-def _try_crops(config: Config) -> str:
-    """Cut strips and masks as training does, and stitch them as prediction does."""
+def _check_crops(config: Config) -> str:
+    """Cut strips and masks as in training, and stitch them as in prediction."""
     data = config.data
     labels, read = _sample_labels(data), _reader(data).read
 
@@ -150,7 +150,7 @@ def _stitch(
     whole_chw: Tensor,
     crop: tuple[int, int, int],
 ) -> Tensor:
-    """Put the crops of a strip together, as if they were predictions; gives chw."""
+    """Stitch the crops of a strip as if they were predictions; returns chw."""
     height, width = whole_chw.shape[1:]
     boxes = crop_boxes(height, width, crop_height=crop[0], crop_width=crop[1], crop_stride=crop[2])
     crops_nchw = (_tensor(cut(image_id, box))[None] for box in boxes)
@@ -158,12 +158,12 @@ def _stitch(
 
 
 def _tensor(array_chw: NDArray[Any]) -> Tensor:
-    """Copy an array into floats."""
+    """Return an array as a float tensor."""
     return torch.from_numpy(array_chw.astype(np.float32))
 
 
-def _try_store(config: Config) -> str:
-    """Hold the crops of the store against those cut from the files."""
+def _check_store(config: Config) -> str:
+    """Compare the crops of the store with those cut from the image files."""
     data = config.data
     store, reader, labels = _open_store(data), _reader(data), _sample_labels(data)
     samples = list_samples(labels, list(labels.sizes), crop=data.crop)
@@ -180,7 +180,7 @@ def _try_store(config: Config) -> str:
 
 
 def _sample_labels(data: DataConfig) -> Labels:
-    """The labels of some strips, evenly spread over the data set."""
+    """Return the labels of some strips, evenly spaced over the data set."""
     data_set = DataSet(data.root)
     image_ids = data_set.list_images()
     sizes = {}
@@ -193,15 +193,35 @@ def _sample_labels(data: DataConfig) -> Labels:
 
 
 def _reader(data: DataConfig) -> FolderReader:
-    """Where crops come from that are cut on the fly."""
+    """Return a reader that cuts crops from the image files."""
     return FolderReader(DataSet(data.root).train_images, data.channels)
 
 
 def _open_store(data: DataConfig) -> Store:
-    """The precropped store, which must fit the data set."""
+    """Open the precropped store; raise DataError if it does not match the data set."""
     return open_store(
         data.precropped_dir,
         root=data.root,
         image_ids=DataSet(data.root).list_images(),
         channels=data.channels,
     )
+
+
+Check = Callable[[Config], str]
+
+_KINDS: dict[str, tuple[str, dict[str, Check]]] = {
+    "setup": (
+        "Check data, model, data loading and losses as config.py sets them.",
+        {
+            "data": _check_data,
+            "model": _check_model,
+            "dataset": _check_loading,
+            "losses": _check_losses,
+        },
+    ),
+    "crops": ("Cut strips into crops and stitch them together again.", {"crops": _check_crops}),
+    "precropped": (
+        "Compare the precropped store with crops cut from the image files.",
+        {"store": _check_store},
+    ),
+}

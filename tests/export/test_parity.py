@@ -2,8 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from steelseg.export.acceptance import describe, failures
-from steelseg.export.parity import Compared
+from steelseg.export.parity import Compared, describe, failures
 
 ORIGINAL = Compared(
     difference=0.0,

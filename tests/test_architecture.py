@@ -1,0 +1,197 @@
+"""docs/architecture.md says where to add things; one entry there has to be enough."""
+
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from pydantic import Field
+
+from steelseg.cli import data as data_commands
+from steelseg.cli.arguments import add_command
+from steelseg.cli.main import main
+from steelseg.config.components import ARCHITECTURES, LOSS_TERMS, Architecture
+from steelseg.config.config import Config
+from steelseg.config.load import build_config
+from steelseg.config.section import Section
+from steelseg.data.augment.steps import STEPS, find_augmentation
+from steelseg.data.formats import images
+from steelseg.errors import ConfigError
+from steelseg.models.build import build_network
+from steelseg.models.losses import build_loss
+from steelseg.scoring import metrics
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def rows():
+    """Read the table: what is added, and the cell that says where."""
+    table = PAGE.partition("## Where to add a ...")[2].strip().partition("\n\n")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    return [tuple(cell.strip() for cell in line.split("|")[1:3]) for line in lines]
+
+
+@pytest.mark.parametrize(("new", "place"), rows())
+def test_every_place_in_the_table_exists(new, place):
+    """A name that was moved sends the reader astray."""
+    named = re.fullmatch(r"`(\w+)` in (?:a module of )?([\w/]+(?:\.py|/))", place)
+    if not named:
+        assert place == "its section in config/"
+        assert all(issubclass(f.annotation, Section) for f in Config.model_fields.values())
+        return
+    name, file = named.groups()
+    source = ROOT / "src" / "steelseg" / file
+    modules = [source] if source.is_file() else sorted(source.glob("*.py"))
+    paths = [".".join(m.relative_to(ROOT / "src").with_suffix("").parts) for m in modules]
+    assert any(hasattr(import_module(path), name) for path in paths)
+
+
+def test_the_table_has_a_test_for_each_row():
+    """A row without one would be a promise that nothing keeps."""
+    tested = {name.removeprefix("test_add_").replace("_", " ") for name in globals()}
+
+    assert {new for new, _ in rows()} <= tested
+
+
+def test_the_files_of_an_export_backend_name_it():
+    """The second table lists files, since one entry is not enough there."""
+    table = PAGE.partition("| part of an export backend | file |")[2].partition("\n\n")[0]
+    files = re.findall(r"[\w/]+\.py", table)
+
+    assert len(files) == 8
+    for file in files:
+        assert "openvino" in (ROOT / "src" / "steelseg" / file).read_text(encoding="utf-8")
+
+
+def toy_loss(logits_nchw, masks_nchw, _valid_nchw):
+    return (logits_nchw - masks_nchw).abs().mean()
+
+
+def test_add_loss_term(monkeypatch):
+    """Settings accept it, also in a sum, and training computes it."""
+    with pytest.raises(ConfigError, match="'toy' is not a loss"):
+        build_config({"train": {"loss": "toy"}})
+    monkeypatch.setitem(LOSS_TERMS, "toy", "toy_losses:toy_loss")
+    monkeypatch.setitem(sys.modules, "toy_losses", SimpleNamespace(toy_loss=toy_loss))
+
+    config = build_config({"train": {"loss": "2 toy + 0.5 bce"}})
+    logits, masks = torch.full((1, 4, 2, 2), 3.0), torch.ones(1, 4, 2, 2)
+    total = build_loss(config.train.loss, pos_weight=config.pos_weight)(logits, masks, None)
+
+    bce = build_loss("bce", pos_weight=config.pos_weight)(logits, masks, None)
+    assert total.item() == pytest.approx(2 * 2.0 + 0.5 * bce.item())
+    with pytest.raises(ConfigError, match="lovasz, toy"):
+        build_config({"train": {"loss": "nothing"}})
+
+
+def test_add_architecture(monkeypatch):
+    """Settings accept it, and the network takes strips of any size."""
+    asked = {"arch": "toy", "encoder": "tu-test_resnet", "encoder_weights": "none"}
+    with pytest.raises(ConfigError, match="'toy' is not an architecture"):
+        build_config({"model": asked})
+    monkeypatch.setitem(ARCHITECTURES, "toy", Architecture("toy_networks:Toy"))
+    monkeypatch.setitem(sys.modules, "toy_networks", SimpleNamespace(Toy=smp.Unet))
+
+    network = build_network(build_config({"model": asked})).eval()
+
+    assert network(torch.zeros(1, 1, 40, 70)).shape == (1, 4, 40, 70)
+    with pytest.raises(ConfigError, match="toy has a fixed depth"):
+        build_config({"model": {**asked, "encoder_depth": 3}})
+
+
+def test_add_augmentation(monkeypatch):
+    """A step of that name is applied, also with a probability; messages list it."""
+
+    def invert(image_chw, mask_chw, _rng):
+        return 255 - image_chw, mask_chw
+
+    monkeypatch.setitem(STEPS, "invert", invert)
+    image, mask = np.zeros((1, 2, 2), np.uint8), np.zeros((4, 2, 2), np.uint8)
+
+    augment = find_augmentation(["none", "1.0 invert"])
+
+    assert (augment(image, mask, np.random.default_rng(0))[0] == 255).all()
+    with pytest.raises(ConfigError, match="defect_paste, invert or module:callable"):
+        find_augmentation("nothing")
+
+
+def test_add_image_format(monkeypatch, tmp_path):
+    """Files of it are listed, measured and decoded, and messages name it."""
+    toy = SimpleNamespace(
+        NAME="TOY",
+        EXTENSIONS=(".toy",),
+        START=b"TOY",
+        measure=lambda content: (content[3], content[4]),
+        decode=lambda content, channels: np.full((content[3], content[4], channels), content[5]),
+    )
+    (tmp_path / "a.TOY").write_bytes(b"TOY" + bytes((2, 3, 9)))
+    (tmp_path / "b.toy").write_bytes(b"none")
+    monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, toy))
+
+    assert images.list_images(tmp_path) == ["a.TOY", "b.toy"]
+    assert images.measure_image(tmp_path / "a.TOY") == (2, 3)
+    image_hwc = images.read_image(tmp_path / "a.TOY", channels=3)
+    assert image_hwc.shape == (2, 3, 3)
+    assert (image_hwc == 9).all()
+    with pytest.raises(images.DataError, match="neither a JPEG nor a PNG nor a TOY"):
+        images.read_image(tmp_path / "b.toy", channels=1)
+
+
+def test_add_metric(monkeypatch):
+    """It is computed overall and per class, and has its columns and its interval."""
+
+    @metrics.dataclass(frozen=True)
+    class WithToy(metrics.Figures):
+        miss_rate: Annotated[
+            float, metrics._Ratio(lambda t: (t["positives"] - t["found"], t["positives"]))
+        ]
+
+    WithToy.__annotations__ = {**metrics.Figures.__annotations__, **WithToy.__annotations__}
+    monkeypatch.setattr(metrics, "Figures", WithToy)
+    counts_nc3 = np.array([[[0, 0, 4], [1, 2, 3]], [[3, 3, 3], [0, 0, 0]]])
+
+    row = metrics.flatten(metrics.score(counts_nc3))
+
+    assert row["val_miss_rate"] == pytest.approx(1 / 3)
+    assert (row["val_miss_rate_1"], row["val_miss_rate_2"]) == (0.5, 0.0)
+    assert metrics.ratios(metrics.pair_terms(counts_nc3).sum(axis=0))["miss_rate"].shape == (2,)
+
+
+def test_add_command(monkeypatch, capsys):
+    """`steelseg --help` lists it, and it runs."""
+
+    def _run_toy_thing(args):
+        """Print the settings. Example: steelseg toy-thing."""
+        print(args.settings)
+        return 3
+
+    def add_toy(commands):
+        add_command(commands, _run_toy_thing, "do the toy thing")
+
+    monkeypatch.setattr(data_commands, "COMMANDS", (*data_commands.COMMANDS, add_toy))
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search(r"toy-thing +do the toy thing", capsys.readouterr().out)
+    assert main(["toy-thing", "train.epochs=2"]) == 3
+    assert capsys.readouterr().out == "['train.epochs=2']\n"
+
+
+def test_add_setting():
+    """A field is read from files and command lines, checked, and refused out of its limits."""
+
+    class WithToy(Section):
+        knobs: int = Field(3, ge=1)
+        """Number of knobs."""
+
+    assert WithToy().knobs == 3
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        WithToy(knobs=0)
+    assert WithToy.model_json_schema()["properties"]["knobs"]["description"] == "Number of knobs."
