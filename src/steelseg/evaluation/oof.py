@@ -33,12 +33,12 @@ def oof_run(
     Args:
         config: The settings.
         run: A run with trained folds.
-        folds: Which folds; None takes every trained one.
-        npy: Also write the baseline's oof_predictions.npy, float32, 4 bytes a pixel and class.
+        folds: Which folds; None predicts every trained one.
+        npy: Also write the baseline's oof_predictions.npy, float32, 4 bytes per pixel and class.
 
     Raises:
         CheckpointError: if a fold has no best model.
-        ConfigError: if the run combines others, whose predictions it is made of.
+        ConfigError: if the run is a combined run.
         DataError: if the data set has changed.
     """
     if run.ensemble_json.exists():
