@@ -1,4 +1,4 @@
-"""The out-of-fold stage: every strip predicted by the model that did not train on it.
+"""The out-of-fold stage: predict every strip by the model that did not train on it.
 
 Reads  RUN/folds.csv, RUN/fold_K/best_model.safetensors, data.root
 Writes RUN/fold_K/oof_predictions.zarr
@@ -20,7 +20,7 @@ from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import new_store, views_in_words, write_npy
+from steelseg.run.oof_store import new_store, plan_in_words, write_npy
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.postprocess import to_uint8
 
@@ -75,7 +75,7 @@ def _predict_fold(
         sizes=[labels.sizes[image_id] for image_id in image_ids],
         num_classes=labels.num_classes,
         model_sha256=member.sha256,
-        views=views_in_words(plan.tta, plan.crop),
+        plan=plan_in_words(plan.tta, plan.crop),
     ) as array:
         presence: list[list[float]] = []
         with closing(ensemble.predict_open(strips, plan)) as predicted:

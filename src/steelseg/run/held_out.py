@@ -18,7 +18,7 @@ from steelseg.data.folder import DataSet
 from steelseg.data.folds import assign_folds, read_groups
 from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError, DataError
-from steelseg.run.oof_store import open_oof, read_oof, views_in_words
+from steelseg.run.oof_store import open_oof, plan_in_words, read_oof
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import (
     TunedPostprocessing,
@@ -49,7 +49,7 @@ class HeldOut:
     presence: Mapping[str, NDArray[np.float32]]
     """presence_c of each strip; empty arrays without a presence head."""
 
-    views: Mapping[int, str]
+    plans: Mapping[int, str]
     """Flips and crops that each fold was predicted with; "" if unknown."""
 
     is_soft: bool = False
@@ -106,13 +106,13 @@ def open_held_out(
     fold_of: dict[str, int] = {}
     models: dict[int, str] = {}
     presence: dict[str, NDArray[np.float32]] = {}
-    views: dict[int, str] = {}
+    plans: dict[int, str] = {}
     for fold in chosen:
         attrs = open_oof(run.oof(fold)).attrs
         sizes |= {i: (s[0], s[1]) for i, s in zip(attrs["image_ids"], attrs["sizes"], strict=True)}
         fold_of |= dict.fromkeys(attrs["image_ids"], fold)
         models[fold] = attrs["model_sha256"]
-        views[fold] = attrs.get("views", "")
+        plans[fold] = attrs.get("views", "")
         presence |= _presence(attrs)
     if gate != "none" and any(len(p_c) != data.num_classes for p_c in presence.values()):
         raise CheckpointError(
@@ -121,7 +121,7 @@ def open_held_out(
         )
     labels = read_labels(DataSet(data.root).train_csv, sizes, num_classes=data.num_classes)
     paths = tuple(run.oof(fold) for fold in chosen)
-    return HeldOut(labels, fold_of, models, paths, presence, views, is_soft=gate == "soft")
+    return HeldOut(labels, fold_of, models, paths, presence, plans, is_soft=gate == "soft")
 
 
 def _presence(attrs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
@@ -178,8 +178,8 @@ def held_out_masks(
     Raises:
         CheckpointError: if tuning used other predictions.
     """
-    own = views_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
-    if others := sorted(set(held_out.views.values()) - {"", own}):
+    own = plan_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
+    if others := sorted(set(held_out.plans.values()) - {"", own}):
         run.warn(
             f"out-of-fold predictions were made with {others[0]}, but `steelseg predict` uses "
             f"{own}. Predict again: steelseg oof {run.path}."

@@ -22,7 +22,7 @@ from steelseg.errors import CheckpointError
 from steelseg.files.atomic import replacing, replacing_folder
 
 
-def views_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
+def plan_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
     """Return flips and crops (height, width, stride) of predictions in words."""
     crops = "no crops" if crop is None else "crops of {}x{}, stride {}".format(*crop)
     return f"inference.tta={tta}, {crops}"
@@ -36,7 +36,7 @@ def new_store(
     sizes: Sequence[tuple[int, int]],
     num_classes: int,
     model_sha256: str,
-    views: str = "",
+    plan: str = "",
 ) -> Iterator[Any]:
     """Open an array next to `path` that replaces it if the block ends without an error.
 
@@ -49,7 +49,7 @@ def new_store(
         sizes: Height and width of each.
         num_classes: Classes C.
         model_sha256: SHA-256 of the model.
-        views: Its flips and crops, as in `views_in_words`; "" for a combined run.
+        plan: Its flips and crops, as in `plan_in_words`; "" for a combined run.
 
     Yields:
         The array, shape (N, C, H, W), uint8, zero.
@@ -65,7 +65,7 @@ def new_store(
                 "image_ids": list(image_ids),
                 "sizes": [list(size) for size in sizes],
                 "model_sha256": model_sha256,
-                "views": views,
+                "views": plan,
             },
         )
 

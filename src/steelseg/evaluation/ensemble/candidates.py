@@ -19,7 +19,7 @@ from steelseg.inference.members import Member, checkpoint_member
 from steelseg.run.ensemble_json import Crop
 from steelseg.run.held_out import HeldOut, open_held_out
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import read_oof, views_in_words
+from steelseg.run.oof_store import plan_in_words, read_oof
 from steelseg.run.run_folder import RunFolder
 
 
@@ -157,11 +157,11 @@ def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
             )
     if absent := sorted(trained.models.keys() - held_out.models.keys()):
         raise CheckpointError(f"{run.oof(absent[0])} is missing. {way_out}")
-    own = views_in_words(candidate.tta, candidate.crop)
-    for fold, views in held_out.views.items():
-        if views not in ("", own):
+    own = plan_in_words(candidate.tta, candidate.crop)
+    for fold, plan in held_out.plans.items():
+        if plan not in ("", own):
             raise CheckpointError(
-                f"{run.oof(fold)} was predicted with {views}, and the run has {own}. {way_out}"
+                f"{run.oof(fold)} was predicted with {plan}, and the run has {own}. {way_out}"
             )
     return candidate
 

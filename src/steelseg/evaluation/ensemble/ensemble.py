@@ -163,7 +163,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
         judged,
         weights=pool.weights,
         names=[str(candidate.run.path) for candidate in pool.candidates],
-        views=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
+        passes=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
         weights_kc=weights_kc,
     )
     return spec, report

@@ -36,7 +36,7 @@ def make_report(
     *,
     weights: Weighing,
     names: Sequence[str],
-    views: Sequence[int],
+    passes: Sequence[int],
     weights_kc: Weights,
 ) -> dict[str, Any]:
     """Return the figures for ensemble.json; undefined ones are null.
@@ -45,7 +45,7 @@ def make_report(
         judged: Scores of every strip.
         weights: How weights were chosen.
         names: Name of each member.
-        views: Forward passes per strip of each member, one for each TTA flip.
+        passes: Forward passes per strip of each member, one for each TTA flip.
         weights_kc: Weights chosen on all strips.
     """
     pixels_nc = judged.products.pixels_nc
@@ -54,7 +54,7 @@ def make_report(
     lines = [
         {
             "name": names[k],
-            "views": views[k],
+            "views": passes[k],
             "weights": [float(weight) for weight in weights_kc[k]],
             **_scores(
                 errors(judged.products, np.repeat(only_kk[k][:, None], classes, axis=1)),
@@ -77,7 +77,7 @@ def make_report(
         "candidates": lines,
         "plain_mean": plain,
         "chosen": chosen
-        | {"views": sum(n for n, w in zip(views, weights_kc, strict=True) if w.any())},
+        | {"views": sum(n for n, w in zip(passes, weights_kc, strict=True) if w.any())},
         "compared_with": names[best] if is_equal else "the plain mean",
         "gain_in_dice": _gain(other, judged.counts["chosen"]),
     }
