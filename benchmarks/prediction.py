@@ -161,14 +161,14 @@ def is_skipped(run_dir, path):
     """Whether the first look finds a strip clean."""
     from steelseg.data.formats.images import read_image
     from steelseg.inference.forward import forward_plan
-    from steelseg.scoring.screening import suspicion_of
+    from steelseg.scoring.screening import defect_score_of
 
     first, looks = looker(run_dir)
     image_hwc = read_image(path, channels=first.config.data.channels)
     batch = (("",), image_hwc[None])
     ((*_, probs_chw, presence_c),) = looks.predict_open([batch], forward_plan(first.config))
     by_presence = first.config.model.is_classifier
-    return suspicion_of(probs_chw, presence_c, by_presence=by_presence) < first.cut
+    return defect_score_of(probs_chw, presence_c, by_presence=by_presence) < first.cut
 
 
 @cache

@@ -106,7 +106,7 @@ ROWS = {
         )
     ),
     "adam, cosine": Row(("train.scheduler=cosine",)),
-    "best epoch by swept_dice": Row(("train.monitor=swept_dice",)),
+    "best epoch by best_threshold_dice": Row(("train.monitor=best_threshold_dice",)),
     "loss: 0.5 bce + 0.5 dice": Row(("train.loss=0.5 bce + 0.5 dice",)),
     "loss: 0.5 bce + 0.5 image_dice": Row(("train.loss=0.5 bce + 0.5 image_dice",)),
     "loss: 0.5 focal + 0.5 dice": Row(("train.loss=0.5 focal + 0.5 dice",)),
@@ -144,7 +144,6 @@ ROWS = {
     "mean of two seeds": Row(members=(SECOND_SEED,)),
     "mean of two architectures": Row(members=(OTHER_ARCH,)),
     "mean of three runs": Row(members=(SECOND_SEED, OTHER_ARCH)),
-    "three runs, weights learnt": Row(members=(SECOND_SEED, OTHER_ARCH), weights="learnt"),
     "three runs, greedy": Row(members=(SECOND_SEED, OTHER_ARCH), weights="greedy"),
     "pseudo-labels": Row(("train.pseudo_labels={run}/pseudo",), after="baseline"),
 }

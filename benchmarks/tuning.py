@@ -31,7 +31,7 @@ CLEAN = 0.47
 
 
 def make_strips(train_csv, count):
-    """Yield part, probs_chw and truth_chw; every strip follows from its number."""
+    """Yield fold, probs_chw and truth_chw; every strip follows from its number."""
     rows, _ = read_rows(train_csv, num_classes=CLASSES)
     sizes = dict.fromkeys((row.image_id for row in rows), (HEIGHT, WIDTH))
     labels = read_labels(train_csv, sizes, num_classes=CLASSES)
@@ -101,10 +101,10 @@ def whole_search(args):
     """Our search on every strip, default grid, cross-fitted."""
     tables = [Tables(grid, PARTS) for grid in grids(Config(), {"": (HEIGHT, WIDTH)})]
     seconds = 0.0
-    for part, probs_chw, truth_chw in make_strips(args.train_csv, args.strips):
+    for fold, probs_chw, truth_chw in make_strips(args.train_csv, args.strips):
         begin = time.perf_counter()
         for table, probs_hw, truth_hw in zip(tables, probs_chw, truth_chw, strict=True):
-            table.add(part, probs_hw, truth_hw)
+            table.add(fold, probs_hw, truth_hw)
         seconds += time.perf_counter() - begin
     begin = time.perf_counter()
     naive, fitted = [], []

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from steelseg.export.exported import Check, Export, Format
     from steelseg.export.repository import Server
     from steelseg.run.bundle_manifest import Backend
-    from steelseg.run.ensemble_json import Combination
+    from steelseg.run.ensemble_json import EnsembleSpec
     from steelseg.run.run_folder import RunFolder
     from steelseg.run.tuned_postprocess import TunedPostprocessing
     from steelseg.scoring.blending.weights import Weighing
-    from steelseg.scoring.screening import Looks
+    from steelseg.scoring.screening import ScreeningResult
     from steelseg.search.results import Search
     from steelseg.writers.open_writer import OutputFormat
 
@@ -314,7 +314,7 @@ def cascade(
     *,
     miss_rate: float = 0.01,
     fold: int | None = None,
-) -> Looks:
+) -> ScreeningResult:
     """Choose the defect score of a cheap run below which strips can skip the full model.
 
     Args:
@@ -347,19 +347,16 @@ def ensemble(
     *,
     weights: Weighing = "equal",
     per_class: bool = False,
-    choose_tta: Sequence[str] = (),
     presence: Sequence[Path | str] = (),
-) -> Combination:
+) -> EnsembleSpec:
     """Combine trained runs into one that every other function accepts.
 
     Args:
         runs: Run folders, with predictions of the same strips in the same folds.
         out: The combined run folder; an ensemble that is there is replaced.
         overrides: Settings of the combined run.
-        weights: equal is the plain mean, learnt minimises the error, greedy adds one run at a
-            time while the error decreases.
+        weights: equal is the plain mean, greedy adds one run at a time while the error decreases.
         per_class: Choose separate weights for each class.
-        choose_tta: Values of inference.tta to choose from; empty keeps each run's own.
         presence: Runs whose mean presence is used; empty takes those of `runs` that predict it.
 
     Returns:
@@ -371,14 +368,13 @@ def ensemble(
         DataError: if the folds of the runs differ.
     """
     from steelseg.evaluation.ensemble.ensemble import ensemble_run
-    from steelseg.evaluation.ensemble.pool import EnsemblePlan
 
-    plan = EnsemblePlan(weights=weights, per_class=per_class, choose_tta=tuple(choose_tta))
     return ensemble_run(
         [Path(run_dir) for run_dir in runs],
         Path(out),
-        plan,
-        presence=[Path(run_dir) for run_dir in presence],
+        weights=weights,
+        per_class=per_class,
+        presence=[Path(run) for run in presence],
         overrides=overrides,
     )
 

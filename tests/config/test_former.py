@@ -19,6 +19,7 @@ train:
   average_epochs: 5
   swa_rate: 0.2
   gradient_clip: 1.0
+  monitor: swept_dice
 inference:
   submission_form: auto
 tune:
@@ -48,6 +49,7 @@ def test_stored_settings_of_an_older_version_are_read(stored, to_train):
 
     assert config.tune.inner_folds == 7
     assert (config.train.epochs, config.train.average) == (1, "none")
+    assert config.train.monitor == "best_threshold_dice"
 
 
 REMOVED = [
@@ -83,9 +85,14 @@ def test_a_removed_setting_matters_to_training_alone(stored, old, new, setting):
         ("train.layer_decay=1.0", "train.layer_decay: was removed .*; use train.encoder_rate."),
         ("train.swa_rate=0.2", "train.swa_rate: was removed .*; use train.average=ema or last."),
         ("train.average=soup", "train.average: soup was removed .*; use ema or last."),
+        ("tune.sizes=[0]", "tune.sizes: was removed .*; use postprocess.min_size for .*"),
         (
             "inference.submission_form=auto",
             "inference.submission_form: was removed .*; use a sample_submission.csv .*.",
+        ),
+        (
+            "train.monitor=swept_dice",
+            "train.monitor: swept_dice was renamed; use best_threshold_dice.",
         ),
         ("train.sampling=rare", "train.sampling: rare was removed .*; use balanced."),
     ],

@@ -30,9 +30,7 @@ def look(run, first, guess):
     """Write the cheap run's predictions: what `guess` makes of the truth."""
     data = run.load_config().data
     labels = load_labels(data)
-    held_out = open_held_out(
-        run, train_csv=data.root / "train.csv", num_classes=data.num_classes, num_folds=2
-    )
+    held_out = open_held_out(data, run)
     for fold in (0, 1):
         image_ids = [i for i, f in held_out.fold_of.items() if f == fold]
         with new_store(
@@ -51,7 +49,7 @@ def choose(run, first, *overrides, miss_rate=0.0, **options):
     return cascade_run(run.load_config(overrides), run, first, miss_rate=miss_rate, **options)
 
 
-def test_a_first_look_that_knows_skips_the_clean_strips_alone(runs, capsys):
+def test_a_perfect_screening_skips_exactly_the_clean_strips(runs, capsys):
     run, first = runs
     labels = load_labels(run.load_config().data)
     clean = sum(not labels.class_ids(image_id) for image_id in labels.sizes)
@@ -77,8 +75,8 @@ def test_the_dice_beside_it_is_that_of_evaluate(runs):
     assert written["dice_with_cascade"] >= written["dice_with_all"]
 
 
-def test_a_blind_first_look_is_shown_to_be_useless(runs):
-    """It gives every strip the same suspicion, so nothing is surely clean."""
+def test_an_uninformative_screening_skips_nothing(runs):
+    """Every strip has the same defect score."""
     run, first = runs
     look(run, first, np.zeros_like)
 
@@ -87,7 +85,7 @@ def test_a_blind_first_look_is_shown_to_be_useless(runs):
     assert (found.missed, found.skipped) == (0, 0)
 
 
-def test_a_chosen_fold_looks(runs):
+def test_a_chosen_fold_screens(runs):
     run, first = runs
     choose(run, first, fold=1)
 
@@ -97,9 +95,9 @@ def test_a_chosen_fold_looks(runs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"miss_rate": 1.0}, "--miss-rate 1: expected a share from 0 to less than 1"),
+        ({"miss_rate": 1.0}, "--miss-rate 1: expected 0 or more and less than 1"),
         ({"miss_rate": -0.1}, "--miss-rate -0.1"),
-        ({"fold": 7}, "has no predictions of fold 7; it has them of 0, 1"),
+        ({"fold": 7}, "has no predictions of fold 7. It has them of 0, 1"),
     ],
 )
 def test_what_cannot_be_is_refused(runs, options, message):
@@ -109,9 +107,9 @@ def test_what_cannot_be_is_refused(runs, options, message):
     assert not run.cascade_json.exists()
 
 
-def test_a_run_is_not_its_own_first_look(runs):
+def test_a_run_cannot_screen_for_itself(runs):
     run, _ = runs
-    with pytest.raises(ConfigError, match="cannot be its own first look"):
+    with pytest.raises(ConfigError, match="cannot screen for itself"):
         choose(run, RunFolder(run.path / ".." / run.path.name))
 
 

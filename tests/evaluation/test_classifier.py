@@ -1,4 +1,4 @@
-"""A classifier from training to the first look: one run, seen by every stage."""
+"""A classifier from training to screening: one run, seen by every stage."""
 
 import csv
 import json
@@ -72,7 +72,7 @@ def test_a_whole_job_ends_with_its_figures(classifier):
     assert len(metrics["classes"]) == 2
     assert metrics["oof"]["pairs"] == 16
     assert metrics["oof"]["dice"] == metrics["oof"]["presence_accuracy"]
-    assert [look["miss_rate"] for look in metrics["first_look"]] == [0.005, 0.01, 0.02, 0.05]
+    assert [row["miss_rate"] for row in metrics["first_look"]] == [0.005, 0.01, 0.02, 0.05]
     for name in ("postprocess.json", "submission.csv", "report.html"):
         assert not (classifier.path / name).exists()
 
@@ -103,7 +103,7 @@ def test_out_of_fold_it_is_a_run_like_any(classifier):
         (lambda folder: Predictor(folder.path), "predict"),
         (lambda folder: Predictor(folder.best_model(0)), "predict"),
         (lambda folder: bundle(folder.path, out=folder.path / "b"), "predict"),
-        (lambda folder: cascade(folder.path, folder.path), "look at again"),
+        (lambda folder: cascade(folder.path, folder.path), "screen strips for"),
         (lambda folder: evaluate_run(folder.load_config(), folder, overlays=True), "draw"),
     ],
 )
@@ -120,21 +120,21 @@ def test_it_is_compared_with_its_like_alone(classifier, behind):
         compare_runs(classifier, behind)
 
 
-def test_it_looks_first(classifier, behind):
+def test_it_screens(classifier, behind):
     """By the cut that its presence out of fold has, to the bit, as run and as bundle."""
-    looks = cascade(behind.path, classifier.path, miss_rate=0.3, fold=1)
+    result = cascade(behind.path, classifier.path, miss_rate=0.3, fold=1)
     root = behind.load_config().data.root
     cut = read_cascade(behind.cascade_json).cut
     network = checkpoint_member(classifier.best_model(1)).load(torch.device("cpu"))
     path = bundle(behind.path, out=behind.path / "bundle")
     plain = Predictor(behind.path, ["inference.cascade=false"])
-    looking = [Predictor(place) for place in (behind.path, path)]
+    predictors = [Predictor(place) for place in (behind.path, path)]
 
-    assert looks.defective == 6
+    assert result.defective == 6
     for image in sorted((root / "train_images").iterdir()):
         with torch.inference_mode():
             pixels = torch.from_numpy(plain._load(image)).permute(2, 0, 1)[None]
             is_clean = float(network(pixels)[1].sigmoid().max()) < cut
         expected = plain.probs(image) * (not is_clean)
-        for predictor in looking:
+        for predictor in predictors:
             np.testing.assert_array_equal(predictor.probs(image), expected)

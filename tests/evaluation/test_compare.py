@@ -48,7 +48,7 @@ def test_chance_is_called_chance(tmp_path):
     a = write_run(tmp_path / "a", random.uniform(0, 1, 30))
     b = write_run(tmp_path / "b", random.uniform(0, 1, 30))
 
-    assert compare_runs(a, b).sentence.startswith("No difference that this data can show")
+    assert compare_runs(a, b).sentence.startswith("No significant difference")
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path):
@@ -79,7 +79,7 @@ def test_runs_with_other_truths_are_not_compared(tmp_path):
     a = write_run(tmp_path / "a", [0.5])
     b = write_run(tmp_path / "b", [0.5], truth=60)
 
-    with pytest.raises(DataError, match="were scored against other masks"):
+    with pytest.raises(DataError, match="were scored with different ground truth"):
         compare_runs(a, b)
 
 

@@ -79,7 +79,7 @@ def test_the_table_is_printed_and_kept_in_the_log(run, capsys):
 
     text = capsys.readouterr().out
     assert "out-of-fold, 8 strips of folds 0, 1, masks by the settings:" in text
-    assert "found of all, by quarters of their size" in text
+    assert "found/all, by quartile of their size" in text
     last = f"Dice {metrics['oof']['dice']:.4f}; all-empty masks would score 0.3750"
     assert last in text
     assert last in (run.path / "training_log.txt").read_text()

@@ -27,7 +27,7 @@ def run(trained_run, tmp_path):
 
 def held_out_of(run):
     config = run.load_config()
-    return open_held_out(run, train_csv=config.data.root / "train.csv", num_classes=2, num_folds=2)
+    return open_held_out(config.data, run)
 
 
 def blur(run):
@@ -78,12 +78,12 @@ def test_evaluate_reports_the_cross_fitted_score(run):
 
 
 def test_every_strip_is_in_one_part(run):
-    """And no part is empty."""
+    """And no inner fold is empty."""
     tuned = tune(run, "tune.inner_folds=3")
 
-    assert set(tuned.part_of) == set(held_out_of(run).fold_of)
-    assert set(tuned.part_of.values()) == {0, 1, 2}
-    assert len(tuned.parts) == 3
+    assert set(tuned.inner_fold_of) == set(held_out_of(run).fold_of)
+    assert set(tuned.inner_fold_of.values()) == {0, 1, 2}
+    assert len(tuned.inner_folds) == 3
 
 
 def test_strips_that_look_alike_stay_in_one_part(run):
@@ -96,32 +96,24 @@ def test_strips_that_look_alike_stay_in_one_part(run):
 
     tuned = tune(run)
 
-    assert len({tuned.part_of[image_id] for image_id in group}) == 1
-    assert set(tuned.part_of.values()) == set(range(len(tuned.parts)))
+    assert len({tuned.inner_fold_of[image_id] for image_id in group}) == 1
+    assert set(tuned.inner_fold_of.values()) == set(range(len(tuned.inner_folds)))
 
 
 def test_what_the_settings_give_is_kept(run):
     """Only what is left null is searched."""
     tuned = tune(run, "postprocess.threshold=[0.31, 0.62]", "postprocess.min_size=3")
 
-    for settings in (tuned.settings, *tuned.parts):
+    for settings in (tuned.settings, *tuned.inner_folds):
         assert settings.threshold == (0.31, 0.62)
         assert settings.min_size == (3, 3)
-
-
-def test_the_lists_to_try_can_be_given(run):
-    """Thresholds move to the middle between two stored levels."""
-    tuned = tune(run, "tune.thresholds=[0.5]", "tune.sizes=[0, 7]")
-
-    assert tuned.settings.threshold == tuned.settings.top_threshold == (0.5, 0.5)
-    assert set(tuned.settings.min_size + tuned.settings.min_area) <= {0, 7}
 
 
 def test_nothing_left_to_choose_is_said(run):
     """Else a table of equal scores would look like a result."""
     given = [f"postprocess.{name}=0" for name in ("min_size", "min_area", "top_threshold")]
 
-    with pytest.raises(ConfigError, match=r"nothing to choose. Leave one open"):
+    with pytest.raises(ConfigError, match=r"nothing to choose. Set one to null"):
         tune(run, "postprocess.threshold=0.5", *given)
 
 
@@ -148,10 +140,10 @@ def test_the_file_reads_back_to_what_was_chosen(run):
     tuned = tune(run)
 
     again = read_tuned(run.postprocess_json)
-    assert (again.settings, again.parts, again.part_of, again.models) == (
+    assert (again.settings, again.inner_folds, again.inner_fold_of, again.models) == (
         tuned.settings,
-        tuned.parts,
-        tuned.part_of,
+        tuned.inner_folds,
+        tuned.inner_fold_of,
         tuned.models,
     )
     content = json.loads(run.postprocess_json.read_text())
@@ -162,13 +154,13 @@ def test_the_file_reads_back_to_what_was_chosen(run):
         assert kind["operating_points"][-1]["found"] > 0
 
 
-def test_the_summary_warns_of_flattery(run, capsys):
-    """The score to report stands beside the one that is not to be."""
+def test_the_summary_warns_of_the_optimistic_score(run, capsys):
+    """The biased score is shown next to the one to report."""
     tune(run)
 
     out = capsys.readouterr().out
     assert "untuned  cross-fitted  naive" in out
-    assert "this is the score to report" in out
+    assert "report this score" in out
 
 
 def test_a_run_without_predictions_is_refused(trained_run):

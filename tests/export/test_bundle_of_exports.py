@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steelseg import Predictor
-from steelseg.api import bundle, ensemble, oof, repository
+from steelseg.api import bundle, repository
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import (
@@ -16,10 +16,12 @@ from steelseg.export.exported import (
 )
 from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, predict_batch
+from steelseg.inference.members import checkpoint_member
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.cascade_json import Cascade, write_cascade
-from steelseg.run.run_folder import RunFolder
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec, write_ensemble
+from steelseg.run.run_folder import RunFolder, create_run
 
 FORMATS = ("onnx", "openvino")
 
@@ -199,8 +201,14 @@ def test_an_exported_network_replaced_while_in_use_is_refused(run, tmp_path, for
 
 def test_a_combined_run_is_bundled_from_the_exports_of_its_members(copy, tmp_path):
     """It has none of its own; an inference server could not weigh them."""
-    oof(copy.path)
-    ensemble([copy.path], tmp_path / "flipped", choose_tta=["hflip"])
+    flipped = create_run(tmp_path / "flipped", copy.load_config())
+    models = {fold: checkpoint_member(copy.best_model(fold)).sha256 for fold in (0, 1)}
+    member = EnsembleMember(
+        "../copy", models, tta="hflip", crop=None, weights=(1.0, 1.0), presence=0.0
+    )
+    write_ensemble(
+        flipped.ensemble_json, EnsembleSpec((member,), [], (), ("../copy",), ()), report={}
+    )
     strip = next((copy.load_config().data.root / "test_images").iterdir())
 
     made = bundle(tmp_path / "flipped", made_from="onnx-fp32")

@@ -18,7 +18,7 @@ from steelseg.run.cascade_json import Cascade as Choice
 from steelseg.run.cascade_json import write_cascade
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.postprocess import to_uint8
-from steelseg.scoring.screening import suspicion
+from steelseg.scoring.screening import defect_score
 
 
 class Levels:
@@ -137,7 +137,7 @@ def test_predict_skips_what_lies_below_the_cut_and_nothing_else(runs, tmp_path):
     root = run.load_config().data.root
     image_ids = sorted(path.name for path in (root / "test_images").iterdir())
     looker = Predictor(first.best_model(0), device=torch.device("cpu"))
-    seen = {i: suspicion(to_uint8(looker.probs(root / "test_images" / i))) for i in image_ids}
+    seen = {i: defect_score(to_uint8(looker.probs(root / "test_images" / i))) for i in image_ids}
     cut = sorted(seen.values())[len(seen) // 2]
     assert min(seen.values()) < cut
     plain = Predictor(run.path)
@@ -179,7 +179,7 @@ def test_another_or_a_missing_first_network_is_refused(runs):
 
 
 def test_the_first_look_is_a_member_with_settings_of_its_own(runs):
-    """Its flips and crops are those its suspicions were measured with."""
+    """Its flips and crops are those its defect scores were measured with."""
     run, first = runs
     choose(run, first, 0.25)
 

@@ -66,9 +66,7 @@ def test_oof_keeps_presence_to_the_bit(gated):
     """Tuning and scoring gate by what prediction will see."""
     image_id, path = strip_of(gated)
     config = gated.load_config()
-    held_out = open_held_out(
-        gated, train_csv=config.data.root / "train.csv", num_classes=2, num_folds=2, gate="hard"
-    )
+    held_out = open_held_out(config.data, gated, gate="hard")
 
     _, presence_c = raw_answer(gated, path)
 
@@ -119,9 +117,7 @@ def test_hard_gates_are_tuned_and_cross_fitted_with_the_rest(run):
 def test_a_gate_that_is_right_takes_the_false_alarms_away(run):
     """Presence that equals the truth lets every clean class pass no mask."""
     config = run.load_config(("inference.gate=hard", "postprocess.threshold=0.002"))
-    held_out = open_held_out(
-        run, train_csv=config.data.root / "train.csv", num_classes=2, num_folds=2
-    )
+    held_out = open_held_out(config.data, run)
     for fold in (0, 1):
         array = zarr.open_array(str(run.oof(fold)))
         array.attrs["presence"] = [

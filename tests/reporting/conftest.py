@@ -20,8 +20,7 @@ def predicted_run(tmp_path, make_config, make_strips):
     def make(*overrides, num_classes=2, folds=2, root=None):
         root = root or tmp_path / "input"
         truth = make_strips(root, num_train=12, num_classes=num_classes)
-        quick = ["tune.thresholds=[0.3, 0.5, 0.7]", "tune.sizes=[0, 4, 400]"]
-        config = make_config(root, f"data.num_classes={num_classes}", *quick, *overrides)
+        config = make_config(root, f"data.num_classes={num_classes}", *overrides)
         run = create_run(tmp_path / "run", config)
         fold_of = {image_id: place % 2 for place, image_id in enumerate(sorted(truth))}
         write_folds(run.folds_csv, fold_of, dict.fromkeys(truth, ()))

@@ -69,9 +69,7 @@ def test_clean_strips_without_a_mask_are_not_shown():
 
 def pictures(config, run, scores):
     """Draw the gallery of a run."""
-    held_out = open_held_out(
-        run, train_csv=config.data.root / "train.csv", num_classes=2, num_folds=2
-    )
+    held_out = open_held_out(config.data, run)
     return draw_cases(
         choose(scores),
         held_out,

@@ -22,10 +22,10 @@ def test_the_facts_are_those_of_postprocess_json(predicted_run):
     facts = read_tuning(run, NAMES)
 
     assert facts.strips == 12
-    assert facts.parts == len(tuned.parts)
+    assert facts.parts == len(tuned.inner_folds)
     assert facts.classes[0].settings["threshold"] == tuned.settings.threshold[0]
     low, high = facts.classes[0].over_parts["min_area"]
-    assert {part.min_area[0] for part in tuned.parts} >= {low, high}
+    assert {part.min_area[0] for part in tuned.inner_folds} >= {low, high}
     assert [name for name, _, _ in facts.rows] == ["all", *NAMES]
     assert facts.rows[1][2]["naive"]["positives"] == 6
     scores = tuned.report["scores"]

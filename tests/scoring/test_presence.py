@@ -9,7 +9,7 @@ from steelseg.scoring.presence import (
     shown,
     without_sizes,
 )
-from steelseg.scoring.screening import suspicion, suspicion_of
+from steelseg.scoring.screening import defect_score, defect_score_of
 
 
 def test_average_precision_of_a_worked_example():
@@ -49,11 +49,11 @@ def test_presence_is_one_pixel_that_no_size_filters():
     assert settings == MaskSettings((0.5, 0.6), (0, 0), (0, 0), (0.0, 0.0))
 
 
-def test_the_suspicion_of_a_constant_map_is_its_value():
+def test_the_defect_score_of_a_constant_map_is_its_value():
     """It needs no blur, and has no edge that a blur would pad."""
     probs_chw = np.stack([np.full((40, 70), p, np.float32) for p in (0.2, 0.6)])
 
-    assert suspicion(to_uint8(probs_chw)) == 153 / 255
+    assert defect_score(to_uint8(probs_chw)) == 153 / 255
 
 
 def test_a_classifier_is_as_suspicious_as_it_says():
@@ -61,5 +61,5 @@ def test_a_classifier_is_as_suspicious_as_it_says():
     presence_c = np.array([0.0003, 0.0011], np.float32)
     probs_chw = np.broadcast_to(presence_c[:, None, None], (2, 16, 16))
 
-    assert suspicion_of(probs_chw, presence_c, by_presence=True) == float(presence_c[1])
-    assert suspicion_of(probs_chw, presence_c, by_presence=False) == 0
+    assert defect_score_of(probs_chw, presence_c, by_presence=True) == float(presence_c[1])
+    assert defect_score_of(probs_chw, presence_c, by_presence=False) == 0

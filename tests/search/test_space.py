@@ -41,7 +41,10 @@ def fault_of(space):
             "model.presence_head takes no span of numbers; give a list of values.",
         ),
         ({"train.epochs": [3, 3.0]}, "train.epochs: 3 is duplicated."),
-        ({"train.monitor": ["dice", "swept_dice"]}, "train.monitor says which score counts"),
+        (
+            {"train.monitor": ["dice", "best_threshold_dice"]},
+            "train.monitor says which score counts",
+        ),
         ({"tune.min_recall": [0.5, 0.9]}, "tune.min_recall changes no score of a training"),
         ({"search.trials": [1, 2]}, "search.trials is how the search itself goes."),
     ],

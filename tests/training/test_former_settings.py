@@ -9,6 +9,7 @@ from steelseg import Predictor
 from steelseg.api import bundle
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from steelseg.reporting.facts import read_histories
 from steelseg.run.bundle_manifest import MANIFEST, read_manifest, sealed_text
 from steelseg.run.run_folder import RunFolder
 from steelseg.training.fold import FoldFiles
@@ -67,6 +68,41 @@ def test_its_predictions_stay_the_same(trained_run, run, train, tmp_path):
     assert (Predictor(run.path).probs(strip) == expected).all()
     assert (Predictor(run.best_model(0)).probs(strip) == one).all()
     assert (Predictor(folder).probs(strip) == expected).all()
+
+
+def test_a_fold_with_a_former_monitor_resumes(trained_run, make_config, tmp_path):
+    """As swept_dice, its value of train.monitor and its column of history.csv were stored."""
+    config = make_config(
+        trained_run.parent / "input", "train.monitor=best_threshold_dice", "train.epochs=2"
+    )
+    for name in ("old", "new"):
+        train_run(config, tmp_path / name, folds=[0])
+    run, new = RunFolder(tmp_path / "old"), RunFolder(tmp_path / "new")
+    age(run, monitor="swept_dice")
+    for path in run.path.rglob("*.safetensors"):
+        was = load_checkpoint(path)
+        rows = [
+            {name.replace("best_threshold", "swept"): value for name, value in row.items()}
+            for row in was.state.get("history", ())
+        ]
+        state = {**was.state, **({"history": rows} if rows else {})}
+        save_checkpoint(path, Checkpoint(was.model, was.optimizer, state, average=was.average))
+    history = run.fold(0) / "history.csv"
+    history.write_text(history.read_text().replace("best_threshold", "swept"))
+    assert read_histories(run, 2)[0].best == read_histories(new, 2)[0].best
+
+    for one in (run, new):
+        train_run(
+            one.load_config(("train.epochs=3",), to_train=True), one.path, folds=[0], go_on=True
+        )
+
+    old, today = (load_checkpoint(FoldFiles(one.fold(0)).last(3)).state for one in (run, new))
+    assert old["best_dice"] == today["best_dice"]
+    assert [list(row) for row in old["history"]] == [list(row) for row in today["history"]]
+    assert (
+        history.read_text().splitlines()[0]
+        == ((new.fold(0) / "history.csv").read_text().splitlines()[0])
+    )
 
 
 def test_training_with_a_removed_setting_does_not_go_on(run, trained_run):

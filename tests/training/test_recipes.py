@@ -57,18 +57,18 @@ def test_a_later_loss_that_never_comes_is_refused(make_config, tmp_path):
 
 def test_the_best_epoch_is_chosen_by_the_monitor(train):
     """And named in the history, beside the Dice at the fixed threshold."""
-    rows = history_of(train("swept", "train.epochs=3", "train.monitor=swept_dice"))
+    rows = history_of(train("swept", "train.epochs=3", "train.monitor=best_threshold_dice"))
     plain = history_of(train("plain_monitor", "train.epochs=3"))
 
-    swept = [float(row["val_swept_dice"]) for row in rows]
+    swept = [float(row["val_best_threshold_dice"]) for row in rows]
     best = load_checkpoint(train.folder / "swept" / "fold_0" / "best_model.safetensors")
     assert best.state["epoch"] == 1 + swept.index(max(swept))
     assert [row["val_dice"] for row in rows] == [row["val_dice"] for row in plain]
     assert all(s >= float(row["val_dice"]) for s, row in zip(swept, rows, strict=True))
-    assert "val_swept_dice" not in plain[0]
+    assert "val_best_threshold_dice" not in plain[0]
     log = (train.folder / "swept" / "training_log.txt").read_text()
-    assert all(f"swept Dice {value:.4f}, " in log for value in swept)
-    assert f"best swept Dice {max(swept):.4f} in epoch {best.state['epoch']}" in log
+    assert all(f"best threshold Dice {value:.4f}, " in log for value in swept)
+    assert f"best best threshold Dice {max(swept):.4f} in epoch {best.state['epoch']}" in log
 
 
 def best_of(run):

@@ -111,8 +111,8 @@ def test_other_predictions_are_other_data(earlier):
     run = RunFolder(earlier)
     kept = {"image_ids": ["a"], "sizes": [(1, 1)], "num_classes": 1, "model_sha256": "cd"}
     seen = {before}
-    for views in ("", "inference.tta=none, no crops", "inference.tta=both, no crops"):
-        with new_store(run.oof(0), **kept, views=views):
+    for plan in ("", "inference.tta=none, no crops", "inference.tta=both, no crops"):
+        with new_store(run.oof(0), **kept, plan=plan):
             pass
         seen.add(with_negatives("data", earlier))
 

@@ -115,20 +115,13 @@ def add_ensemble(commands: Commands) -> None:
     )
     parser.add_argument(
         "--weights",
-        choices=("equal", "learnt", "greedy"),
+        choices=("equal", "greedy"),
         default="equal",
-        help="equal, the default: the plain mean. learnt: weights of minimum error. greedy: add "
-        "one run at a time while the error decreases",
+        help="equal, the default: the plain mean. greedy: add one run at a time while the error "
+        "decreases",
     )
     parser.add_argument(
         "--per-class", action="store_true", help="choose separate weights for each class"
-    )
-    parser.add_argument(
-        "--choose-tta",
-        choices=_FLIPS,
-        nargs="*",
-        metavar="SET",
-        help=f"choose the TTA flips of each run among these: {', '.join(_FLIPS)}; default all",
     )
     parser.add_argument(
         "--presence",
@@ -140,23 +133,18 @@ def add_ensemble(commands: Commands) -> None:
     )
 
 
-# As in config.flips, whose import would slow down --help.
-_FLIPS = ("none", "hflip", "vflip", "both")
-
-
 def _run_ensemble(args: argparse.Namespace) -> int | None:
     """Combine trained runs of the same folds into one that every other command accepts.
 
-    Their networks must have the same classes and channels. Weights and TTA flips are chosen on
-    held-out strips, and every strip is scored with values chosen on other strips.
+    Their networks must have the same classes and channels. Weights are chosen on held-out
+    strips, and every strip is scored with weights chosen on other strips.
 
     Reads  RUN/fold_K/oof_predictions.zarr and best_model.safetensors, RUN/folds.csv,
-           data.root/train.csv; with --choose-tta data.root/train_images
+           data.root/train.csv
     Writes DIR/config.yaml, DIR/folds.csv, DIR/ensemble.json, DIR/fold_K/oof_predictions.zarr
 
     Example: steelseg ensemble outputs/a outputs/b --out outputs/both
-             steelseg ensemble outputs/a outputs/b --weights learnt --out outputs/both
-             steelseg ensemble outputs/a --choose-tta --out outputs/flipped
+             steelseg ensemble outputs/a outputs/b --weights greedy --out outputs/both
              steelseg ensemble outputs/a --presence outputs/classifier --out outputs/gated
     """
     from steelseg.api import ensemble
@@ -167,7 +155,6 @@ def _run_ensemble(args: argparse.Namespace) -> int | None:
         args.settings,
         weights=args.weights,
         per_class=args.per_class,
-        choose_tta=_FLIPS if args.choose_tta == [] else args.choose_tta or (),
         presence=args.presence,
     )
     print(f"wrote {args.out}")

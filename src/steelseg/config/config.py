@@ -245,13 +245,6 @@ class TuneConfig(Section):
     inner_folds: int = Field(5, ge=2)
     """Inner folds of the cross-fitted scores: each is scored with what was chosen on the others."""
 
-    thresholds: tuple[Probability, ...] = ()
-    """Candidate values for threshold and top_threshold. Empty: 0.05, 0.1, ... 0.95."""
-
-    sizes: tuple[Pixels, ...] = ()
-    """Candidate values for min_size and min_area, in pixels. Empty: 0, and from 1/16384 to 1/16 of
-    the largest image in steps of the square root of 2."""
-
 
 class InferenceConfig(Section):
     """How strips are predicted, out of fold and by `steelseg predict`."""

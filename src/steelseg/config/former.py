@@ -1,13 +1,15 @@
-"""Settings of older versions: renamed ones, removed ones and removed values.
+"""Settings of older versions: renamed and removed ones, and renamed and removed values.
 
-To rename or remove a setting, add a row to one of the three tables. A setting that a user writes
-today is refused with what to use instead. Settings that an older version stored in a run folder,
-a checkpoint or a bundle are translated.
+To rename or remove a setting or a value, add a row to one of the tables. A setting that a user
+writes today is refused with what to use instead. Settings that an older version stored in a run
+folder, a checkpoint or a bundle are translated.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 LAST_COMMIT = "0c2f354"
 """A commit that still has every setting below."""
@@ -35,6 +37,16 @@ RENAMED = {
 }
 """Former name and name today, in the same section."""
 
+RENAMED_VALUES = {
+    ("train.monitor", "swept_dice"): "best_threshold_dice",
+}
+"""Setting and former value, and the value today."""
+
+RENAMED_COLUMNS = {
+    "val_swept_dice": "val_best_threshold_dice",
+}
+"""Former name and name today of a column of history.csv."""
+
 REMOVED = {
     "train.layer_decay": Removed(NO_GAIN, "train.encoder_rate", default=1.0),
     "train.freeze_encoder_epochs": Removed(
@@ -44,6 +56,12 @@ REMOVED = {
     "inference.submission_form": Removed(
         "submission.csv has the columns of sample_submission.csv",
         "a sample_submission.csv with these columns in data.root",
+    ),
+    "tune.thresholds": Removed(
+        "the default grid suits every data set", "postprocess.threshold for a fixed value"
+    ),
+    "tune.sizes": Removed(
+        "the default grid follows the size of the strips", "postprocess.min_size for a fixed value"
     ),
 }
 """Settings that were removed."""
@@ -70,7 +88,11 @@ def advice(name: str, value: Any = None) -> str:
         return f"was renamed; use {RENAMED[name]}."
     if removed := REMOVED.get(name):
         return f"was removed because {removed.because}; use {removed.instead}."
-    removed = REMOVED_VALUES.get((name, value)) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return ""
+    if (name, value) in RENAMED_VALUES:
+        return f"{value} was renamed; use {RENAMED_VALUES[name, value]}."
+    removed = REMOVED_VALUES.get((name, value))
     if removed:
         return f"{value} was removed because {removed.because}; use {removed.instead}."
     return ""
@@ -86,11 +108,20 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
     for name in REMOVED:
         section, key = _locate(translated, name)
         section.pop(key, None)
+    for (name, value), today in RENAMED_VALUES.items():
+        section, key = _locate(translated, name)
+        if section.get(key) == value:
+            section[key] = today
     for name, value in REMOVED_VALUES:
         section, key = _locate(translated, name)
         if section.get(key) == value:
             del section[key]
     return translated
+
+
+def translate_row(row: Mapping[str, T]) -> dict[str, T]:
+    """Return a row of history.csv with former columns renamed, in the same order."""
+    return {RENAMED_COLUMNS.get(name, name): value for name, value in row.items()}
 
 
 def removed_in_use(content: Mapping[str, Any]) -> str:

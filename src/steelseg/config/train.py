@@ -130,9 +130,9 @@ class TrainConfig(Section):
     gradient_clip: float = Field(1.0, ge=0)
     """Maximum gradient norm; 0 disables clipping."""
 
-    monitor: Literal["dice", "swept_dice", "presence"] = "dice"
+    monitor: Literal["dice", "best_threshold_dice", "presence"] = "dice"
     """Metric that selects the best epoch. dice: Dice at postprocess.threshold, 0.5 before tuning.
-    swept_dice: Dice with the best threshold and minimum mask size of each class in that epoch.
+    best_threshold_dice: Dice with the best threshold and minimum area of each class in that epoch.
     presence: average precision of the presence head, averaged over classes; the default for a
     classifier."""
 

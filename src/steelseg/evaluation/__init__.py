@@ -1,1 +1,1 @@
-"""Metrics, post-processing and out-of-fold predictions."""
+"""Stages on held-out strips: prediction, tuning, scores, comparison, cascades and ensembles."""

@@ -1,11 +1,11 @@
-"""The cascade stage: a cheap run looks first, and skips what is surely clean.
+"""The cascade stage: choose the cut below which strips can skip the full model.
 
 Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
 Writes RUN/cascade.json
 
-Both runs' predictions are out of fold, and every strip is judged with a cut that was chosen on
-other strips. The first look of prediction is one fold of FIRST, because that is what its
-out-of-fold predictions tell about.
+A cheap run screens the strips. Both runs' predictions are out of fold, and every strip is scored
+with a cut that was chosen on other strips. Prediction screens with one fold of FIRST, because its
+out-of-fold predictions estimate single folds.
 """
 
 import os
@@ -17,33 +17,37 @@ from typing import Any
 import numpy as np
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.cascade_json import Cascade, write_cascade
-from steelseg.run.held_out import HeldOut, deal_parts, held_out_masks, open_held_out
+from steelseg.run.held_out import HeldOut, assign_inner_folds, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier, refuse_combined
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import read_tuned
-from steelseg.scoring.gate import GateMode
 from steelseg.scoring.metrics import count_pixels, score
-from steelseg.scoring.screening import Looks, choose_cut, count_looks, cross_fit, suspicion
+from steelseg.scoring.screening import (
+    ScreeningResult,
+    choose_cut,
+    count_screened,
+    cross_fit,
+    defect_score,
+)
 
 
 def cascade_run(
     config: Config, run: RunFolder, first: RunFolder, *, miss_rate: float, fold: int | None = None
-) -> Looks:
-    """Choose the cut below which strips need no second look.
+) -> ScreeningResult:
+    """Choose the defect score below which strips skip the full model.
 
     Args:
         config: The settings of the run.
-        run: The run whose strips are to be looked at first.
+        run: The run with the full model.
         first: The cheap run, with predictions of the same strips.
-        miss_rate: Largest share of the defective strips that may be skipped, in [0, 1).
-        fold: Fold of the cheap run that looks; None takes its lowest.
+        miss_rate: Maximum fraction of the defective strips that may be skipped, in [0, 1).
+        fold: Fold of the cheap run that screens; None uses its lowest.
 
     Returns:
-        What it does to the held-out strips, cross-fitted.
+        The cross-fitted result on the held-out strips.
 
     Raises:
         CheckpointError: if predictions are missing, or the cheap run lacks some of the strips.
@@ -51,81 +55,72 @@ def cascade_run(
         DataError: if no strip has a defect.
     """
     if not 0 <= miss_rate < 1:
-        raise ConfigError(f"--miss-rate {miss_rate:g}: expected a share from 0 to less than 1.")
-    refuse_classifier(config, run.path, what="to look at again")
-    held_out = _open(config, run, gate=config.inference.gate)
-    # Suspicion is of the probabilities before any gate.
-    looks = _open(_fitting(config, run, first), first, gate="none")
-    chosen = _choose_fold(first, looks, fold)
-    if absent := held_out.fold_of.keys() - looks.fold_of.keys():
+        raise ConfigError(f"--miss-rate {miss_rate:g}: expected 0 or more and less than 1.")
+    refuse_classifier(config, run.path, what="to screen strips for")
+    held_out = open_held_out(config.data, run, gate=config.inference.gate)
+    # Defect scores come from probabilities before any gate.
+    screening = open_held_out(_fitting(config, run, first).data, first)
+    chosen = _choose_fold(first, screening, fold)
+    if absent := held_out.fold_of.keys() - screening.fold_of.keys():
         raise CheckpointError(
             f"{first.path} has no prediction of {min(absent)} ({len(absent)} such), which "
             f"{run.path} has. Both need the same strips: steelseg oof {first.path}."
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
-    suspicions = _suspicions(first.load_config(), looks, held_out.fold_of)
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
-    is_skipped = cross_fit(suspicions, is_defective, part_of, miss_rate=miss_rate)
-    found = count_looks(is_skipped, is_defective)
-    defective = np.array([s for i, s in suspicions.items() if is_defective[i]])
+    scores = _defect_scores(first.load_config(), screening, held_out.fold_of)
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
+    )
+    is_skipped = cross_fit(scores, is_defective, inner_fold_of, miss_rate=miss_rate)
+    result = count_screened(is_skipped, is_defective)
+    defective = np.array([s for i, s in scores.items() if is_defective[i]])
     cascade = Cascade(
         first=Path(os.path.relpath(first.path, run.path)).as_posix(),
         fold=chosen,
-        sha256=looks.models[chosen],
+        sha256=screening.models[chosen],
         cut=choose_cut(defective, miss_rate=miss_rate),
     )
     dice = _dice(config, run, held_out, is_skipped)
-    report = {"miss_rate": miss_rate, "cross_fitted": asdict(found), **dice}
+    report = {"miss_rate": miss_rate, "cross_fitted": asdict(result), **dice}
     write_cascade(run.cascade_json, cascade, report)
-    run.say(_summary(cascade, found, dice, miss_rate))
-    return found
+    run.say(_summary(cascade, result, dice, miss_rate))
+    return result
 
 
 def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
-    """The settings of the cheap run, if both can look at the same strips."""
+    """Return the settings of the cheap run, if both runs can predict the same strips."""
     other = first.load_config()
     if first.path.resolve() == run.path.resolve():
-        raise ConfigError(f"{run.path} cannot be its own first look. Name a cheaper run.")
-    refuse_combined(first, "A first look is cheap: name one of its members.")
+        raise ConfigError(f"{run.path} cannot screen for itself. Name a cheaper run.")
+    refuse_combined(first, "Screening must be cheap: name one of its members.")
     if other.data.channels != config.data.channels:
         raise ConfigError(
             f"{first.path} has data.channels={other.data.channels}, but {run.path} has "
-            f"{config.data.channels}. A strip is decoded once for both."
+            f"{config.data.channels}. Both must be equal, because strips are decoded once."
         )
     return other.model_copy(
         update={"data": other.data.model_copy(update={"root": config.data.root})}
     )
 
 
-def _open(config: Config, run: RunFolder, *, gate: GateMode) -> HeldOut:
-    """The held-out predictions of a run."""
-    return open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        gate=gate,
-    )
-
-
-def _suspicions(
-    first_config: Config, looks: HeldOut, image_ids: Collection[str]
+def _defect_scores(
+    first_config: Config, screening: HeldOut, image_ids: Collection[str]
 ) -> dict[str, float]:
-    """The suspicion of each strip, by image_id."""
+    """Return the defect score of each strip, by image_id."""
     if first_config.model.is_classifier:
-        # Kept beside the pixels, which need not be read.
-        return {i: float(looks.presence[i].max()) for i in image_ids}
-    strips = show(looks.read(image_ids), len(image_ids), "first look")
-    return {image_id: suspicion(probs_chw) for image_id, probs_chw, _ in strips}
+        # Presence is an attribute of the store, so pixels are not read.
+        return {i: float(screening.presence[i].max()) for i in image_ids}
+    strips = show(screening.read(image_ids), len(image_ids), "screening")
+    return {image_id: defect_score(probs_chw) for image_id, probs_chw, _ in strips}
 
 
-def _choose_fold(first: RunFolder, looks: HeldOut, fold: int | None) -> int:
-    """The fold that looks."""
-    chosen = min(looks.models) if fold is None else fold
-    if chosen not in looks.models:
-        there = ", ".join(map(str, sorted(looks.models)))
+def _choose_fold(first: RunFolder, screening: HeldOut, fold: int | None) -> int:
+    """Return the fold that screens."""
+    chosen = min(screening.models) if fold is None else fold
+    if chosen not in screening.models:
+        there = ", ".join(map(str, sorted(screening.models)))
         raise ConfigError(
-            f"{first.path} has no predictions of fold {chosen}; it has them of {there}."
+            f"{first.path} has no predictions of fold {chosen}. It has them of {there}."
         )
     return chosen
 
@@ -133,10 +128,10 @@ def _choose_fold(first: RunFolder, looks: HeldOut, fold: int | None) -> int:
 def _dice(
     config: Config, run: RunFolder, held_out: HeldOut, is_skipped: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """The competition's Dice with a second look at every strip, and with the cascade."""
+    """Return the competition's Dice with the full model on every strip, and with screening."""
     to_mask = held_out_masks(config, run, held_out, read_tuned(run.postprocess_json))
     with_all, with_cascade = [], []
-    for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "second look"):
+    for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "full model"):
         mask_chw = to_mask(image_id, probs_chw)
         with_all.append(count_pixels(mask_chw, truth_chw))
         kept = np.zeros_like(mask_chw) if is_skipped[image_id] else mask_chw
@@ -145,14 +140,16 @@ def _dice(
     return {name: score(np.stack(counts)).overall.dice for name, counts in both.items()}
 
 
-def _summary(cascade: Cascade, found: Looks, dice: Mapping[str, float], miss_rate: float) -> str:
-    """What the user wants to know before switching it on."""
-    low, high = found.missed_interval
+def _summary(
+    cascade: Cascade, result: ScreeningResult, dice: Mapping[str, float], miss_rate: float
+) -> str:
+    """Return the result in words."""
+    low, high = result.missed_interval
     return (
-        f"first look: fold {cascade.fold} of {cascade.first}, cut {cascade.cut:.4f}\n"
-        f"cross-fitted, asked for at most {miss_rate:.2%} missed: {found.missed} of "
-        f"{found.defective} defective strips missed (95 % interval {low:.2%} to {high:.2%}), "
-        f"{found.skipped} of {found.clean} clean strips skipped\n"
-        f"Dice {dice['dice_with_cascade']:.4f}, with a second look at every strip "
+        f"screening: fold {cascade.fold} of {cascade.first}, cut {cascade.cut:.4f}\n"
+        f"cross-fitted, at most {miss_rate:.2%} missed requested: {result.missed} of "
+        f"{result.defective} defective strips missed (95 % interval {low:.2%} to {high:.2%}), "
+        f"{result.skipped} of {result.clean} clean strips skipped\n"
+        f"Dice {dice['dice_with_cascade']:.4f}, with the full model on every strip "
         f"{dice['dice_with_all']:.4f}"
     )

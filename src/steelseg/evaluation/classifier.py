@@ -1,11 +1,11 @@
-"""What a classifier is worth: as one that tells classes, and as a first look.
+"""Scores of a classifier: presence of each class, and screening of strips.
 
-Both are out of fold. The first look is cross-fitted: the cut of each part of the strips is chosen
-on the other parts, as `steelseg cascade` does it.
+Both are out of fold. Screening is cross-fitted: the cut for each inner fold is chosen on the
+others, as in `steelseg cascade`.
 """
 
-import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,33 +13,41 @@ from numpy.typing import NDArray
 
 from steelseg.config.config import Config
 from steelseg.errors import DataError
-from steelseg.files.atomic import write_text
-from steelseg.run.held_out import HeldOut, deal_parts
+from steelseg.run.held_out import HeldOut, assign_inner_folds
 from steelseg.run.run_folder import RunFolder
-from steelseg.run.scores_csv import ScoreTable, write_scores
 from steelseg.run.tuned_postprocess import mask_settings
-from steelseg.scoring.intervals import draw_figures, interval
-from steelseg.scoring.metrics import all_empty, count_pixels, flatten, for_json, score, table
+from steelseg.scoring.metrics import Scores, count_pixels, for_json, table
 from steelseg.scoring.postprocess import binarize
 from steelseg.scoring.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
-from steelseg.scoring.screening import Looks, count_looks, cross_fit
+from steelseg.scoring.screening import ScreeningResult, count_screened, cross_fit
 
 _MISS_RATES = (0.005, 0.01, 0.02, 0.05)
 
 
-def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Scored:
+    """Scores of held-out strips, for metrics.json and scores.csv."""
+
+    counts_nc3: NDArray[np.int64]
+    """Pixels of intersection, prediction and ground truth, shape (N, C, 3)."""
+
+    label: Mapping[str, str]
+    """How strips were scored, as a key and value of metrics.json."""
+
+    details: Mapping[str, Any]
+    """Further keys of metrics.json."""
+
+
+def score_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> Scored:
     """Score the held-out strips of a classifier.
 
     Args:
-        config: The settings; of postprocess the thresholds are read.
-        run: The run, which gets metrics.json and scores.csv.
+        config: The settings; only the thresholds of postprocess are used.
+        run: The run, whose folds.csv has the groups of near-duplicates.
         held_out: Its predictions.
 
-    Returns:
-        What metrics.json holds.
-
     Raises:
-        DataError: if one strip alone was predicted.
+        DataError: if only one strip was predicted.
     """
     settings = without_sizes(mask_settings(config))
     tally = PresenceTally()
@@ -54,24 +62,26 @@ def evaluate_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> di
             min_area=settings.min_area,
         )
         counts.append(count_pixels(mask_chw, truth_chw))
-    counts_nc3 = np.stack(counts)
-    looks = _first_looks(config, run, held_out)
-    write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counts_nc3))
-    metrics = _metrics(held_out, counts_nc3, tally, looks)
-    write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
-    _tell(config, run, metrics, counts_nc3)
-    return metrics
+    screening = _screening(config, run, held_out)
+    details = {
+        "average_precision": tally.result(),
+        "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
+        "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in screening.items()],
+    }
+    return Scored(np.stack(counts), {"scored": "presence, as one pixel a strip"}, details)
 
 
-def _first_looks(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, Looks]:
-    """What it does as a first look at each miss rate; nothing where no strip has a defect."""
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
-    suspicion_of = {i: float(presence_c.max()) for i, presence_c in held_out.presence.items()}
+def _screening(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, ScreeningResult]:
+    """Return the screening result at each miss rate; empty if no strip has a defect."""
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
+    )
+    score_of = {i: float(presence_c.max()) for i, presence_c in held_out.presence.items()}
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
     try:
         return {
-            rate: count_looks(
-                cross_fit(suspicion_of, is_defective, part_of, miss_rate=rate), is_defective
+            rate: count_screened(
+                cross_fit(score_of, is_defective, inner_fold_of, miss_rate=rate), is_defective
             )
             for rate in _MISS_RATES
         }
@@ -80,36 +90,10 @@ def _first_looks(config: Config, run: RunFolder, held_out: HeldOut) -> dict[floa
         return {}
 
 
-def _metrics(
-    held_out: HeldOut,
-    counts_nc3: NDArray[np.int64],
-    tally: PresenceTally,
-    looks: dict[float, Looks],
-) -> dict[str, Any]:
-    """Everything that metrics.json holds; a figure that is not defined is null."""
-    folds = np.array(list(held_out.fold_of.values()))
-
-    def figures(chosen_nc3: NDArray[np.int64]) -> dict[str, float | None]:
-        return for_json(flatten(score(chosen_nc3), prefix=""))
-
-    return {
-        "strips": len(counts_nc3),
-        "models": {str(fold): digest for fold, digest in held_out.models.items()},
-        "scored": "presence, as one pixel a strip",
-        "oof": figures(counts_nc3),
-        "intervals": {n: interval(values) for n, values in draw_figures(counts_nc3).items()},
-        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
-        "folds": {str(fold): figures(counts_nc3[folds == fold]) for fold in np.unique(folds)},
-        "average_precision": tally.result(),
-        "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
-        "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in looks.items()],
-    }
-
-
-def _tell(
-    config: Config, run: RunFolder, metrics: dict[str, Any], counts_nc3: NDArray[np.int64]
+def tell_classifier(
+    config: Config, run: RunFolder, metrics: Mapping[str, Any], scores: Scores
 ) -> None:
-    """Print the table, the average precision, and what is spared."""
+    """Print the table, the average precision, and the screening results."""
     names = config.data.names
     precisions = ", ".join(
         f"{name} {'-' if value is None else f'{value:.4f}'}"
@@ -120,14 +104,13 @@ def _tell(
     lines = [
         f"out-of-fold, {metrics['strips']} strips of folds {', '.join(metrics['folds'])}, "
         "presence at postprocess.threshold:",
-        table(score(counts_nc3), names, columns=COLUMNS),
+        table(scores, names, columns=COLUMNS),
         f"average precision {metrics['average_precision']:.4f} ({precisions})",
     ]
     lines += [
-        f"first look, cross-fitted, at most {look['miss_rate']:.1%} asked for: "
-        f"{look['missed']} of {look['defective']} defective strips missed, "
-        f"{look['skipped']} of {look['clean']} clean ones skipped"
-        for look in metrics["first_look"]
+        f"screening, cross-fitted, at most {row['miss_rate']:.1%} missed requested: "
+        f"{row['missed']} of {row['defective']} defective strips missed, "
+        f"{row['skipped']} of {row['clean']} clean strips skipped"
+        for row in metrics["first_look"]
     ]
     run.say("\n".join(lines))
-    run.event("oof", metrics["oof"])

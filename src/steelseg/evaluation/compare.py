@@ -1,10 +1,10 @@
-"""The comparison stage: is one run better than another, or is it chance.
+"""The comparison stage: test whether one run is better than another.
 
 Reads  RUN_A/scores.csv, RUN_B/scores.csv
 Writes nothing
 
-Both runs are judged on the strips that both predicted, draw by draw of the same bootstrap, so
-that what is hard for both cancels out.
+Both runs are scored on the strips that both predicted, with the same bootstrap draws. Pairing
+removes the variation between strips that is common to both.
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,19 @@ _FIGURES = ("dice", "dice_positive", "image_recall", "false_alarm_rate")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of two runs on the same strips."""
+    """A score of two runs on the same strips."""
 
     name: str
-    """The figure, as metrics.json names it; of a class with its class_id behind."""
+    """The score, as metrics.json names it; for a class with its class_id at the end."""
 
     a: float
-    """In the first run; NaN where it is not defined."""
+    """Value of the first run; NaN if undefined."""
 
     b: float
-    """In the second run."""
+    """Value of the second run."""
 
     bounds: tuple[float, float] | None
-    """95 % interval of b - a; None where it is not defined."""
+    """95 % interval of b - a; None if undefined."""
 
     @property
     def is_real(self) -> bool:
@@ -45,7 +45,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs beside each other."""
+    """The scores of two runs."""
 
     strips: int
     """Strips that both runs predicted."""
@@ -58,13 +58,13 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """What to conclude from the mean Dice."""
+        """Return the conclusion from the mean Dice."""
         dice = self.differences[0]
         assert dice.bounds is not None
         low, high = dice.bounds
         if not dice.is_real:
             return (
-                "No difference that this data can show: B - A in Dice is "
+                "No significant difference: B - A in Dice is "
                 f"{dice.b - dice.a:+.4f} [{low:+.4f}, {high:+.4f}]."
             )
         better, sign = ("B", 1) if dice.b > dice.a else ("A", -1)
@@ -77,7 +77,7 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
 
     Raises:
         CheckpointError: if a run has no scores.csv.
-        DataError: if the two have no strip in common, other truths or other classes.
+        DataError: if the two have no strip in common, or another ground truth or other classes.
     """
     a, b = read_scores(run_a.scores_csv), read_scores(run_b.scores_csv)
     common = [image_id for image_id in a.fold_of if image_id in b.fold_of]
@@ -86,9 +86,9 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
     counts_a, counts_b = (_pick(table, common) for table in (a, b))
     if counts_a.shape != counts_b.shape or (counts_a[..., 2] != counts_b[..., 2]).any():
         raise DataError(
-            f"{run_a.path} and {run_b.path} were scored against other masks. Evaluate both on "
-            "the same train.csv: steelseg evaluate RUN. Of a classifier presence is scored, which "
-            "compares with another classifier's alone."
+            f"{run_a.path} and {run_b.path} were scored with different ground truth. Evaluate both "
+            "with the same train.csv: steelseg evaluate RUN. A classifier can only be compared "
+            "with another classifier."
         )
     draws_a, draws_b = draw_figures(counts_a), draw_figures(counts_b)
     figures_a, figures_b = (flatten(score(counts), prefix="") for counts in (counts_a, counts_b))
@@ -104,13 +104,13 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
 
 
 def _pick(table: ScoreTable, image_ids: Sequence[str]) -> np.ndarray:
-    """The counts of some strips, in their order."""
+    """Return the counts of some strips, in their order."""
     place = {image_id: number for number, image_id in enumerate(table.fold_of)}
     return table.counts_nc3[[place[image_id] for image_id in image_ids]]
 
 
 def describe(comparison: Comparison, class_names: Sequence[str]) -> str:
-    """Draw a comparison as a text table with the conclusion below."""
+    """Return a comparison as a text table with the conclusion below."""
     head = f"{'':<14}{'figure':<18}{'A':>8}{'B':>8}{'B - A':>10}  95 % interval"
     lines = [head]
     for place, difference in enumerate(comparison.differences):
@@ -119,12 +119,12 @@ def describe(comparison: Comparison, class_names: Sequence[str]) -> str:
         lines.append(f"{name:<14}{_FIGURES[figure]:<18}" + _cells(difference))
     if comparison.left_out:
         lines.append(f"{comparison.left_out} strips that only one run predicted are left out.")
-    lines.append(f"{comparison.strips} strips, paired; * marks what is hardly chance.")
+    lines.append(f"{comparison.strips} strips, paired; * marks significant differences.")
     return "\n".join([*lines, comparison.sentence])
 
 
 def _cells(difference: Difference) -> str:
-    """Values, difference and interval of a line."""
+    """Return values, difference and interval of a line."""
     a, b, bounds = difference.a, difference.b, difference.bounds
     if bounds is None or np.isnan(b - a):
         return f"{'-':>8}{'-':>8}{'-':>10}"

@@ -1,16 +1,14 @@
-"""The evaluation stage: what the out-of-fold predictions are worth.
+"""The evaluation stage: score the out-of-fold predictions of a run.
 
 Reads  RUN/fold_K/oof_predictions.zarr, RUN/postprocess.json, data.root
 Writes RUN/metrics.json, RUN/scores.csv; on request RUN/overlays_oof/
 
-Of a tuned run every strip is judged with settings that were chosen without it, so that tuning
-cannot flatter. A classifier is scored by what it tells, in `evaluation.classifier`. Nothing here
-needs the network.
+For a tuned run every strip is scored with settings that were chosen without it, so tuning does not
+bias the scores. `evaluation.classifier` scores classifiers. Networks are not needed.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,10 @@ from numpy.typing import NDArray
 from steelseg.config.config import Config
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
-from steelseg.evaluation.classifier import evaluate_classifier
+from steelseg.evaluation.classifier import Scored, score_classifier, tell_classifier
 from steelseg.files.atomic import write_text
 from steelseg.progress import progress as show
-from steelseg.run.held_out import HeldOut, ToMask, held_out_masks, open_held_out
+from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.scores_csv import ScoreTable, write_scores
@@ -57,55 +55,57 @@ def evaluate_run(
     Args:
         config: The settings.
         run: A run with out-of-fold predictions.
-        folds: Which folds; None takes every one that was predicted.
-        overlays: Also draw truth and prediction of every strip.
+        folds: Which folds; None scores every predicted one.
+        overlays: Also draw ground truth and prediction of every strip.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
-        CheckpointError: if there are no predictions, or tuning is older than they are.
-        ConfigError: if a classifier shall draw.
+        CheckpointError: if there are no predictions, or tuning used other ones.
+        ConfigError: if `overlays` is set for a classifier.
         DataError: if train.csv has a fault.
     """
     if overlays:
         refuse_classifier(config, run.path, what="to draw")
-    held_out = open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        folds=folds,
-        gate=config.inference.gate,
-    )
+    held_out = open_held_out(config.data, run, folds=folds, gate=config.inference.gate)
     if config.model.is_classifier:
-        return evaluate_classifier(config, run, held_out)
-    tuned = read_tuned(run.postprocess_json)
-    to_mask = held_out_masks(config, run, held_out, tuned)
-    counted = _count(config, run, held_out, to_mask, overlays=overlays)
-    write_scores(run.scores_csv, ScoreTable(held_out.fold_of, counted.counts_nc3))
-    metrics = _metrics(
-        held_out, counted, is_tuned=tuned is not None and has_untuned_settings(config)
-    )
+        found = score_classifier(config, run, held_out)
+    else:
+        found = _score_masks(config, run, held_out, overlays=overlays)
+    write_scores(run.scores_csv, ScoreTable(held_out.fold_of, found.counts_nc3))
+    metrics = _metrics(held_out, found)
     write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
-    _tell(config, run, metrics, score(counted.counts_nc3))
+    tell = tell_classifier if config.model.is_classifier else _tell
+    tell(config, run, metrics, score(found.counts_nc3))
+    run.event("oof", metrics["oof"])
     return metrics
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """What one pass over the strips gives."""
+def _metrics(held_out: HeldOut, found: Scored) -> dict[str, Any]:
+    """Return the content of metrics.json; undefined figures are null."""
+    counts_nc3 = found.counts_nc3
+    folds = np.array(list(held_out.fold_of.values()))
 
-    counts_nc3: NDArray[np.int64]
-    levels: LevelCounts
-    components: list[list[NDArray[np.int64]]]
-    """By class and strip, as `measure_components` gives them."""
+    def figures(chosen_nc3: NDArray[np.int64]) -> dict[str, float | None]:
+        return for_json(flatten(score(chosen_nc3), prefix=""))
+
+    return {
+        "strips": len(counts_nc3),
+        "models": {str(fold): digest for fold, digest in held_out.models.items()},
+        **found.label,
+        "oof": figures(counts_nc3),
+        "intervals": {name: interval(draws) for name, draws in draw_figures(counts_nc3).items()},
+        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
+        "folds": {str(fold): figures(counts_nc3[folds == fold]) for fold in np.unique(folds)},
+        **found.details,
+    }
 
 
-def _count(
-    config: Config, run: RunFolder, held_out: HeldOut, to_mask: ToMask, *, overlays: bool
-) -> _Counted:
-    """Go through the strips once."""
+def _score_masks(config: Config, run: RunFolder, held_out: HeldOut, *, overlays: bool) -> Scored:
+    """Score masks, and draw them if `overlays`."""
+    tuned = read_tuned(run.postprocess_json)
+    to_mask = held_out_masks(config, run, held_out, tuned)
     data = config.data
     levels = LevelCounts(data.num_classes)
     components: list[list[NDArray[np.int64]]] = [[] for _ in range(data.num_classes)]
@@ -120,40 +120,21 @@ def _count(
         if writer is not None:
             path = DataSet(data.root).train_images / image_id
             writer.add(image_id, read_image(path, channels=data.channels), mask_chw, truth_chw)
-    return _Counted(np.stack(counts), levels, components)
-
-
-def _metrics(held_out: HeldOut, counted: _Counted, *, is_tuned: bool) -> dict[str, Any]:
-    """Everything that metrics.json holds; a figure that is not defined is null."""
-    counts_nc3 = counted.counts_nc3
-    folds = np.array(list(held_out.fold_of.values()))
-    draws = draw_figures(counts_nc3)
-    return {
-        "strips": len(counts_nc3),
-        "models": {str(fold): digest for fold, digest in held_out.models.items()},
-        "masks": "cross-fitted" if is_tuned else "by the settings",
-        "oof": for_json(flatten(score(counts_nc3), prefix="")),
-        "intervals": {name: interval(values) for name, values in draws.items()},
-        "all_empty": for_json(flatten(all_empty(counts_nc3), prefix="")),
-        "folds": {
-            str(fold): for_json(flatten(score(counts_nc3[folds == fold]), prefix=""))
-            for fold in np.unique(folds)
-        },
-        "classes": [
-            {
-                "components": by_size(components),
-                "precision_recall": precision_recall(pixels_2l),
-                "calibration": calibration(pixels_2l),
-            }
-            for components, pixels_2l in zip(
-                counted.components, counted.levels.pixels_c2l, strict=True
-            )
-        ],
-    }
+    classes = [
+        {
+            "components": by_size(measured),
+            "precision_recall": precision_recall(pixels_2l),
+            "calibration": calibration(pixels_2l),
+        }
+        for measured, pixels_2l in zip(components, levels.pixels_c2l, strict=True)
+    ]
+    is_tuned = tuned is not None and has_untuned_settings(config)
+    label = {"masks": "cross-fitted" if is_tuned else "by the settings"}
+    return Scored(np.stack(counts), label, {"classes": classes})
 
 
 def _tell(config: Config, run: RunFolder, metrics: dict[str, Any], scores: Scores) -> None:
-    """Print the tables, and loudly the classes that are never found."""
+    """Print the tables, and a warning for classes that are never found."""
     names = config.data.names
     folds = ", ".join(metrics["folds"])
     run.say(
@@ -169,11 +150,10 @@ def _tell(config: Config, run: RunFolder, metrics: dict[str, Any], scores: Score
     if lost := never_found(scores):
         listed = ", ".join(names[class_id - 1] for class_id in lost)
         run.warn(f"out-of-fold, no strip with {listed} was found. Dice hides this.")
-    run.event("oof", metrics["oof"])
 
 
 def _with_interval(metrics: dict[str, Any], name: str) -> str:
-    """A figure with its interval."""
+    """Return a figure with its interval."""
     value, bounds = metrics["oof"][name], metrics["intervals"][name]
     if value is None or bounds is None:
         return f"{name} -"
@@ -181,8 +161,8 @@ def _with_interval(metrics: dict[str, Any], name: str) -> str:
 
 
 def _component_table(metrics: dict[str, Any], names: Sequence[str]) -> str:
-    """Found of all true components, from the smallest quarter of the class to the largest."""
-    lines = [f"{'components':<12}  found of all, by quarters of their size in pixels"]
+    """Return found components of each class, by quartile of their size."""
+    lines = [f"{'components':<12}  found/all, by quartile of their size in pixels"]
     for name, values in zip(names, metrics["classes"], strict=True):
         cells = [
             f"{q['found']}/{q['components']} ({q['smallest']}-{q['largest']})"

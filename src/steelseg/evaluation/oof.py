@@ -1,4 +1,4 @@
-"""The out-of-fold stage: every strip predicted by the model that did not train on it.
+"""The out-of-fold stage: predict every strip by the model that did not train on it.
 
 Reads  RUN/folds.csv, RUN/fold_K/best_model.safetensors, data.root
 Writes RUN/fold_K/oof_predictions.zarr
@@ -18,9 +18,9 @@ from steelseg.inference.forward import batches, forward_plan, images_at_once
 from steelseg.inference.members import check_settings_match, checkpoint_member
 from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
-from steelseg.run.ensemble_json import read_combination
+from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import new_store, views_in_words, write_npy
+from steelseg.run.oof_store import new_store, plan_in_words, write_npy
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.postprocess import to_uint8
 
@@ -33,16 +33,16 @@ def oof_run(
     Args:
         config: The settings.
         run: A run with trained folds.
-        folds: Which folds; None takes every trained one.
-        npy: Also write the baseline's oof_predictions.npy, float32, 4 bytes a pixel and class.
+        folds: Which folds; None predicts every trained one.
+        npy: Also write the baseline's oof_predictions.npy, float32, 4 bytes per pixel and class.
 
     Raises:
         CheckpointError: if a fold has no best model.
-        ConfigError: if the run combines others, whose predictions it is made of.
+        ConfigError: if the run is a combined run.
         DataError: if the data set has changed.
     """
     if run.ensemble_json.exists():
-        refuse_combined(run, f"Combine again: {read_combination(run).command(run.path)}.")
+        refuse_combined(run, f"Combine again: {read_ensemble(run).command(run.path)}.")
     folds = list(folds) if folds else run.trained_folds(config.data.num_folds)
     labels = load_labels(config.data)
     fold_of = read_folds(
@@ -75,7 +75,7 @@ def _predict_fold(
         sizes=[labels.sizes[image_id] for image_id in image_ids],
         num_classes=labels.num_classes,
         model_sha256=member.sha256,
-        views=views_in_words(plan.tta, plan.crop),
+        plan=plan_in_words(plan.tta, plan.crop),
     ) as array:
         presence: list[list[float]] = []
         with closing(ensemble.predict_open(strips, plan)) as predicted:

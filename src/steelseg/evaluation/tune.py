@@ -1,11 +1,10 @@
-"""The tuning stage: post-processing chosen on the out-of-fold predictions, and scored honestly.
+"""The tuning stage: choose post-processing on out-of-fold predictions, and score it without bias.
 
 Reads  RUN/fold_K/oof_predictions.zarr, data.root/train.csv
 Writes RUN/postprocess.json
 
-The score to report is the cross-fitted one: every strip judged with settings that were chosen
-without it. The naive one, chosen and scored on the same strips, stands beside it to show by how
-much it flatters.
+The score to report is the cross-fitted one: every strip is scored with settings that were chosen
+without it. The naive score, chosen and scored on the same strips, shows the optimistic bias.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import ConfigError
 from steelseg.progress import progress as show
-from steelseg.run.held_out import HeldOut, ToMask, deal_parts, held_out_masks, open_held_out
+from steelseg.run.held_out import HeldOut, ToMask, assign_inner_folds, held_out_masks, open_held_out
 from steelseg.run.kinds import refuse_classifier
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import TunedPostprocessing, has_untuned_settings, write_tuned
@@ -50,50 +48,47 @@ _GATES = (0.0, *_THRESHOLDS)
 def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
     """Choose threshold, top_threshold, min_size and min_area of each class, and its hard gate.
 
-    What the settings fix is not searched.
+    Settings that the user has set are not searched.
 
     Args:
         config: The settings.
         run: A run with out-of-fold predictions.
 
     Returns:
-        What postprocess.json holds.
+        The content of postprocess.json.
 
     Raises:
         CheckpointError: if there are no predictions.
-        ConfigError: if the settings leave nothing to choose.
-        DataError: if train.csv has a fault, or one strip alone was predicted.
+        ConfigError: if every setting is set.
+        DataError: if train.csv has a fault, or only one strip was predicted.
     """
     refuse_classifier(config, run.path, what="to tune")
     if not has_untuned_settings(config):
         raise ConfigError(
-            "Every postprocess setting is given, so there is nothing to choose. Leave one open, "
+            "Every postprocess setting is set, so there is nothing to choose. Set one to null, "
             "such as postprocess.threshold=null."
         )
-    held_out = open_held_out(
-        run,
-        train_csv=DataSet(config.data.root).train_csv,
-        num_classes=config.data.num_classes,
-        num_folds=config.data.num_folds,
-        gate=config.inference.gate,
+    held_out = open_held_out(config.data, run, gate=config.inference.gate)
+    inner_fold_of = assign_inner_folds(
+        run, held_out, num_folds=config.tune.inner_folds, seed=config.train.seed
     )
-    part_of = deal_parts(run, held_out, parts=config.tune.inner_folds, seed=config.train.seed)
-    num_parts = len(set(part_of.values()))
-    tables = [Tables(grid, num_parts) for grid in grids(config, held_out.labels.sizes)]
-    untuned = _fill(tables, held_out, part_of, held_out_masks(config, run, held_out, None))
+    num_inner_folds = len(set(inner_fold_of.values()))
+    tables = [Tables(grid, num_inner_folds) for grid in grids(config, held_out.labels.sizes)]
+    untuned = _fill(tables, held_out, inner_fold_of, held_out_masks(config, run, held_out, None))
     fits = [
-        _Fit(table, num_parts, rank) for table, rank in zip(tables, rankings(config), strict=True)
+        _Fit(table, num_inner_folds, rank)
+        for table, rank in zip(tables, rankings(config), strict=True)
     ]
     tuned = TunedPostprocessing(
         settings=_settings(config, [fit.chosen for fit in fits]),
-        parts=tuple(
-            _settings(config, choices) for choices in zip(*(f.parts for f in fits), strict=True)
+        inner_folds=tuple(
+            _settings(config, choices) for choices in zip(*(f.by_fold for f in fits), strict=True)
         ),
-        part_of=part_of,
+        inner_fold_of=inner_fold_of,
         models=held_out.models,
         report=_report(config, fits, untuned),
     )
-    # What was given or left open here holds for the later stages too.
+    # Later stages use the same settings.
     run.keep_config(config)
     write_tuned(run.postprocess_json, tuned)
     run.say(_summary(config, tuned, len(held_out)))
@@ -101,15 +96,15 @@ def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
 
 
 def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
-    """What is tried for each class: what the settings fix, else the lists of `tune`.
+    """Return the grid of each class: values that the user has set, and defaults for the others.
 
     Args:
         config: The settings.
-        sizes: Height and width of each strip, which the default list of sizes follows.
+        sizes: Height and width of each strip; the largest decides which sizes are tried.
     """
-    tune, fixed, classes = config.tune, config.postprocess, config.data.num_classes
-    thresholds = [between_levels(t) for t in tune.thresholds or _THRESHOLDS]
-    steps = tune.sizes or default_sizes(max(height * width for height, width in sizes.values()))
+    fixed, classes = config.postprocess, config.data.num_classes
+    thresholds = [between_levels(threshold) for threshold in _THRESHOLDS]
+    steps = default_sizes(max(height * width for height, width in sizes.values()))
 
     def tried(name: str, default: Sequence[Any]) -> list[Sequence[Any]]:
         value = getattr(fixed, name)
@@ -118,7 +113,7 @@ def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
         return [(v,) for v in per_class(value, classes, name=f"postprocess.{name}")]
 
     is_hard = config.inference.gate == "hard"
-    # A hard gate does what top_threshold is for, and the two together would be searched for long.
+    # A hard gate serves the same purpose as top_threshold, and searching both takes long.
     tops = (
         [None] * classes
         if is_hard and fixed.top_threshold is None
@@ -140,13 +135,13 @@ def grids(config: Config, sizes: Mapping[str, tuple[int, int]]) -> list[Grid]:
 
 
 def default_sizes(pixels: int) -> tuple[int, ...]:
-    """Sizes to try for images of so many pixels: 0, and 21 steps of the square root of 2."""
+    """Return sizes to try for images of `pixels` pixels: 0 and 21 steps of the square root of 2."""
     steps = pixels / 2**14 * np.sqrt(2) ** np.arange(21)
     return tuple(sorted({0, *(round(float(step)) for step in steps)}))
 
 
 def rankings(config: Config) -> list[Ranking]:
-    """The objective of each class."""
+    """Return the objective of each class."""
     tune, classes = config.tune, config.data.num_classes
     return [
         ranking(tune.objective, min_recall=tune.min_recall, cost_miss=miss, cost_false_alarm=alarm)
@@ -159,32 +154,32 @@ def rankings(config: Config) -> list[Ranking]:
 
 
 class _Fit:
-    """One class, searched: on all strips and for each part on the others."""
+    """The search for one class: on all strips, and for each inner fold on the others."""
 
-    def __init__(self, tables: Tables, num_parts: int, rank: Ranking) -> None:
-        self.sums: Sums = tables.sums(range(num_parts))
+    def __init__(self, tables: Tables, num_inner_folds: int, rank: Ranking) -> None:
+        self.sums: Sums = tables.sums(range(num_inner_folds))
         place = best(self.sums, rank)
         self.chosen: Choice = self.sums.choice(place)
         self.naive: Outcome = self.sums.outcome(place)
-        self.parts, self.cross_fitted = cross_fit(tables, num_parts, rank)
+        self.by_fold, self.cross_fitted = cross_fit(tables, num_inner_folds, rank)
 
 
 def _fill(
-    tables: Sequence[Tables], held_out: HeldOut, part_of: Mapping[str, int], to_mask: ToMask
+    tables: Sequence[Tables], held_out: HeldOut, inner_fold_of: Mapping[str, int], to_mask: ToMask
 ) -> list[Outcome]:
-    """Count every strip; gives what each class comes to without tuning."""
+    """Count every strip, and return the outcome of each class without tuning."""
     counts = []
     for image_id, probs_chw, truth_chw in show(held_out, len(held_out), "tune"):
         counts.append(count_pixels(to_mask(image_id, probs_chw), truth_chw))
-        # Without a presence head every class may be there.
+        # Without a presence head no class is ruled out.
         presence = held_out.presence[image_id].tolist() or [1.0] * len(tables)
         for table, *strip in zip(tables, probs_chw, truth_chw, presence, strict=True):
-            table.add(part_of[image_id], *strip)
+            table.add(inner_fold_of[image_id], *strip)
     return [_outcome(counts_n3) for counts_n3 in np.stack(counts, axis=1)]
 
 
 def _outcome(counts_n3: NDArray[np.int64]) -> Outcome:
-    """Sum up the pairs of one class."""
+    """Sum the counts of one class."""
     is_predicted, is_positive = counts_n3[:, 1] > 0, counts_n3[:, 2] > 0
     return Outcome(
         dice_sum=float(dice(counts_n3[is_positive]).sum()),
@@ -196,7 +191,7 @@ def _outcome(counts_n3: NDArray[np.int64]) -> Outcome:
 
 
 def _settings(config: Config, choices: Sequence[Choice]) -> MaskSettings:
-    """The choices of all classes as settings."""
+    """Return the choices of all classes as settings."""
     return MaskSettings(
         threshold=tuple(choice.threshold for choice in choices),
         min_size=tuple(choice.min_size for choice in choices),
@@ -207,7 +202,7 @@ def _settings(config: Config, choices: Sequence[Choice]) -> MaskSettings:
 
 
 def _report(config: Config, fits: Sequence[_Fit], untuned: Sequence[Outcome]) -> dict[str, Any]:
-    """Objective, scores, and what every class could have had instead, for JSON."""
+    """Return objective, scores and alternatives of each class, for JSON."""
     return {
         "tune": config.tune.model_dump(mode="json"),
         "scores": {
@@ -220,7 +215,7 @@ def _report(config: Config, fits: Sequence[_Fit], untuned: Sequence[Outcome]) ->
 
 
 def _scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Outcomes of all classes together and of each."""
+    """Return the outcome of all classes together and of each."""
     return {
         **_figures(add_up(outcomes)),
         "classes": [_figures(outcome) for outcome in outcomes],
@@ -228,7 +223,7 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _figures(outcome: Outcome) -> dict[str, float | int | None]:
-    """An outcome for JSON; what is not defined is null."""
+    """Return an outcome for JSON; undefined figures are null."""
     return {
         "dice": outcome.dice,
         "dice_positive": outcome.dice_positive if outcome.positives else None,
@@ -240,7 +235,7 @@ def _figures(outcome: Outcome) -> dict[str, float | int | None]:
 
 
 def _alternatives(sums: Sums) -> dict[str, Any]:
-    """Landscape and operating points of a class."""
+    """Return the landscape and operating points of a class."""
     thresholds, dice_ts = landscape(sums)
     return {
         "landscape": {
@@ -255,7 +250,7 @@ def _alternatives(sums: Sums) -> dict[str, Any]:
 
 
 def _summary(config: Config, tuned: TunedPostprocessing, strips: int) -> str:
-    """Say what was chosen and what it is worth."""
+    """Return the chosen settings and their scores as a table."""
     chosen, scores = tuned.settings, tuned.report["scores"]
     gates = [f"  {gate:5.2f}" for gate in chosen.gate] or [""] * len(config.data.names)
     gate_head = "   gate" if chosen.gate else ""
@@ -273,13 +268,13 @@ def _summary(config: Config, tuned: TunedPostprocessing, strips: int) -> str:
     optimism = scores["naive"]["dice"] - scores["cross_fitted"]["dice"]
     lines += [
         f"{'all':<12}{'':38}{'':{len(gate_head)}}" + _columns(scores),
-        "cross-fitted: every strip with settings chosen without it; this is the score to report. "
+        "cross-fitted: every strip with settings chosen without it; report this score. "
         f"naive: chosen and scored on the same strips, {optimism:+.4f}",
     ]
     return "\n".join(lines)
 
 
 def _columns(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """The three Dice of a line."""
+    """Return the three Dice of a line."""
     untuned, fitted, naive = (scores[k]["dice"] for k in ("untuned", "cross_fitted", "naive"))
     return f"  {untuned:7.4f}  {fitted:12.4f}  {naive:5.4f}"

@@ -43,7 +43,7 @@ from steelseg.run.bundle_manifest import (
     seal_of,
 )
 from steelseg.run.cascade_json import read_cascade
-from steelseg.run.ensemble_json import read_combination
+from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, mask_settings
 from steelseg.scoring.postprocess import MaskSettings
@@ -136,16 +136,16 @@ def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: Ma
 
 def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
     """Write the networks of a combined run into a bundle, each with its weight."""
-    combination = read_combination(run)
+    spec = read_ensemble(run)
     # In the order of the model: fold by fold, because probabilities are added up in this order.
     shared = {
         (fold, place): member
         for (fold, place), member in zip(
-            product(model.folds, range(len(combination.members))), model.members, strict=True
+            product(model.folds, range(len(spec.members))), model.members, strict=True
         )
     }
     put, members = {}, []
-    for place, combined in enumerate(combination.members):
+    for place, combined in enumerate(spec.members):
         own = member_run(run, combined)
         checkpoints = {fold: load_checkpoint(own.best_model(fold)) for fold in model.folds}
         exported = {} if made_from == "torch" else _exported(own, model.folds, made_from)
@@ -154,7 +154,7 @@ def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from:
             stem = f"member_{place}_fold_{fold}"
             network = _put(models, stem, checkpoint, exported.get(fold), fold=fold)
             put[fold, place] = _with_share(network, shared[fold, place])
-    digests = {fold: combination.digest(fold) for fold in model.folds}
+    digests = {fold: spec.digest(fold) for fold in model.folds}
     provenance = {"run": run.path.resolve().name, "members": members}
     return tuple(put[key] for key in shared), {**provenance, "evaluation": _figures(run, digests)}
 

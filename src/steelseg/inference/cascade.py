@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import Batch, ForwardPlan, stack
 from steelseg.inference.prefetch import prefetch
-from steelseg.scoring.screening import suspicion_of
+from steelseg.scoring.screening import defect_score_of
 
 Predicted = tuple[str, NDArray[np.uint8], NDArray[np.float32]]
 """image_id, image_hwc and probs_chw."""
@@ -97,7 +97,7 @@ class Cascade:
 
     def _needs_full(self, probs_chw: NDArray[np.float32], presence_c: NDArray[np.float32]) -> bool:
         """Whether a strip needs the full model."""
-        return suspicion_of(probs_chw, presence_c, by_presence=self._by_presence) >= self._cut
+        return defect_score_of(probs_chw, presence_c, by_presence=self._by_presence) >= self._cut
 
     def _groups(self, batches: Iterable[Batch]) -> Generator[_Group]:
         """Screen strips, and group them so that each group fills a batch of the full model."""

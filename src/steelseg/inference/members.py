@@ -16,7 +16,7 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.inference.forward import Answer, ForwardPlan, Network
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint, read_header
-from steelseg.run.ensemble_json import Combination, Combined, read_combination
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec, read_ensemble
 from steelseg.run.run_folder import RunFolder
 
 # Settings that must be equal in all members.
@@ -138,43 +138,43 @@ def combined_members(
         CheckpointError: if a member was trained further since, or a fold is missing.
         DataError: if ensemble.json is damaged.
     """
-    combination = read_combination(run)
+    spec = read_ensemble(run)
     for fold in folds or ():
-        if fold not in combination.folds:
-            there = ", ".join(map(str, combination.folds))
+        if fold not in spec.folds:
+            there = ", ".join(map(str, spec.folds))
             raise CheckpointError(f"{run.path} has no fold {fold}. It combines: {there}.")
-    chosen = list(dict.fromkeys(folds or combination.folds))
+    chosen = list(dict.fromkeys(folds or spec.folds))
     members = tuple(
-        _combined_member(run, combination, combined, fold, amp=amp)
+        _combined_member(run, spec, entry, fold, amp=amp)
         for fold in chosen
-        for combined in combination.members
+        for entry in spec.members
     )
-    return members, {fold: combination.digest(fold) for fold in chosen}
+    return members, {fold: spec.digest(fold) for fold in chosen}
 
 
-def member_run(run: RunFolder, combined: Combined) -> RunFolder:
+def member_run(run: RunFolder, entry: EnsembleMember) -> RunFolder:
     """Return the run folder of a member of a combined run."""
-    return RunFolder(Path(run.path, combined.run))
+    return RunFolder(Path(run.path, entry.run))
 
 
 def _combined_member(
-    run: RunFolder, combination: Combination, combined: Combined, fold: int, *, amp: bool
+    run: RunFolder, spec: EnsembleSpec, entry: EnsembleMember, fold: int, *, amp: bool
 ) -> Member:
     """Describe one network, if it is still the one that was combined."""
-    remedy = f"Combine again: {combination.command(run.path)}."
-    path = member_run(run, combined).best_model(fold)
+    remedy = f"Combine again: {spec.command(run.path)}."
+    path = member_run(run, entry).best_model(fold)
     try:
         member = checkpoint_member(path)
     except CheckpointError as error:
         raise CheckpointError(f"{error} {run.ensemble_json} needs it. {remedy}") from None
-    if member.sha256 != combined.models[fold]:
+    if member.sha256 != entry.models[fold]:
         raise CheckpointError(f"{run.ensemble_json} was made with another {member.name}. {remedy}")
     # The mean divides by the number of members, so weights that sum to 1 are scaled up by it.
-    count = len(combination.members)
+    count = len(spec.members)
     weight = EnsembleWeight(
-        plan=ForwardPlan(tta=combined.tta, crop=combined.crop, amp=amp),
-        weights=tuple(weight * count for weight in combined.weights),
-        presence=combined.presence * count if combination.has_presence else None,
+        plan=ForwardPlan(tta=entry.tta, crop=entry.crop, amp=amp),
+        weights=tuple(weight * count for weight in entry.weights),
+        presence=entry.presence * count if spec.has_presence else None,
     )
     return replace(member, weight=weight)
 
@@ -224,7 +224,7 @@ def _check_combined_settings(trained: Config, weight: EnsembleWeight, config: Co
         if getattr(config.inference, name) not in ("none", False):
             raise ConfigError(
                 f"inference.{name} has no effect on a combined run: each member has its own flips "
-                "and crops. Leave it out; steelseg ensemble --choose-tta chooses flips."
+                "and crops. Omit it."
             )
     expected = {
         "data.num_classes": (trained.data.num_classes, config.data.num_classes),

@@ -1,7 +1,7 @@
-"""How far the networks of a run can be trusted, from their out-of-fold predictions.
+"""Confidence thresholds for pseudo-labels, chosen on out-of-fold predictions.
 
-For fold K it is chosen on the strips of the other folds: the truth of the strips that fold K holds
-out has no say in what fold K learns from.
+The thresholds for fold K are chosen on the strips of the other folds, so the ground truth of its
+held-out strips does not influence its pseudo-labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import read_tuned
-from steelseg.scoring.confidence import Trust, Trusted, choose_trust, judge_trust, sureness
+from steelseg.scoring.confidence import (
+    AcceptedPredictions,
+    ConfidenceThresholds,
+    choose_thresholds,
+    confidence,
+    count_accepted,
+)
 from steelseg.scoring.metrics import count_pixels
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of held-out strips."""
+    """Confidence and pixel counts of held-out strips."""
 
     fold_n: NDArray[np.int64]
     """Fold of each strip."""
 
-    sureness_nc: NDArray[np.float64]
-    """How sure the networks are of each class."""
+    confidence_nc: NDArray[np.float64]
+    """Confidence of each class, in [0, 1]."""
 
     counts_nc3: NDArray[np.int64]
     """Pixels of intersection, prediction and truth."""
@@ -38,10 +43,10 @@ class Evidence:
 def gather_evidence(
     config: Config, runs: Sequence[RunFolder], digests: Sequence[Mapping[int, str]]
 ) -> Evidence:
-    """Judge the held-out strips by the mean of the runs, masked as the first run masks.
+    """Compare the mean prediction of the runs with the ground truth of held-out strips.
 
     Args:
-        config: The settings of the first run.
+        config: The settings of the first run, which makes the masks.
         runs: The runs; all have the same folds.
         digests: SHA-256 of the best model of each fold, for each run.
 
@@ -51,10 +56,8 @@ def gather_evidence(
     held: list[HeldOut] = []
     for run, models in zip(runs, digests, strict=True):
         one = open_held_out(
+            config.data,
             run,
-            train_csv=DataSet(config.data.root).train_csv,
-            num_classes=config.data.num_classes,
-            num_folds=config.data.num_folds,
             folds=list(held[0].models) if held else None,
             gate=config.inference.gate,
         )
@@ -75,30 +78,29 @@ def gather_evidence(
     }
     joint = replace(first, presence=presence)
     to_mask = held_out_masks(config, runs[0], joint, read_tuned(runs[0].postprocess_json))
-    sure, counts = [], []
+    confident, counts = [], []
     for strips in show(zip(*held, strict=True), len(first), "held-out strips"):
         image_id, _, truth_chw = strips[0]
         total_chw = sum(probs_chw.astype(np.float32) for _, probs_chw, _ in strips)
         probs_chw = (total_chw / len(strips) + np.float32(0.5)).astype(np.uint8)
         mask_chw = to_mask(image_id, probs_chw)
-        sure.append(sureness(probs_chw, mask_chw))
+        confident.append(confidence(probs_chw, mask_chw))
         counts.append(count_pixels(mask_chw, truth_chw))
-    return Evidence(np.array(list(first.fold_of.values())), np.stack(sure), np.stack(counts))
+    return Evidence(np.array(list(first.fold_of.values())), np.stack(confident), np.stack(counts))
 
 
 @dataclass(frozen=True)
-class FoldTrust:
-    """How far the networks of a fold are trusted."""
+class FoldThresholds:
+    """Confidence thresholds for the networks of a fold."""
 
-    trust: Trust
-    """From what sureness on."""
+    thresholds: ConfidenceThresholds
 
-    held_out: tuple[Trusted, ...] = ()
-    """What it keeps of the held-out strips of other folds, by class; empty where it was given."""
+    held_out: tuple[AcceptedPredictions, ...] = ()
+    """What they accept on held-out strips of other folds, by class; empty if they were given."""
 
 
-def trust_for_fold(evidence: Evidence, fold: int, *, precision: float) -> FoldTrust:
-    """Choose the trust of one fold on the strips of the others, and say what it keeps of them.
+def choose_fold_thresholds(evidence: Evidence, fold: int, *, precision: float) -> FoldThresholds:
+    """Choose the thresholds of one fold on the strips of the others.
 
     Raises:
         ConfigError: if no other fold was predicted.
@@ -106,9 +108,10 @@ def trust_for_fold(evidence: Evidence, fold: int, *, precision: float) -> FoldTr
     others = evidence.fold_n != fold
     if not others.any():
         raise ConfigError(
-            f"pseudo.precision={precision} is reached for fold {fold} by what other folds have "
-            "predicted, and none has. Train and predict another fold, or set pseudo.confidence."
+            f"pseudo.precision={precision} needs out-of-fold predictions of folds other than "
+            f"{fold}, and there are none. Train and predict another fold, or set "
+            "pseudo.confidence."
         )
-    known = evidence.sureness_nc[others], evidence.counts_nc3[others]
-    trust = choose_trust(*known, precision=precision)
-    return FoldTrust(trust, tuple(judge_trust(*known, trust)))
+    known = evidence.confidence_nc[others], evidence.counts_nc3[others]
+    thresholds = choose_thresholds(*known, precision=precision)
+    return FoldThresholds(thresholds, tuple(count_accepted(*known, thresholds)))

@@ -11,9 +11,9 @@ which was trained on the held-out strips of fold K, never enters it. Images that
 labelled strips, or look like them, are left out of every fold. What remains of the held-out strips
 are the settings of post-processing, a few numbers that were tuned on strips of all folds.
 
-A strip is kept only if every vote agrees and every class is sure; see `evaluation.trust`. What was
-found goes to a journal beside OUT, so that a stage that was killed goes on where it was; OUT
-appears once all folds are through.
+A strip is kept only if all votes agree and every class is confident; see `scoring.confidence`.
+Findings are written to a journal next to OUT, so a killed stage continues where it was; OUT appears
+once all folds are done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,11 +38,15 @@ from steelseg.inference.model_source import tuned_settings
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
-from steelseg.pseudo.held_out_confidence import FoldTrust, gather_evidence, trust_for_fold
+from steelseg.pseudo.held_out_confidence import (
+    FoldThresholds,
+    choose_fold_thresholds,
+    gather_evidence,
+)
 from steelseg.pseudo.report import (
     describe_fold,
     lacking_classes,
-    never_trusted,
+    never_accepted,
     plain,
     report_fold,
 )
@@ -51,7 +55,7 @@ from steelseg.pseudo.verdicts import Finding, label_strips, make_judge, verdicts
 from steelseg.run.kinds import refuse_classifier, refuse_combined
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, mask_settings
-from steelseg.scoring.confidence import Trust
+from steelseg.scoring.confidence import ConfidenceThresholds
 from steelseg.scoring.postprocess import MaskSettings, per_class
 from steelseg.version import __version__
 
@@ -99,12 +103,12 @@ def pseudo_run(
     settings = mask_settings(config, tuned_settings(run, digests[0]))
     labels = load_labels(config.data)
     candidates = _find_candidates(config, run, labels, images)
-    trusts = _settle_trust(config, runs, digests)
+    thresholds = _fold_thresholds(config, runs, digests)
     identity = {
         "networks": digests,
         "settings": [config.model_dump(mode="json"), asdict(settings)],
         "plans": [asdict(one.plan) for one in runs],
-        "trust": {fold: plain(asdict(one.trust)) for fold, one in trusts.items()},
+        "trust": {fold: plain(asdict(one.thresholds)) for fold, one in thresholds.items()},
         "version": __version__,
     }
     with open_journal(out.with_name(f"{out.name}.journal"), identity) as journal:
@@ -116,18 +120,18 @@ def pseudo_run(
                 journal,
                 channels=config.data.channels,
                 load=partial(_load_teachers, config, runs, fold),
-                judge=make_judge(config, settings, trust.trust),
+                judge=make_judge(config, settings, chosen.thresholds),
             )
-            for fold, trust in trusts.items()
+            for fold, chosen in thresholds.items()
         }
         with replacing_folder(out) as folder:
             for fold, strips in found.items():
                 masks = {i: one.masks for i, one in strips.items() if one.verdict == KEPT}
                 write_fold(folder, fold, verdicts(candidates, strips), masks)
             write_bytes(folder / "folds.csv", run.folds_csv.read_bytes())
-            content = _index(config, runs, settings, images, trusts, found)
+            content = _index(config, runs, settings, images, thresholds, found)
             write_index(folder, content)
-    _tell(config, run, labels, trusts, found)
+    _tell(config, run, labels, thresholds, found)
     return out
 
 
@@ -224,18 +228,18 @@ def _refuse_other_sizes(config: Config, images: Path, candidates: Mapping[str, C
             )
 
 
-def _settle_trust(
+def _fold_thresholds(
     config: Config, runs: Sequence[_Run], digests: Sequence[Mapping[int, str]]
-) -> dict[int, FoldTrust]:
-    """From what sureness on each fold's networks are trusted: as given, or by precision."""
+) -> dict[int, FoldThresholds]:
+    """Return the confidence thresholds of each fold: as given, or chosen by precision."""
     precision, folds = config.pseudo.precision, list(runs[0].members)
     if precision is None:
         least = per_class(
             config.pseudo.least_confidence, config.data.num_classes, name="pseudo.confidence"
         )
-        return {fold: FoldTrust(Trust(least, least)) for fold in folds}
+        return {fold: FoldThresholds(ConfidenceThresholds(least, least)) for fold in folds}
     evidence = gather_evidence(config, [one.folder for one in runs], digests)
-    return {fold: trust_for_fold(evidence, fold, precision=precision) for fold in folds}
+    return {fold: choose_fold_thresholds(evidence, fold, precision=precision) for fold in folds}
 
 
 def _load_teachers(config: Config, runs: Sequence[_Run], fold: int) -> Teachers:
@@ -253,7 +257,7 @@ def _index(
     runs: Sequence[_Run],
     settings: MaskSettings,
     images: Path,
-    trusts: Mapping[int, FoldTrust],
+    thresholds: Mapping[int, FoldThresholds],
     found: Mapping[int, Mapping[str, Finding]],
 ) -> dict[str, object]:
     """What index.json holds."""
@@ -272,7 +276,7 @@ def _index(
             "pseudo": config.pseudo.model_dump(mode="json"),
             "postprocess": given(settings),
             "folds": {
-                fold: report_fold(strips, trusts[fold], num_classes=config.data.num_classes)
+                fold: report_fold(strips, thresholds[fold], num_classes=config.data.num_classes)
                 for fold, strips in found.items()
             },
         }
@@ -284,16 +288,16 @@ def _tell(
     config: Config,
     run: RunFolder,
     labels: Labels,
-    trusts: Mapping[int, FoldTrust],
+    thresholds: Mapping[int, FoldThresholds],
     found: Mapping[int, Mapping[str, Finding]],
 ) -> None:
     """Say what became of the strips; loudly where nothing can be learnt from them."""
     for fold, strips in found.items():
-        told = describe_fold(strips, trusts[fold], class_names=config.data.names)
+        told = describe_fold(strips, thresholds[fold], class_names=config.data.names)
         run.say(f"fold {fold}: {told}")
-        if untrusted := never_trusted(trusts[fold], config.data.names):
+        if rejected := never_accepted(thresholds[fold], config.data.names):
             run.warn(
-                f"fold {fold}: no mask of {', '.join(untrusted)} is trusted, because none reaches "
+                f"fold {fold}: no mask of {', '.join(rejected)} is accepted, because none reaches "
                 f"pseudo.precision={config.pseudo.precision}."
             )
         if not any(one.verdict == KEPT for one in strips.values()):

@@ -8,18 +8,18 @@ from typing import Any
 
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.pseudo_labels import KEPT
-from steelseg.pseudo.held_out_confidence import FoldTrust
+from steelseg.pseudo.held_out_confidence import FoldThresholds
 from steelseg.pseudo.verdicts import COPY, DISAGREE, UNSURE, Finding
 
 
 def report_fold(
-    found: Mapping[str, Finding], trust: FoldTrust, *, num_classes: int
+    found: Mapping[str, Finding], chosen: FoldThresholds, *, num_classes: int
 ) -> dict[str, Any]:
     """What became of the strips of a fold, for index.json.
 
     Args:
         found: Of each strip.
-        trust: How far the networks of the fold were trusted.
+        chosen: Confidence thresholds of the fold.
         num_classes: Classes C.
     """
     counts = Counter(one.verdict for one in found.values())
@@ -29,35 +29,35 @@ def report_fold(
         **{word: counts[word] for word in (KEPT, COPY, DISAGREE, UNSURE)},
         "kept_clean": sum(not any(masks) for masks in kept),
         "kept_with_class": [sum(bool(masks[c]) for masks in kept) for c in range(num_classes)],
-        "least_sureness": asdict(trust.trust),
-        "on_held_out": [asdict(one) for one in trust.held_out],
+        "least_sureness": asdict(chosen.thresholds),
+        "on_held_out": [asdict(one) for one in chosen.held_out],
     }
 
 
 def describe_fold(
-    found: Mapping[str, Finding], trust: FoldTrust, *, class_names: Sequence[str]
+    found: Mapping[str, Finding], chosen: FoldThresholds, *, class_names: Sequence[str]
 ) -> str:
-    """Say the same in a line, and in a line a class where the trust was chosen."""
-    report = report_fold(found, trust, num_classes=len(class_names))
+    """Return the same in a line, with a line per class if the thresholds were chosen."""
+    report = report_fold(found, chosen, num_classes=len(class_names))
     with_class = ", ".join(map(str, report["kept_with_class"]))
     lines = [
         f"{report[KEPT]} of {report['strips']} strips kept, {report['kept_clean']} of them clean; "
         f"masks of class 1 to {len(class_names)}: {with_class}; left out: {report[COPY]} copies, "
-        f"{report[DISAGREE]} where votes disagree, {report[UNSURE]} not sure enough"
+        f"{report[DISAGREE]} where votes disagree, {report[UNSURE]} below the confidence thresholds"
     ]
-    for channel, held in enumerate(trust.held_out):
+    for channel, held in enumerate(chosen.held_out):
         lines.append(
             f"  {class_names[channel]}: on held-out strips {held.masks_trusted} of {held.masks} "
-            f"masks are trusted{_from(trust.trust.found[channel], held.precision)}, and "
+            f"masks are accepted{_from(chosen.thresholds.found[channel], held.precision)}, and "
             f"{held.absences_trusted} of {held.absences} absences"
-            f"{_from(trust.trust.absent[channel], held.absences_right)}"
+            f"{_from(chosen.thresholds.absent[channel], held.absences_right)}"
         )
     return "\n".join(lines)
 
 
-def never_trusted(trust: FoldTrust, class_names: Sequence[str]) -> list[str]:
-    """Name the classes whose masks no sureness makes right often enough."""
-    pairs = zip(class_names, trust.trust.found, strict=True)
+def never_accepted(chosen: FoldThresholds, class_names: Sequence[str]) -> list[str]:
+    """Return the classes whose masks do not reach the precision at any threshold."""
+    pairs = zip(class_names, chosen.thresholds.found, strict=True)
     return [name for name, least in pairs if math.isinf(least)]
 
 
@@ -69,8 +69,8 @@ def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
 
 
 def _from(least: float, right: float) -> str:
-    """From what sureness on, and the share that is right; nothing where none is trusted."""
-    return f" (from {least:.3f} on; {right:.3f} right)" if math.isfinite(least) else ""
+    """Return the threshold and the precision in words; empty if nothing is accepted."""
+    return f" (from {least:.3f}; {right:.3f} correct)" if math.isfinite(least) else ""
 
 
 def plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from steelseg.inference.forward import batches
 from steelseg.progress import progress as show
 from steelseg.pseudo.teachers import Teachers, Vote, mean_vote
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
-from steelseg.scoring.confidence import Trust, agreement, sureness
+from steelseg.scoring.confidence import ConfidenceThresholds, agreement, confidence
 from steelseg.scoring.postprocess import MaskSettings, to_uint8
 
 COPY, DISAGREE, UNSURE = "copy", "disagree", "unsure"
@@ -46,13 +46,13 @@ Judge = Callable[[Sequence[Vote]], Finding]
 """From the votes on a strip to what becomes of it."""
 
 
-def make_judge(config: Config, settings: MaskSettings, trust: Trust) -> Judge:
-    """A function that keeps a strip if every vote agrees and every class is sure.
+def make_judge(config: Config, settings: MaskSettings, thresholds: ConfidenceThresholds) -> Judge:
+    """Return a function that keeps a strip if votes agree and every class is confident.
 
     Args:
         config: Names the classes, the gate and the least agreement.
         settings: From probabilities to masks.
-        trust: From what sureness on a class is taken as it is seen.
+        thresholds: Minimum confidence of each class.
     """
     gate, to_mask = gate_of(config, settings), mask_maker(settings)
     names = config.data.names
@@ -65,13 +65,13 @@ def make_judge(config: Config, settings: MaskSettings, trust: Trust) -> Judge:
         if (agreed_c < config.pseudo.agreement).any():
             worst = int(agreed_c.argmin())
             return Finding(DISAGREE, f"{names[worst]}: Dice {agreed_c[worst]:.3f}")
-        sure_c = sureness(to_uint8(probs_chw), mask_chw)
+        confidence_c = confidence(to_uint8(probs_chw), mask_chw)
         is_found_c = np.array([mask_hw.any() for mask_hw in mask_chw])
-        short_c = trust.least(is_found_c) - sure_c
+        short_c = thresholds.required(is_found_c) - confidence_c
         if (short_c > 0).any():
             worst = int(short_c.argmax())
             what = "found" if is_found_c[worst] else "absent"
-            return Finding(UNSURE, f"{names[worst]} {what}: {sure_c[worst]:.3f}")
+            return Finding(UNSURE, f"{names[worst]} {what}: {confidence_c[worst]:.3f}")
         return Finding(KEPT, masks=encode_masks(mask_chw))
 
     return judge

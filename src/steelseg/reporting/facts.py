@@ -14,9 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steelseg.config import former
 from steelseg.errors import CheckpointError, DataError
 from steelseg.files.json_file import read_json
-from steelseg.run.ensemble_json import read_combination, shorten
+from steelseg.run.ensemble_json import read_ensemble, shorten
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import given, read_tuned
 from steelseg.scoring.blending.report import summary
@@ -95,15 +96,15 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
             raise ValueError("other classes")
         return Tuning(
             objective=tuned.report["tune"],
-            strips=len(tuned.part_of),
-            parts=len(tuned.parts),
+            strips=len(tuned.inner_fold_of),
+            parts=len(tuned.inner_folds),
             scores={kind: scores[kind] for kind in _KINDS},
             classes=tuple(
                 Chosen(
                     name,
                     c,
                     settings=_of_class(tuned.settings, c),
-                    over_parts=_spread([_of_class(part, c) for part in tuned.parts]),
+                    over_parts=_spread([_of_class(part, c) for part in tuned.inner_folds]),
                     landscape=classes[c]["landscape"],
                     operating_points=classes[c]["operating_points"],
                     scores={kind: scores[kind]["classes"][c] for kind in _KINDS},
@@ -193,7 +194,7 @@ class History:
     @property
     def best(self) -> int:
         """Place of the epoch with the highest validation Dice, of the kind it was chosen by."""
-        monitored = self.columns.get("val_swept_dice", self.columns["val_dice"])
+        monitored = self.columns.get("val_best_threshold_dice", self.columns["val_dice"])
         dices = [-1.0 if dice is None else dice for dice in monitored]
         return dices.index(max(dices))
 
@@ -212,7 +213,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
         DataError: if one is damaged.
     """
     if run.ensemble_json.exists():
-        members = (shorten(run.path / member.run) for member in read_combination(run).members)
+        members = (shorten(run.path / member.run) for member in read_ensemble(run).members)
         raise CheckpointError(
             "Runs were combined here. How each was trained is on its own page: "
             + "; ".join(f"steelseg report {path}" for path in members)
@@ -228,7 +229,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
 def _read_history(path: Path, fold: int, command: str) -> History:
     """Read one history.csv; an empty cell is a figure that was not defined."""
     with whole(path, command), path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
+        rows = [former.translate_row(row) for row in csv.DictReader(file, strict=True)]
         names = list(rows[0])
         needed = {"epoch", "learning_rate", "train_loss", "val_loss", "val_dice", "val_pairs"}
         if missing := (needed | {"val_positives", "val_dice_positive"}) - set(names):
@@ -246,7 +247,7 @@ def read_members(run: RunFolder) -> str | None:
     """
     if not run.ensemble_json.exists():
         return None
-    with whole(run.ensemble_json, read_combination(run).command(run.path)):
+    with whole(run.ensemble_json, read_ensemble(run).command(run.path)):
         return summary(json.loads(run.ensemble_json.read_text(encoding="utf-8"))["report"])
 
 

@@ -81,12 +81,7 @@ def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
     data, scores = config.data, read_scores(run.scores_csv)
     must_be_there(data.root, command)
     held_out = open_held_out(
-        run,
-        train_csv=DataSet(data.root).train_csv,
-        num_classes=data.num_classes,
-        num_folds=data.num_folds,
-        folds=sorted(set(scores.fold_of.values())),
-        gate=config.inference.gate,
+        data, run, folds=sorted(set(scores.fold_of.values())), gate=config.inference.gate
     )
     groups = choose(scores)
     pictures = draw_cases(

@@ -1,1 +1,1 @@
-"""What a run folder holds, and how each of its files is read and written."""
+"""Readers and writers of the files in a run folder."""

@@ -1,4 +1,4 @@
-"""What a bundle holds, and whether it is still that: `manifest.json`.
+"""manifest.json of a bundle: its content, and the check that it is unchanged.
 
     BUNDLE/
       manifest.json            settings, classes, thresholds, provenance, every file's SHA-256
@@ -33,10 +33,10 @@ MANIFEST = "manifest.json"
 
 FORMAT = 1
 
-# Where networks have shares, which a version that reads format 1 alone would not see.
+# With weights of a combined run, which a version that reads only format 1 would ignore.
 FORMAT_WITH_SHARES = 2
 
-# No manifest of ours is near it, and a file of another kind is not read to its end.
+# Far above any manifest, so that a file of another kind is not read to its end.
 _MOST_BYTES = 2**22
 
 _FileName = Annotated[str, Field(pattern=r"^models/[A-Za-z0-9_-]+\.[a-z]+$", max_length=100)]
@@ -49,13 +49,13 @@ _SUFFIX: dict[Backend, str] = {"torch": ".safetensors", "onnx": ".onnx", "openvi
 
 
 class _Record(BaseModel):
-    """Read-only once built, unknown names refused."""
+    """A read-only record; unknown names are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileSeal(_Record):
-    """What a file must be."""
+    """Size and hash of a file."""
 
     size: int = Field(ge=0)
     """In bytes."""
@@ -64,7 +64,7 @@ class FileSeal(_Record):
 
 
 class BundledShare(_Record):
-    """How a network of a combined run is predicted with, and what it counts for."""
+    """The weight of a network in a combined run, and its flips and crops."""
 
     tta: Flips
 
@@ -72,10 +72,10 @@ class BundledShare(_Record):
     """Height, width and stride of crops, in pixels; null predicts whole strips."""
 
     weights: tuple[Annotated[float, Field(ge=0)], ...]
-    """What its pixels count for, one a class; 1 is what it counts for in a plain mean."""
+    """Weight of its masks, one per class; 1 is the weight in a plain mean."""
 
     presence: Annotated[float, Field(ge=0)] | None
-    """What its presence counts for, likewise; null where no network has presence."""
+    """Weight of its presence, likewise; null if no network has a presence head."""
 
 
 class BundledModel(_Record):
@@ -84,42 +84,42 @@ class BundledModel(_Record):
     fold: int = Field(ge=0)
 
     file: _FileName
-    """What its backend opens."""
+    """The file that the backend opens."""
 
     checkpoint_sha256: _Digest
-    """Of the checkpoint that it was made from."""
+    """SHA-256 of the checkpoint that it was made from."""
 
     multiple: Annotated[int, Field(ge=1)] | None
-    """What the sizes that an exported network takes are multiples of; null of torch's."""
+    """Image sizes of an exported network must be multiples of this; null for torch."""
 
     config: dict[str, dict[str, Any]] | None = None
-    """The settings of its own run, of a combined run."""
+    """Settings of its member run, in a combined run."""
 
     share: BundledShare | None = None
-    """Its part in a combined run."""
+    """Its weight in a combined run."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Say nothing of shares where there are none, as manifests did before there were any."""
+        """Omit unset fields that older manifests do not have."""
         content: dict[str, Any] = serialize(self)
         new = ("config", "share")
         return {k: v for k, v in content.items() if v is not None or k not in new}
 
 
 class BundledFirst(_Record):
-    """The cheap network that looks first."""
+    """The screening network of a cascade."""
 
     model: BundledModel
 
     config: dict[str, dict[str, Any]]
-    """The settings of its own run that prediction needs."""
+    """Settings of its run that prediction needs."""
 
     cut: float
-    """Strips of a lower suspicion are clean."""
+    """Strips with a lower defect score skip the full model."""
 
 
 class Manifest(_Record):
-    """All of manifest.json but the SHA-256 over it."""
+    """The content of manifest.json, without the SHA-256 over it."""
 
     format: Literal[1, 2] = 1
 
@@ -131,12 +131,12 @@ class Manifest(_Record):
     precision: Literal["fp32", "int8"]
 
     config: dict[str, dict[str, Any]]
-    """The settings that prediction needs, thresholds and sizes of every class among them."""
+    """Settings that prediction needs, with thresholds and sizes of every class."""
 
     models: tuple[BundledModel, ...] = Field(min_length=1)
 
     first: BundledFirst | None = None
-    """What looks first; null looks at every strip."""
+    """The screening network; null uses the full model on every strip."""
 
     provenance: dict[str, Any]
     """For people: the run, when its checkpoints were trained, and how they scored."""
@@ -145,24 +145,24 @@ class Manifest(_Record):
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The one text that a manifest has."""
+    """Return the text of a manifest."""
     return sealed_text(manifest.model_dump(mode="json"))
 
 
 def sealed_text(content: Mapping[str, Any]) -> str:
-    """JSON with a SHA-256 over itself: over the sorted text without spaces, ASCII alone."""
+    """Return JSON with a SHA-256 over itself: over the sorted ASCII text without spaces."""
     plain = json.dumps(content, sort_keys=True, separators=(",", ":"))
     sealed = {**content, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
     return json.dumps(sealed, indent=1) + "\n"
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder says that it is a bundle."""
+    """Return whether a folder has a manifest."""
     return os.path.lexists(folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read manifest.json, and check that it is what was written.
+    """Read manifest.json, and verify it.
 
     Raises:
         CheckpointError: if it is missing, damaged, of another version, or names a file outside.
@@ -190,7 +190,9 @@ def read_manifest(folder: Path) -> Manifest:
     has_shares = manifest.format == FORMAT_WITH_SHARES
     for model in manifest.models:
         if (model.share is not None, model.config is not None) != (has_shares, has_shares):
-            raise CheckpointError(f"{path} is damaged: {model.file} lacks its share, or has one.")
+            raise CheckpointError(
+                f"{path} is damaged: {model.file} has no weight, or an unexpected one."
+            )
     first = (manifest.first.model,) if manifest.first else ()
     for model in (*manifest.models, *first):
         listed = model.file in manifest.files
@@ -203,7 +205,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _read_text(path: Path) -> str:
-    """Read a text of reasonable length that is no link."""
+    """Read a text file of reasonable size that is not a link."""
     if path.is_symlink() or not path.is_file():
         raise CheckpointError(f"{path} is not a regular file. Is {path.parent} a whole bundle?")
     if path.stat().st_size > _MOST_BYTES:
@@ -215,7 +217,7 @@ def _read_text(path: Path) -> str:
 
 
 def refuse_changed(folder: Path, files: Mapping[str, FileSeal]) -> None:
-    """Raise CheckpointError unless a bundle holds these files as they were, and no other.
+    """Raise CheckpointError unless a bundle has exactly these files, unchanged.
 
     Args:
         folder: The bundle.
@@ -237,7 +239,7 @@ def refuse_changed(folder: Path, files: Mapping[str, FileSeal]) -> None:
 
 
 def file_names(folder: Path) -> Iterator[str]:
-    """Yield every file under a folder, by its path in it; links and devices are refused."""
+    """Yield the relative path of every file in a folder; links and devices are refused."""
     waiting = [folder]
     while waiting:
         with os.scandir(waiting.pop()) as found:
@@ -252,5 +254,5 @@ def file_names(folder: Path) -> Iterator[str]:
 
 
 def seal_of(path: Path) -> FileSeal:
-    """Size and SHA-256 of a file."""
+    """Return size and SHA-256 of a file."""
     return FileSeal(size=path.stat().st_size, sha256=sha256_file(path))

@@ -1,4 +1,4 @@
-"""cascade.json: which cheap network looks at a strip first, and when it spares the second look."""
+"""cascade.json: the cheap network that screens strips, and its cut."""
 
 import json
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from steelseg.files.json_file import read_json
 
 @dataclass(frozen=True)
 class Cascade:
-    """What cascade.json tells prediction."""
+    """The content of cascade.json, without the report."""
 
     first: str
-    """The run that looks first, as a path from the folder of cascade.json."""
+    """The run that screens, relative to the folder of cascade.json."""
 
     fold: int
-    """Its fold that looks."""
+    """Its fold that screens."""
 
     sha256: str
-    """Of the checkpoint of that fold."""
+    """SHA-256 of the checkpoint of that fold."""
 
     cut: float
-    """Strips of a lower suspicion are skipped."""
+    """Strips with a lower defect score are skipped."""
 
 
 def write_cascade(path: Path, cascade: Cascade, report: Mapping[str, Any]) -> None:
-    """Write cascade.json, with what else is worth knowing."""
+    """Write cascade.json, with a report of scores."""
     write_text(path, json.dumps({**asdict(cascade), **report}, indent=1) + "\n")
 
 
@@ -36,7 +36,7 @@ def read_cascade(path: Path) -> Cascade | None:
     """Read cascade.json.
 
     Returns:
-        What it holds; None without the file.
+        Its content; None without the file.
 
     Raises:
         DataError: if it is damaged.

@@ -1,8 +1,8 @@
-"""ensemble.json: the runs that a combined run is made of, and what each of them counts for.
+"""ensemble.json: the members of a combined run, and their weights.
 
-A combined run has predictions of its own, for every stage that judges, and no network: prediction
-takes those of its members. Each member is known by the SHA-256 of its checkpoints, so that one that
-was trained on since is noticed.
+A combined run has out-of-fold predictions, so that every stage can score it, but no networks:
+prediction uses those of its members. Members are identified by the SHA-256 of their checkpoints, so
+a member that was trained since is noticed.
 """
 
 import hashlib
@@ -23,49 +23,49 @@ Crop = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Combined:
-    """One run of a combined run, as it is predicted with."""
+class EnsembleMember:
+    """One member of a combined run."""
 
     run: str
-    """Its folder, as a path from the folder of ensemble.json."""
+    """Its run folder, relative to the folder of ensemble.json."""
 
     models: Mapping[int, str]
     """SHA-256 of the checkpoint of each fold."""
 
     tta: str
-    """Its flips: none, hflip, vflip or both."""
+    """TTA flips: none, hflip, vflip or both."""
 
     crop: Crop | None
-    """Its crops; None predicts whole strips."""
+    """Crops; None predicts whole strips."""
 
     weights: tuple[float, ...]
-    """What its pixels count for, one a class; those of all members sum to 1."""
+    """Weight of its masks, one per class; those of all members sum to 1."""
 
     presence: float
-    """What its presence counts for; all sum to 1, or are 0 where there is no presence."""
+    """Weight of its presence; all sum to 1, or are 0 without presence."""
 
 
 @dataclass(frozen=True)
-class Combination:
-    """What ensemble.json tells prediction."""
+class EnsembleSpec:
+    """The content of ensemble.json, without the report."""
 
-    members: tuple[Combined, ...]
-    """In the order in which their probabilities are added up."""
+    members: tuple[EnsembleMember, ...]
+    """In the order in which their probabilities are added."""
 
     parts: Any
-    """The weights that held-out strips were combined with, part by part, as plain values."""
+    """Weights of the out-of-fold predictions, one item per inner fold, as plain values."""
 
     words: tuple[str, ...]
-    """The command line that made it, without the runs and the folder."""
+    """The options of the command that made it, without runs and folder."""
 
     runs: tuple[str, ...]
-    """The runs that it chose from, as paths from the folder."""
+    """The runs that were combined, relative to the folder."""
 
     presence_runs: tuple[str, ...]
-    """The runs that were named for presence, as paths from the folder."""
+    """The runs of --presence, relative to the folder."""
 
     def digest(self, fold: int) -> str:
-        """SHA-256 over all that the predictions of a fold hang on; it stands for a checkpoint's."""
+        """SHA-256 over all that the predictions of a fold depend on, in place of a checkpoint's."""
         content = {
             "members": [
                 {**asdict(member), "run": "", "models": member.models[fold]}
@@ -77,16 +77,16 @@ class Combination:
 
     @property
     def folds(self) -> list[int]:
-        """The folds that it combines, ascending."""
+        """The combined folds, ascending."""
         return sorted(self.members[0].models)
 
     @property
     def has_presence(self) -> bool:
-        """Whether it says how likely a class is on a strip at all."""
+        """Whether it predicts presence."""
         return any(member.presence for member in self.members)
 
     def command(self, folder: Path) -> str:
-        """The command that makes it anew."""
+        """Return the command that combines the runs again."""
         runs = [str(shorten(folder / run)) for run in self.runs]
         presence = [str(shorten(folder / run)) for run in self.presence_runs]
         words = [*runs, *self.words, *(["--presence", *presence] if presence else [])]
@@ -94,7 +94,7 @@ class Combination:
 
 
 def shorten(path: Path) -> Path:
-    """Take `outputs/both/../a` for what it is, outputs/a."""
+    """Resolve `..` without reading the disk: outputs/both/../a becomes outputs/a."""
     steps: list[str] = []
     for step in path.parts:
         if step == ".." and steps and steps[-1] not in ("..", path.anchor):
@@ -104,12 +104,12 @@ def shorten(path: Path) -> Path:
     return Path(*steps)
 
 
-def write_combination(path: Path, combination: Combination, report: Mapping[str, Any]) -> None:
-    """Write ensemble.json, with what else is worth knowing."""
-    write_text(path, json.dumps({**asdict(combination), "report": report}, indent=1) + "\n")
+def write_ensemble(path: Path, spec: EnsembleSpec, report: Mapping[str, Any]) -> None:
+    """Write ensemble.json, with a report of scores."""
+    write_text(path, json.dumps({**asdict(spec), "report": report}, indent=1) + "\n")
 
 
-def read_combination(run: RunFolder) -> Combination:
+def read_ensemble(run: RunFolder) -> EnsembleSpec:
     """Read ensemble.json.
 
     Raises:
@@ -119,27 +119,37 @@ def read_combination(run: RunFolder) -> Combination:
     return read_json(run.ensemble_json, _parse, remedy=remedy)
 
 
-def _parse(content: Mapping[str, Any]) -> Combination:
-    combination = Combination(
+def _parse(content: Mapping[str, Any]) -> EnsembleSpec:
+    spec = EnsembleSpec(
         members=tuple(_member(member) for member in content["members"]),
         parts=content["parts"],
-        words=tuple(map(str, content["words"])),
+        words=_current_words(tuple(map(str, content["words"]))),
         runs=tuple(map(str, content["runs"])),
         presence_runs=tuple(map(str, content["presence_runs"])),
     )
-    folds = {tuple(sorted(member.models)) for member in combination.members}
+    folds = {tuple(sorted(member.models)) for member in spec.members}
     if len(folds) != 1 or folds == {()}:
         raise ValueError("members of other folds")
-    return combination
+    return spec
 
 
-def _member(content: Mapping[str, Any]) -> Combined:
-    """Take a member out of JSON."""
+def _current_words(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Drop options that were removed: --weights learnt and --choose-tta.
+
+    They chose the weights and flips that the members have, so only combining again differs.
+    """
+    if words[:2] == ("--weights", "learnt"):
+        return ()
+    return words[: words.index("--choose-tta")] if "--choose-tta" in words else words
+
+
+def _member(content: Mapping[str, Any]) -> EnsembleMember:
+    """Parse a member."""
     crop = content["crop"]
     height, width, stride = map(int, crop or (0, 0, 0))
     if content["tta"] not in FLIPS:
         raise ValueError(content["tta"])
-    return Combined(
+    return EnsembleMember(
         run=str(content["run"]),
         models={int(fold): str(digest) for fold, digest in content["models"].items()},
         tta=content["tta"],

@@ -1,8 +1,8 @@
-"""Held-out strips: their predictions, their parts, and the masks that they are scored by.
+"""Out-of-fold predictions of a run with the ground truth, and the masks that are scored.
 
-Of a tuned run every strip is masked with settings that were chosen without it, else with the
-settings of the run. What scores strips and what shows them both ask here, so that a picture is
-of the mask that was scored.
+For a tuned run every strip gets masks from settings that were chosen without it, otherwise from the
+settings of the run. Stages that score strips and stages that draw them use the same functions, so
+a picture shows the mask that was scored.
 """
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.config.config import Config
+from steelseg.config.config import Config, DataConfig
+from steelseg.data.folder import DataSet
 from steelseg.data.folds import assign_folds, read_groups
 from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError, DataError
-from steelseg.run.oof_store import open_oof, read_oof, views_in_words
+from steelseg.run.oof_store import open_oof, plan_in_words, read_oof
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import (
     TunedPostprocessing,
@@ -31,10 +32,10 @@ from steelseg.scoring.postprocess import MaskSettings
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The out-of-fold predictions of a run beside the truth; iterate to read them."""
+    """Out-of-fold predictions with the ground truth; iterate to read them."""
 
     labels: Labels
-    """The truth of every strip that was predicted."""
+    """Ground truth of every predicted strip."""
 
     fold_of: Mapping[str, int]
     """Fold of each strip, in the order of reading."""
@@ -43,16 +44,16 @@ class HeldOut:
     """SHA-256 of the model of each fold."""
 
     paths: tuple[Path, ...]
-    """The arrays."""
+    """The arrays, one per fold."""
 
     presence: Mapping[str, NDArray[np.float32]]
-    """presence_c of each strip; empty arrays of a network without a presence head."""
+    """presence_c of each strip; empty arrays without a presence head."""
 
-    views: Mapping[int, str]
-    """Flips and crops that each fold was predicted with; "" where that is not known."""
+    plans: Mapping[int, str]
+    """Flips and crops that each fold was predicted with; "" if unknown."""
 
     is_soft: bool = False
-    """Whether probabilities are read behind a soft gate."""
+    """Whether probabilities are read after a soft gate."""
 
     def __len__(self) -> int:
         return len(self.fold_of)
@@ -64,7 +65,7 @@ class HeldOut:
     def read(
         self, only: Container[str] | None = None
     ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
-        """Yield what iterating does, of some image_ids alone; None is all."""
+        """Yield the same as iteration, for the image_ids in `only`; None reads all."""
         gate = soften if self.is_soft else open_gate
         for path in self.paths:
             for image_id, probs_chw in read_oof(path, only=only):
@@ -78,29 +79,25 @@ class HeldOut:
 
 
 def open_held_out(
+    data: DataConfig,
     run: RunFolder,
     *,
-    train_csv: Path,
-    num_classes: int,
-    num_folds: int,
     folds: Sequence[int] | None = None,
     gate: GateMode = "none",
 ) -> HeldOut:
-    """Open the predictions of a run.
+    """Open the out-of-fold predictions of a run.
 
     Args:
+        data: Where train.csv is, and the number of classes and folds.
         run: The run.
-        train_csv: The labels.
-        num_classes: Classes C.
-        num_folds: Folds of the run.
-        folds: Which to open; None opens all that there are.
-        gate: soft gives probabilities behind it; any but none needs a presence head.
+        folds: Which folds; None opens every predicted one.
+        gate: soft multiplies probabilities by presence; soft and hard require presence.
 
     Raises:
         CheckpointError: if there are none, or they lack the presence that a gate needs.
         DataError: if train.csv has a fault.
     """
-    chosen = folds or [fold for fold in range(num_folds) if run.oof(fold).exists()]
+    chosen = folds or [fold for fold in range(data.num_folds) if run.oof(fold).exists()]
     if not chosen:
         raise CheckpointError(
             f"{run.path} has no out-of-fold predictions. Make them: steelseg oof {run.path}."
@@ -109,54 +106,58 @@ def open_held_out(
     fold_of: dict[str, int] = {}
     models: dict[int, str] = {}
     presence: dict[str, NDArray[np.float32]] = {}
-    views: dict[int, str] = {}
+    plans: dict[int, str] = {}
     for fold in chosen:
         attrs = open_oof(run.oof(fold)).attrs
         sizes |= {i: (s[0], s[1]) for i, s in zip(attrs["image_ids"], attrs["sizes"], strict=True)}
         fold_of |= dict.fromkeys(attrs["image_ids"], fold)
         models[fold] = attrs["model_sha256"]
-        views[fold] = attrs.get("views", "")
+        plans[fold] = attrs.get("views", "")
         presence |= _presence(attrs)
-    if gate != "none" and any(len(presence_c) != num_classes for presence_c in presence.values()):
+    if gate != "none" and any(len(p_c) != data.num_classes for p_c in presence.values()):
         raise CheckpointError(
             f"{run.path} has out-of-fold predictions without presence, which inference.gate={gate} "
             f"needs. Make them again: steelseg oof {run.path}."
         )
-    labels = read_labels(train_csv, sizes, num_classes=num_classes)
+    labels = read_labels(DataSet(data.root).train_csv, sizes, num_classes=data.num_classes)
     paths = tuple(run.oof(fold) for fold in chosen)
-    return HeldOut(labels, fold_of, models, paths, presence, views, is_soft=gate == "soft")
+    return HeldOut(labels, fold_of, models, paths, presence, plans, is_soft=gate == "soft")
 
 
 def _presence(attrs: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
-    """presence_c of each strip, by image_id."""
+    """Return presence_c of each strip, by image_id."""
     image_ids = attrs["image_ids"]
     rows = attrs.get("presence", [[]] * len(image_ids))
     return {i: np.array(row, np.float32) for i, row in zip(image_ids, rows, strict=True)}
 
 
-def deal_parts(run: RunFolder, held_out: HeldOut, *, parts: int, seed: int) -> dict[str, int]:
-    """Deal the strips to parts; those that look alike stay together, as in the folds.
+def assign_inner_folds(
+    run: RunFolder, held_out: HeldOut, *, num_folds: int, seed: int
+) -> dict[str, int]:
+    """Assign strips to inner folds for cross-fitting; near-duplicates get the same one.
 
     Args:
-        run: The run, whose folds.csv knows which strips look alike.
+        run: The run, whose folds.csv has the groups of near-duplicates.
         held_out: The strips.
-        parts: How many parts; of few strips there are fewer.
-        seed: The same seed deals the same parts.
+        num_folds: Number of inner folds; fewer if there are fewer groups.
+        seed: The same seed gives the same inner folds.
 
     Returns:
-        Part of each strip, by image_id; no part is empty.
+        Inner fold of each strip, by image_id; none is empty.
 
     Raises:
-        DataError: if there is only one strip.
+        DataError: if there is only one group of strips.
     """
     groups = read_groups(run.folds_csv)
-    alone = len({groups.get(image_id, image_id) for image_id in held_out.fold_of})
-    if alone < 2:
-        raise DataError(f"{run.path} has predictions of one strip; two are needed at least.")
-    part_of = assign_folds(held_out.present, num_folds=min(parts, alone), seed=seed, groups=groups)
-    # Of few strips in large groups a part may have got none.
-    number = {part: place for place, part in enumerate(sorted(set(part_of.values())))}
-    return {image_id: number[part] for image_id, part in part_of.items()}
+    num_groups = len({groups.get(image_id, image_id) for image_id in held_out.fold_of})
+    if num_groups < 2:
+        raise DataError(f"{run.path} has predictions of one strip; at least two are needed.")
+    assigned = assign_folds(
+        held_out.present, num_folds=min(num_folds, num_groups), seed=seed, groups=groups
+    )
+    # With few strips in large groups a fold can be empty, so the others are numbered again.
+    number = {fold: place for place, fold in enumerate(sorted(set(assigned.values())))}
+    return {image_id: number[fold] for image_id, fold in assigned.items()}
 
 
 ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
@@ -166,37 +167,37 @@ ToMask = Callable[[str, NDArray[np.uint8]], NDArray[np.bool_]]
 def held_out_masks(
     config: Config, run: RunFolder, held_out: HeldOut, tuned: TunedPostprocessing | None
 ) -> ToMask:
-    """Make masks by the settings, or by what was tuned without the strip, behind a hard gate.
+    """Return a function that makes the masks of held-out strips, after a hard gate if there is one.
 
     Args:
-        config: The settings; what they fix goes before what was tuned.
-        run: The run, told where predictions were made with other flips or crops than it has.
-        held_out: The predictions that masks are made of.
-        tuned: What postprocess.json holds; None without it.
+        config: The settings; they take precedence over tuned ones.
+        run: The run; gets a warning if predictions have other flips or crops than its settings.
+        held_out: The predictions.
+        tuned: Content of postprocess.json; None without it.
 
     Raises:
-        CheckpointError: if tuning has not seen these predictions.
+        CheckpointError: if tuning used other predictions.
     """
-    own = views_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
-    if others := sorted(set(held_out.views.values()) - {"", own}):
+    own = plan_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
+    if others := sorted(set(held_out.plans.values()) - {"", own}):
         run.warn(
-            f"out-of-fold predictions were made with {others[0]}, and `steelseg predict` would "
-            f"have {own}. Make them alike: steelseg oof {run.path}."
+            f"out-of-fold predictions were made with {others[0]}, but `steelseg predict` uses "
+            f"{own}. Predict again: steelseg oof {run.path}."
         )
     if tuned is None or not has_untuned_settings(config):
         return _gated(held_out, mask_settings(config))
-    is_known = held_out.fold_of.keys() <= tuned.part_of.keys()
+    is_known = held_out.fold_of.keys() <= tuned.inner_fold_of.keys()
     if not is_known or any(tuned.models.get(f) != digest for f, digest in held_out.models.items()):
         raise CheckpointError(
             f"{run.postprocess_json} was tuned on other predictions. "
             f"Tune again: steelseg tune {run.path}."
         )
-    makers = [_gated(held_out, mask_settings(config, part)) for part in tuned.parts]
-    return lambda image_id, probs_chw: makers[tuned.part_of[image_id]](image_id, probs_chw)
+    makers = [_gated(held_out, mask_settings(config, own)) for own in tuned.inner_folds]
+    return lambda image_id, probs_chw: makers[tuned.inner_fold_of[image_id]](image_id, probs_chw)
 
 
 def _gated(held_out: HeldOut, settings: MaskSettings) -> ToMask:
-    """Close the gate where it is hard, then make masks; a soft one is behind us already."""
+    """Return a function that applies a hard gate and makes masks; `read` applies a soft one."""
     to_mask = mask_maker(settings)
     if not settings.gate:
         return lambda _, probs_chw: to_mask(probs_chw)

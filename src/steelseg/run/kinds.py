@@ -1,4 +1,4 @@
-"""Which kind of run a stage is given, and the refusal of a kind it cannot take."""
+"""Refuse the kinds of runs that a stage cannot use: classifiers and combined runs."""
 
 from pathlib import Path
 
@@ -8,24 +8,25 @@ from steelseg.run.run_folder import RunFolder
 
 
 def refuse_classifier(config: Config, place: Path | str, *, what: str) -> None:
-    """Raise ConfigError if a network makes no masks, where masks are needed.
+    """Raise ConfigError if a network is a classifier, where masks are needed.
 
     Args:
         config: The settings that it was trained with.
         place: The run or checkpoint.
-        what: What masks are needed for: "to tune".
+        what: What the masks are needed for, such as "to tune".
     """
     if config.model.is_classifier:
         raise ConfigError(
-            f"{place} is a classifier: it makes no masks, so there is nothing {what}. Use it "
-            "as first stage of a run that does: steelseg cascade RUN --first CLASSIFIER; for its "
-            "scores run steelseg evaluate CLASSIFIER."
+            f"{place} is a classifier and does not predict masks, so there is nothing {what}. Use "
+            "it as the first stage of a cascade (steelseg cascade RUN --first CLASSIFIER) or for "
+            "presence (steelseg ensemble RUN --presence CLASSIFIER); for its scores run "
+            "steelseg evaluate CLASSIFIER."
         )
 
 
 def refuse_combined(run: RunFolder, way_out: str) -> None:
-    """Raise ConfigError if a run combines others, where one with networks of its own is needed."""
+    """Raise ConfigError for a combined run, where a run with its own networks is needed."""
     if run.ensemble_json.exists():
         raise ConfigError(
-            f"{run.path} combines other runs and has no networks of its own. {way_out}"
+            f"{run.path} combines other runs and does not have networks of its own. {way_out}"
         )

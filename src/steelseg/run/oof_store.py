@@ -1,12 +1,12 @@
-"""Where out-of-fold predictions are kept: one zarr array a fold.
+"""Storage of out-of-fold predictions: one zarr array per fold.
 
-Probabilities are uint8 (probability times 255, rounded half up), one compressed chunk a strip,
-written strip by strip: memory does not grow with their number. Images of many sizes share one
-array, padded with zeros to the largest; their own sizes are in its attributes, and so are the
-SHA-256 of the model that predicted them, its flips and crops and, of a network with a presence
-head, the presence of each class on each strip. What is kept is before any gate.
+Probabilities are uint8 (probability times 255, rounded half up), one compressed chunk per strip,
+written strip by strip, so memory does not grow with their number. Images of different sizes share
+one array, padded with zeros to the largest. Attributes hold the size of each image, the SHA-256 of
+the model, its flips and crops and, with a presence head, the presence of each class on each strip.
+Probabilities are stored before any gate.
 
-No torch: what reads predictions needs none.
+No torch, so readers do not need it.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -22,8 +22,8 @@ from steelseg.errors import CheckpointError
 from steelseg.files.atomic import replacing, replacing_folder
 
 
-def views_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
-    """The flips and the crops (height, width, stride) that predictions are made with."""
+def plan_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
+    """Return flips and crops (height, width, stride) of predictions in words."""
     crops = "no crops" if crop is None else "crops of {}x{}, stride {}".format(*crop)
     return f"inference.tta={tta}, {crops}"
 
@@ -36,9 +36,9 @@ def new_store(
     sizes: Sequence[tuple[int, int]],
     num_classes: int,
     model_sha256: str,
-    views: str = "",
+    plan: str = "",
 ) -> Iterator[Any]:
-    """Open an array beside `path` that takes its place when the block ends well.
+    """Open an array next to `path` that replaces it if the block ends without an error.
 
     Several processes may write the same store at once: each writes an array of its own, and the
     last one to finish is kept.
@@ -48,8 +48,8 @@ def new_store(
         image_ids: The strips, in the order of the array.
         sizes: Height and width of each.
         num_classes: Classes C.
-        model_sha256: Of the model that predicts.
-        views: Its flips and crops, as `views_in_words` has them; "" where members have theirs.
+        model_sha256: SHA-256 of the model.
+        plan: Its flips and crops, as in `plan_in_words`; "" for a combined run.
 
     Yields:
         The array, shape (N, C, H, W), uint8, zero.
@@ -65,7 +65,7 @@ def new_store(
                 "image_ids": list(image_ids),
                 "sizes": [list(size) for size in sizes],
                 "model_sha256": model_sha256,
-                "views": views,
+                "views": plan,
             },
         )
 
@@ -93,7 +93,7 @@ def read_oof(
 
 
 def oof_origin(path: Path) -> str:
-    """What made out-of-fold predictions: the SHA-256 of the model, its flips and crops."""
+    """Return what made out-of-fold predictions: SHA-256 of the model, its flips and crops."""
     attrs = open_oof(path).attrs
     return f"{attrs['model_sha256']} {attrs.get('views', '')}"
 
@@ -106,7 +106,7 @@ def open_oof(path: Path) -> Any:
 
 
 def write_npy(path: Path) -> Path:
-    """Write the baseline's oof_predictions.npy beside `path`, strip by strip.
+    """Write the baseline's oof_predictions.npy next to `path`, strip by strip.
 
     Returns:
         The file: float32, shape (N, C, H, W), probabilities in [0, 1]; padding is 0.

@@ -1,11 +1,11 @@
-"""The run folder: where a run keeps everything, and its log.
+"""The run folder: paths of the files of a run, and its log.
 
     outputs/NAME/
       config.yaml  environment.json  folds.csv  training_log.txt  events.jsonl
       fold_0/  best_model.safetensors  last/  history.csv  oof_predictions.zarr
       postprocess.json  metrics.json  scores.csv  report.html  submission.csv
 
-Stages speak through these files alone, so that each can be run again by itself.
+Stages exchange only these files, so each can be rerun alone.
 """
 
 import json
@@ -40,7 +40,7 @@ class RunFolder:
     """The paths of a run, and its log."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is read or made."""
+        """Set the paths; nothing is read or created."""
         self.path = path
         self.config_yaml = path / "config.yaml"
         self.folds_csv = path / "folds.csv"
@@ -54,15 +54,15 @@ class RunFolder:
         self.events_jsonl = path / "events.jsonl"
 
     def fold(self, fold: int) -> Path:
-        """Folder of one fold."""
+        """Return the folder of one fold."""
         return self.path / f"fold_{fold}"
 
     def best_model(self, fold: int) -> Path:
-        """Best checkpoint of one fold."""
+        """Return the path of the best checkpoint of one fold."""
         return self.fold(fold) / "best_model.safetensors"
 
     def oof(self, fold: int) -> Path:
-        """Out-of-fold probabilities of one fold."""
+        """Return the path of the out-of-fold predictions of one fold."""
         return self.fold(fold) / "oof_predictions.zarr"
 
     def trained_folds(self, num_folds: int) -> list[int]:
@@ -79,14 +79,14 @@ class RunFolder:
         return folds
 
     def load_config(self, overrides: tuple[str, ...] = (), *, to_train: bool = False) -> Config:
-        """Read the run's settings, with `section.name=value` laid over them.
+        """Read the settings of the run, with overrides.
 
         Args:
             overrides: Such as "train.epochs=3".
             to_train: True refuses settings that were removed since and changed the training.
 
         Raises:
-            CheckpointError: if this is no run folder.
+            CheckpointError: if this is not a run folder.
             ConfigError: if a setting is wrong.
         """
         if not self.config_yaml.exists():
@@ -94,7 +94,7 @@ class RunFolder:
         return load_stored_config(self.config_yaml, overrides, to_train=to_train)
 
     def keep_config(self, config: Config) -> None:
-        """Write the run's settings."""
+        """Write the settings of the run."""
         write_text(self.config_yaml, dump_config(config))
 
     def say(self, text: str) -> None:
@@ -108,14 +108,14 @@ class RunFolder:
         _append(self._log, f"{_now()} warning: {text}\n")
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append one line of JSON to events.jsonl; a figure that is not defined is null."""
+        """Append one line of JSON to events.jsonl; NaN becomes null."""
         plain = {name: None if value != value else value for name, value in values.items()}
         line = json.dumps({"time": _now(), "event": kind, **plain})
         _append(self.events_jsonl, line + "\n")
 
 
 def _append(path: Path, text: str) -> None:
-    """Add to a log. A link in its place is not followed: the run folder may be a stranger's."""
+    """Append to a log. A link is not followed, because the run folder can be untrusted."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         with os.fdopen(handle, "a", encoding="utf-8") as file:
@@ -127,7 +127,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def create_run(path: Path, config: Config) -> RunFolder:
-    """Make a new run folder with config.yaml and environment.json."""
+    """Create a run folder with config.yaml and environment.json."""
     run = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / "environment.json", json.dumps(_environment(), indent=1) + "\n")
@@ -136,12 +136,12 @@ def create_run(path: Path, config: Config) -> RunFolder:
 
 
 def default_run_path() -> Path:
-    """outputs/YYYYMMDD_HHMMSS, by local time."""
+    """Return outputs/YYYYMMDD_HHMMSS, in local time."""
     return Path("outputs") / datetime.now().strftime("%Y%m%d_%H%M%S")
 
 
 def _environment() -> dict[str, Any]:
-    """What the run was made with."""
+    """Return time, command and versions for environment.json."""
     return {
         "time": _now(),
         "command": sys.argv,
@@ -152,7 +152,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """Version of an installed package."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -160,5 +160,5 @@ def _version(package: str) -> str | None:
 
 
 def _now() -> str:
-    """Time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

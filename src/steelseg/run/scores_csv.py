@@ -1,7 +1,7 @@
-"""scores.csv: the pixel counts of every strip and class, from which every figure follows.
+"""scores.csv: pixel counts of every strip and class, from which every score is computed.
 
-One row a pair: image_id, fold, class_id, the pixels of intersection, prediction and truth, and
-the Dice for whoever opens the file in a spreadsheet.
+One row per pair: image_id, fold, class_id, pixels of intersection, prediction and ground truth, and
+the Dice, for reading in a spreadsheet.
 """
 
 import csv
@@ -21,7 +21,7 @@ COLUMNS = ("image_id", "fold", "class_id", "intersection", "predicted", "truth",
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The counts of some strips."""
+    """Pixel counts of strips."""
 
     fold_of: Mapping[str, int]
     """Fold of each strip, in the order of the counts."""
@@ -47,7 +47,7 @@ def read_scores(path: Path) -> ScoreTable:
     """Read scores.csv back.
 
     Raises:
-        CheckpointError: if it is not there.
+        CheckpointError: if it is missing.
         DataError: if it is damaged.
     """
     try:

@@ -1,8 +1,7 @@
-"""Which post-processing applies: the user's settings, what `steelseg tune` chose, or the default.
+"""postprocess.json, and which post-processing applies: the user's, the tuned one or the default.
 
-postprocess.json is what tune chose, and what it was chosen on. Two kinds of settings
-are in it: those chosen on every strip, for new ones; and those of each part of the strips,
-chosen on the others, by which a strip can be scored honestly.
+`steelseg tune` writes postprocess.json. It holds settings chosen on all strips, for new strips, and
+settings for each inner fold, chosen on the other inner folds, for unbiased scores.
 """
 
 import json
@@ -27,22 +26,22 @@ _DEFAULT_GATE = 0.5
 
 @dataclass(frozen=True)
 class TunedPostprocessing:
-    """What tuning chose."""
+    """The content of postprocess.json."""
 
     settings: MaskSettings
     """Chosen on all strips."""
 
-    parts: tuple[MaskSettings, ...]
-    """For the strips of each part, chosen on the other parts."""
+    inner_folds: tuple[MaskSettings, ...]
+    """For the strips of each inner fold, chosen on the other inner folds."""
 
-    part_of: Mapping[str, int]
-    """Part of each strip, by image_id."""
+    inner_fold_of: Mapping[str, int]
+    """Inner fold of each strip, by image_id."""
 
     models: Mapping[int, str]
     """SHA-256 of the model of each fold whose predictions were used."""
 
     report: Mapping[str, Any]
-    """What else is worth knowing: objective, scores, landscapes, operating points."""
+    """Objective, scores, landscapes and operating points."""
 
 
 def write_tuned(path: Path, tuned: TunedPostprocessing) -> None:
@@ -52,9 +51,9 @@ def write_tuned(path: Path, tuned: TunedPostprocessing) -> None:
         "parts": [
             {
                 **given(settings),
-                "image_ids": [i for i, part in tuned.part_of.items() if part == number],
+                "image_ids": [i for i, own in tuned.inner_fold_of.items() if own == number],
             }
-            for number, settings in enumerate(tuned.parts)
+            for number, settings in enumerate(tuned.inner_folds)
         ],
         "models": {str(fold): digest for fold, digest in tuned.models.items()},
         **tuned.report,
@@ -66,7 +65,7 @@ def read_tuned(path: Path) -> TunedPostprocessing | None:
     """Read postprocess.json.
 
     Returns:
-        What it holds; None without the file.
+        Its content; None without the file.
 
     Raises:
         DataError: if it is damaged.
@@ -77,19 +76,19 @@ def read_tuned(path: Path) -> TunedPostprocessing | None:
 
 
 def _parse(content: dict[str, Any]) -> TunedPostprocessing:
-    parts = content.pop("parts")
+    inner_folds = content.pop("parts")
     models = content.pop("models")
     return TunedPostprocessing(
         settings=_settings(content),
-        parts=tuple(_settings(part) for part in parts),
-        part_of={i: number for number, part in enumerate(parts) for i in part["image_ids"]},
+        inner_folds=tuple(_settings(fold) for fold in inner_folds),
+        inner_fold_of={i: n for n, fold in enumerate(inner_folds) for i in fold["image_ids"]},
         models={int(fold): str(digest) for fold, digest in models.items()},
         report={k: v for k, v in content.items() if k not in MaskSettings.__annotations__},
     )
 
 
 def _settings(content: Mapping[str, Any]) -> MaskSettings:
-    """Take the settings of every class out of JSON."""
+    """Parse the settings of every class."""
     return MaskSettings(
         threshold=tuple(map(float, content["threshold"])),
         min_size=tuple(map(int, content["min_size"])),
@@ -100,18 +99,18 @@ def _settings(content: Mapping[str, Any]) -> MaskSettings:
 
 
 def given(settings: MaskSettings) -> dict[str, tuple[float, ...]]:
-    """The settings by name; without a hard gate there is none of it."""
+    """Return the settings by name; `gate` only with a hard gate."""
     return {name: values for name, values in asdict(settings).items() if values}
 
 
 def has_untuned_settings(config: Config) -> bool:
-    """Whether the settings leave something for tuning to choose."""
+    """Return whether any setting is left for tuning to choose."""
     is_hard = config.inference.gate == "hard"
     return any(value is None for name, value in config.postprocess if name != "gate" or is_hard)
 
 
 def mask_settings(config: Config, tuned: MaskSettings | None = None) -> MaskSettings:
-    """Settle each setting: the user's own, else the tuned one, else the default.
+    """Return each setting as the user set it, otherwise as tuned, otherwise the default.
 
     Raises:
         ConfigError: if a setting has another number of values than there are classes.
@@ -122,14 +121,14 @@ def mask_settings(config: Config, tuned: MaskSettings | None = None) -> MaskSett
     for name, default in defaults.items():
         value = getattr(config.postprocess, name)
         if value is None:
-            # Tuning before the gate was hard chose none.
+            # Tuning without a hard gate does not choose one.
             value = (getattr(tuned, name) if tuned else ()) or default
         chosen[name] = per_class(value, classes, name=f"postprocess.{name}")
     return MaskSettings(**chosen)
 
 
 def mask_maker(settings: MaskSettings) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
-    """A function from probs_chw (float, or uint8 as OOF keeps them) behind the gate to mask_chw."""
+    """Return a function from probs_chw after the gate (float, or uint8 as stored) to mask_chw."""
     return partial(
         binarize,
         threshold=settings.threshold,
@@ -140,5 +139,5 @@ def mask_maker(settings: MaskSettings) -> Callable[[NDArray[Any]], NDArray[np.bo
 
 
 def gate_of(config: Config, settings: MaskSettings) -> Gate:
-    """The gate that the settings ask for, with what is settled of it."""
+    """Return the gate of inference.gate, with the values of `settings` for a hard one."""
     return build_gate(config.inference.gate, settings.gate)

@@ -1,1 +1,1 @@
-"""Metrics and post-processing: arithmetic on arrays, no files and no torch."""
+"""Metrics, post-processing and their tuning: arithmetic on arrays, without files or torch."""

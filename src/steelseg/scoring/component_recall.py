@@ -1,9 +1,8 @@
-"""Which true defects are found, by their size.
+"""Recall of ground-truth components by their size.
 
-A true component (pixels that touch, corners included) is found when a predicted pixel of its
-class lies on it; its coverage is the share of its pixels that are predicted. Sizes are told
-apart by the quartiles of the class itself, because a small defect of one class is larger than a
-large one of another.
+A component (8-connected pixels) is found if a pixel of it is predicted as its class; its coverage
+is the fraction of its pixels that are predicted. Size groups are quartiles within each class,
+because a small defect of one class can be larger than a large one of another.
 """
 
 from collections.abc import Sequence
@@ -17,14 +16,14 @@ from numpy.typing import NDArray
 def measure_components(
     mask_hw: NDArray[np.bool_], truth_hw: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Measure the true components of one class on one strip.
+    """Measure the ground-truth components of one class on one strip.
 
     Args:
         mask_hw: Predicted mask, shape (H, W).
-        truth_hw: True mask, same shape.
+        truth_hw: Ground-truth mask, same shape.
 
     Returns:
-        Pixels of each component, and those of them that are predicted, shape (M, 2).
+        Pixels of each component, and its predicted pixels, shape (M, 2).
     """
     if not truth_hw.any():
         return np.zeros((0, 2), dtype=np.int64)
@@ -36,13 +35,13 @@ def measure_components(
 
 
 def by_size(components: Sequence[NDArray[np.int64]]) -> list[dict[str, Any]]:
-    """Sum up the components of one class by quartile of their size.
+    """Sum the components of one class by quartile of their size.
 
     Args:
-        components: What `measure_components` gives for each strip.
+        components: Result of `measure_components` for each strip.
 
     Returns:
-        Four quartiles, the smallest first, fewer where sizes do not differ: `smallest` and
+        Quartiles, smallest first, fewer than four if many sizes are equal: `smallest` and
         `largest` in pixels, number of `components`, how many are `found`, mean `coverage`.
     """
     pixels = np.concatenate([np.zeros((0, 2), dtype=np.int64), *components])

@@ -1,8 +1,7 @@
-"""How good the probabilities are before a threshold makes masks of them.
+"""Precision-recall and calibration of pixel probabilities.
 
-A histogram of the 256 stored levels, of pixels that are defect and of pixels that are not, holds
-all that precision, recall and calibration need: curves are exact, and memory does not grow with
-the number of strips.
+Both are computed exactly from histograms of the 256 stored levels, one for defect pixels and one
+for others, so memory does not grow with the number of strips.
 
 Axes: c classes, 256 levels. No files, no torch.
 """
@@ -16,7 +15,7 @@ _BINS = 10
 
 
 class LevelCounts:
-    """Pixels at each level, outside and inside the truth, of every class."""
+    """Pixels at each level, outside and inside the ground truth, for every class."""
 
     def __init__(self, num_classes: int) -> None:
         """Start at zero."""
@@ -33,14 +32,14 @@ class LevelCounts:
 
 
 def precision_recall(pixels_2l: NDArray[np.int64]) -> dict[str, Any]:
-    """Precision and recall of pixels at every level as a threshold.
+    """Return precision and recall of pixels with every level as a threshold.
 
     Args:
         pixels_2l: Pixels at each level, outside and inside the truth, shape (2, 256).
 
     Returns:
         `recall` and `precision`, from the highest threshold to the lowest, one point for each
-        level that has pixels; `average_precision`, the area under the steps; None without truth.
+        level that has pixels; `average_precision`, the area under the steps; None without defects.
     """
     reached = pixels_2l[:, ::-1].cumsum(axis=1)
     is_used = pixels_2l[:, ::-1].sum(axis=0) > 0
@@ -58,15 +57,15 @@ def precision_recall(pixels_2l: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def calibration(pixels_2l: NDArray[np.int64]) -> dict[str, Any]:
-    """Whether a probability is the share of pixels that are defect.
+    """Compare probabilities with the observed fraction of defect pixels.
 
     Args:
         pixels_2l: Pixels at each level, outside and inside the truth, shape (2, 256).
 
     Returns:
-        `bins`, ten of equal width without the empty ones: mean `predicted` probability, share
-        `observed` to be defect, number of `pixels`; `error`, the mean gap over all pixels, the
-        expected calibration error of Naeini and others, AAAI 2015.
+        `bins`, ten of equal width without the empty ones: mean `predicted` probability, `observed`
+        fraction of defect pixels, number of `pixels`; `error`, the mean difference over all pixels
+        (expected calibration error, Naeini et al., AAAI 2015).
     """
     levels = np.arange(256)
     bin_of = np.minimum(levels * _BINS // 255, _BINS - 1)

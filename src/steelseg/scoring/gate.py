@@ -1,8 +1,8 @@
-"""The gate: how likely a class is on a strip at all, held against its mask.
+"""The gate: combine the presence of each class on a strip with its mask probabilities.
 
-`presence_c` is one probability a class, as the presence head gives it; a network without one gives
-an empty array, which only the open gate takes. A soft gate multiplies
-every pixel's probability by it; a hard gate empties a class whose presence is too low.
+`presence_c` is one probability per class, from the presence head; a network without one gives an
+empty array, which only the open gate accepts. A soft gate multiplies the probabilities of every
+pixel by it; a hard gate empties classes with low presence.
 
 Axes: c classes, h height, w width. No files, no torch.
 """
@@ -21,11 +21,11 @@ Gate: TypeAlias = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
 
 def build_gate(mode: GateMode, least: Sequence[float]) -> Gate:
-    """Make a gate.
+    """Return the gate of a mode.
 
     Args:
         mode: none, hard or soft.
-        least: Lowest presence of a class that is not emptied, one a class; read by hard.
+        least: Minimum presence of each class, for hard.
     """
     gates: dict[GateMode, Gate] = {
         "none": open_gate,
@@ -36,7 +36,7 @@ def build_gate(mode: GateMode, least: Sequence[float]) -> Gate:
 
 
 def open_gate(probs_chw: NDArray[Any], _presence_c: NDArray[np.float32]) -> NDArray[Any]:
-    """Change nothing."""
+    """Return the probabilities unchanged."""
     return probs_chw
 
 
@@ -52,7 +52,7 @@ def soften(probs_chw: NDArray[Any], presence_c: NDArray[np.float32]) -> NDArray[
 def close(
     probs_chw: NDArray[Any], presence_c: NDArray[np.float32], *, least: Sequence[float]
 ) -> NDArray[Any]:
-    """Empty each class whose presence is below `least`."""
+    """Set classes with presence below `least` to 0."""
     assert len(least) == len(presence_c) == len(probs_chw)
     is_there = presence_c >= np.asarray(least, np.float32)
     return probs_chw if is_there.all() else probs_chw * is_there[:, None, None]

@@ -1,12 +1,13 @@
-"""Figures that say how well predicted masks match the true ones.
+"""Scores of predicted masks against the ground truth.
 
-A *pair* is one class of one image. It is *positive* when its truth has a pixel, *negative*
-when not. Every figure comes from three pixel counts of each pair: intersection, predicted,
-truth. So `count_pixels` reads the masks once, image by image, and `score` needs no mask.
+A *pair* is one class of one image. It is *positive* if its ground truth has a pixel, otherwise
+*negative*. Every figure is computed from three pixel counts of each pair: intersection, prediction
+and ground truth. So `count_pixels` reads the masks once, image by image, and `score` does not need
+them.
 
-A figure that has nothing to divide by is NaN, never 0 or 1: a class without a positive pair
-has no recall. The one exception is the Dice of an empty prediction on an empty truth, which
-is 1 because the competition says so.
+An undefined figure (division by zero) is NaN, never 0 or 1: a class without a positive pair has no
+recall. The only exception is the Dice of an empty prediction on an empty ground truth, which the
+competition defines as 1.
 
 Axes: n images, c classes, h height, w width, p pairs; a trailing 3 is the three counts.
 No files, no torch, no thresholds: masks come from `postprocess`.
@@ -36,7 +37,7 @@ _COLUMNS = (
 )
 _NAME_WIDTH = 12
 
-# What every figure is made of, summed over pairs; `dice` over positive ones alone.
+# The terms that figures are computed from, summed over pairs; `dice` over positive ones only.
 _TERMS = (
     "dice",
     "intersection",
@@ -73,7 +74,7 @@ class Figures:
     """Mean of the same over positive pairs."""
 
     dice_negative: Annotated[float, _Ratio(lambda t: (t["left_empty"], t["negatives"]))]
-    """Mean of the same over negative pairs: the share of them left empty."""
+    """Mean of the same over negative pairs: the fraction that is left empty."""
 
     iou: Annotated[float, _Ratio(lambda t: (t["intersection"], t["union"]))]
     """I / (P + T - I)."""
@@ -123,11 +124,11 @@ class Scores:
 
 
 def count_pixels(pred_chw: NDArray[np.bool_], truth_chw: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count the pixels of one image that its figures are made of.
+    """Count the pixels of one image that figures are computed from.
 
     Args:
         pred_chw: Predicted masks, shape (C, H, W).
-        truth_chw: True masks, same shape.
+        truth_chw: Ground-truth masks, same shape.
 
     Returns:
         Shape (C, 3): pixels of intersection, prediction and truth of each class.
@@ -162,7 +163,7 @@ def score(counts_nc3: NDArray[np.int64]) -> Scores:
     """Compute all figures, overall and per class.
 
     Args:
-        counts_nc3: What `count_pixels` gives for each image, stacked, shape (N, C, 3).
+        counts_nc3: Results of `count_pixels` for each image, stacked, shape (N, C, 3).
 
     Returns:
         The figures; overall ones are taken over all N x C pairs, whatever their class.
@@ -176,7 +177,7 @@ def score(counts_nc3: NDArray[np.int64]) -> Scores:
 
 
 def pair_terms(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Take each pair apart into what the figures add up.
+    """Compute the terms of each pair that figures sum up.
 
     Args:
         counts: Pixels of intersection, prediction and truth, shape (..., 3).
@@ -238,19 +239,19 @@ def _figures(counts_p3: NDArray[np.int64]) -> Figures:
 
 
 def all_empty(counts_nc3: NDArray[np.int64]) -> Scores:
-    """Compute what a submission without any mask scores on the same truth.
+    """Compute the scores of a submission without any mask.
 
     Args:
-        counts_nc3: As for `score`; only the truth's pixels are read.
+        counts_nc3: As for `score`; only ground-truth pixels are used.
 
     Returns:
-        The figures to print beside ours: a model has to beat these to be of use.
+        The scores that a useful model has to exceed.
     """
     return score(counts_nc3 * np.array([0, 0, 1]))
 
 
 def never_found(scores: Scores) -> list[int]:
-    """List the classes that are there and that no image is predicted to have.
+    """List the classes that images have but that are never predicted on them.
 
     Returns:
         Ascending class_id, counted from 1, of classes with positives and an image_recall of 0.
@@ -263,15 +264,15 @@ def never_found(scores: Scores) -> list[int]:
 
 
 def flatten(scores: Scores, prefix: str = "val_") -> dict[str, float]:
-    """Lay all figures and counts out as one row of `history.csv`.
+    """Return all figures and counts as one row of `history.csv`.
 
     Args:
-        scores: What `score` gives.
-        prefix: Put in front of every name.
+        scores: Result of `score`.
+        prefix: Prefix of every name.
 
     Returns:
-        Overall figures by name ("val_dice"), then those of each class with its class_id
-        behind ("val_dice_1"). Counts stay whole numbers.
+        Overall figures by name ("val_dice"), then those of each class with its class_id at the end
+        ("val_dice_1"). Counts stay integers.
     """
     row = {f"{prefix}{name}": value for name, value in asdict(scores.overall).items()}
     for class_id, figures in enumerate(scores.per_class, start=1):
@@ -280,22 +281,22 @@ def flatten(scores: Scores, prefix: str = "val_") -> dict[str, float]:
 
 
 def for_json(row: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON holds them: what is not defined becomes null."""
+    """Return figures for JSON, with null in place of NaN."""
     return {name: None if value != value else value for name, value in row.items()}
 
 
 def table(scores: Scores, class_names: Sequence[str], *, columns: Sequence[str] = _COLUMNS) -> str:
-    """Draw the figures as a text table: one line a class, then a line for all of them.
+    """Return the figures as a text table: one line per class, then a line for all classes.
 
     Args:
-        scores: What `score` gives.
-        class_names: One name a class; a name of more than 12 characters is cut.
-        columns: Which to draw.
+        scores: Result of `score`.
+        class_names: One name per class; names of more than 12 characters are cut.
+        columns: Which columns to show.
 
     Returns:
-        Aligned lines without a line break at the end, "-" where a figure is undefined. "empty"
-        is the Dice of predicting nothing, which a model has to beat. Found reads predicted/positive
-        pairs, false alarms reads predicted/negative pairs; presence is their accuracy.
+        Aligned lines without a line break at the end, "-" for undefined figures. "empty" is the
+        Dice of empty masks, which a useful model has to exceed. Found is predicted/positive pairs,
+        false alarms are predicted/negative pairs; presence is their accuracy.
     """
     named = zip([*class_names, "all"], [*scores.per_class, scores.overall], strict=True)
     places = [_COLUMNS.index(column) for column in columns]

@@ -1,16 +1,15 @@
-"""From probabilities to masks: threshold, then two filters against specks.
+"""From probabilities to masks: a threshold, then two filters of small regions.
 
-Each class has its own four settings. `threshold`: a pixel is kept from this probability on.
-`min_size`: a connected component with fewer pixels is removed. `min_area`: when what remains
-of the whole mask has fewer pixels that reach `top_threshold`, it is emptied; this is the
-triplet rule (top score, area, bottom score) of the competition's best entries, and with
-`top_threshold` at `threshold` a plain filter on the area. 0 switches either filter off. Pixels
-that touch at a corner belong to one component.
+Each class has its own four settings. `threshold`: pixels with at least this probability are kept.
+`min_size`: connected components with fewer pixels are removed. `min_area`: the remaining mask is
+emptied if fewer of its pixels reach `top_threshold`; this is the triplet rule (top score, area,
+bottom score) of the competition's best entries, and a plain area filter if `top_threshold` equals
+`threshold`. 0 disables either filter. Components are 8-connected.
 
-Probabilities are floats in [0, 1] or their uint8 rounding as `to_uint8` makes it, which is
-how out-of-fold predictions are stored. A uint8 q counts as the probability q / 255. So both
-give the same mask at 0.5, and at any threshold halfway between two levels; elsewhere they
-can differ on pixels within half a level (0.002) of the threshold.
+Probabilities are floats in [0, 1] or uint8 as `to_uint8` rounds them, which is how out-of-fold
+predictions are stored. A uint8 q means the probability q / 255. So both give the same mask at 0.5,
+and at any threshold halfway between two levels; elsewhere they can differ on pixels within half a
+level (0.002) of the threshold.
 
 Axes: c classes, h height, w width. No files, no torch, no search for good settings.
 """
@@ -34,22 +33,22 @@ _LEVEL_NOISE = 1e-4
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The four settings of `binarize`, one value a class each, and of the hard gate before it."""
+    """Settings of `binarize` and of the hard gate before it, one value per class each."""
 
     threshold: tuple[float, ...]
-    """Lowest probability that is kept."""
+    """Minimum probability of a pixel."""
 
     min_size: tuple[int, ...]
-    """Pixels of the smallest component that is kept."""
+    """Minimum size of a component, in pixels."""
 
     min_area: tuple[int, ...]
-    """Pixels from `top_threshold` on of the smallest whole mask that is kept."""
+    """Minimum number of pixels of the mask that reach `top_threshold`."""
 
     top_threshold: tuple[float, ...]
-    """Lowest probability that counts for `min_area`; below `threshold` it counts as `threshold`."""
+    """Minimum probability of pixels that count for `min_area`; at least `threshold`."""
 
     gate: tuple[float, ...] = ()
-    """Lowest presence of a class that is not emptied; empty where no gate is hard."""
+    """Minimum presence; an empty tuple without a hard gate."""
 
 
 def binarize(
@@ -60,15 +59,15 @@ def binarize(
     min_area: Sequence[int],
     top_threshold: Sequence[float] | None = None,
 ) -> NDArray[np.bool_]:
-    """Turn the probabilities of one image into masks.
+    """Convert the probabilities of one image to masks.
 
     Args:
         probs_chw: Probabilities, shape (C, H, W): floats in [0, 1], or uint8 as of `to_uint8`.
-        threshold: Lowest probability that is kept, one a class.
-        min_size: Pixels of the smallest component that is kept, one a class.
-        min_area: Pixels of the smallest whole mask that is kept, one a class.
-        top_threshold: Lowest probability that counts for `min_area`, one a class; None counts
-            every pixel that is kept.
+        threshold: Minimum probability of a pixel, one per class.
+        min_size: Minimum size of a component, in pixels, one per class.
+        min_area: Minimum size of the whole mask, in pixels, one per class.
+        top_threshold: Minimum probability of pixels that count for `min_area`, one per class; None
+            counts every pixel of the mask.
 
     Returns:
         Masks, shape (C, H, W), row-major in memory.
@@ -90,7 +89,7 @@ def binarize(
 
 
 def level_of(threshold: float, dtype: np.dtype[Any]) -> float:
-    """Express a threshold in the unit of an array: q / 255 >= t is q >= ceil(255 t).
+    """Convert a threshold to the unit of an array: q / 255 >= t is q >= ceil(255 t).
 
     Args:
         threshold: A probability.
@@ -104,8 +103,8 @@ def level_of(threshold: float, dtype: np.dtype[Any]) -> float:
 
 
 def _filter(mask_hw: NDArray[np.bool_], *, min_size: int, min_area: int) -> None:
-    """Remove small components, then a small rest, in place."""
-    # No component is larger than the mask, so most masks are settled without a search.
+    """Remove small components, then empty a small rest, in place."""
+    # No component is larger than the mask, so most masks need no search for components.
     if np.count_nonzero(mask_hw) < max(min_size, min_area, 1):
         mask_hw[:] = False
         return
@@ -130,12 +129,12 @@ def _remove_components(mask_hw: NDArray[np.bool_], min_size: int) -> None:
 def per_class(
     value: Number | Iterable[Number], num_classes: int, *, name: str
 ) -> tuple[Number, ...]:
-    """Expand a setting to one value a class.
+    """Expand a setting to one value per class.
 
     Args:
-        value: One number for all classes, or one number a class.
+        value: One number for all classes, or one per class.
         num_classes: Number of classes C.
-        name: The setting as the user types it, for the message.
+        name: The setting as the user writes it, for the message.
 
     Returns:
         Values, length C.
@@ -150,7 +149,7 @@ def per_class(
         raise ConfigError(
             f"{name} has {len(values)} value{'' if len(values) == 1 else 's'}, but there "
             f"{'is 1 class' if num_classes == 1 else f'are {num_classes} classes'}. "
-            "Give one number for all classes, or one number a class."
+            "Give one number for all classes, or one per class."
         )
     return values
 
@@ -159,7 +158,7 @@ def to_uint8(probs: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Round probabilities to 256 levels, half up: floor(255 p + 0.5).
 
     Args:
-        probs: Values in [0, 1], any shape; left as they are.
+        probs: Values in [0, 1], any shape; not modified.
 
     Returns:
         Levels q, same shape; q / 255 is within 1 / 510 of the probability.

@@ -1,8 +1,10 @@
-"""A cheap first look that tells which strips are surely clean, and how often it is wrong.
+"""Screening of strips by a cheap network: which ones can skip the full model, and at which risk.
 
-A small network gives each strip a suspicion; strips below a cut are clean without a second look.
-The suspicion of a classifier is its presence, that of masks is where they are surest.
-The cut is chosen so that at most a given share of the defective strips lies below it.
+The cheap network gives each strip a defect score: presence for a classifier, otherwise the highest
+mean probability of a small block. Strips with a score below the cut skip the full model. The cut is
+the highest that misses at most a given fraction of the defective strips.
+
+No files, no torch.
 """
 
 import math
@@ -16,15 +18,15 @@ from numpy.typing import NDArray
 from steelseg.errors import DataError
 from steelseg.scoring.postprocess import to_uint8
 
-# A defect of a few pixels fills a block of this side; noise of single pixels does not.
+# Side of a block in pixels. A defect fills such a block; noise of single pixels does not.
 _BLOCK = 8
 
-# Of the normal distribution, for an interval of 95 %.
+# Quantile of the normal distribution for a 95 % interval.
 _Z = 1.959964
 
 
-def suspicion(probs_chw: NDArray[np.uint8]) -> float:
-    """The highest mean probability of a block of 8x8 pixels of any class.
+def defect_score(probs_chw: NDArray[np.uint8]) -> float:
+    """Return the highest mean probability of a block of 8x8 pixels of any class.
 
     Args:
         probs_chw: Probabilities times 255, as `to_uint8` rounds them.
@@ -32,73 +34,73 @@ def suspicion(probs_chw: NDArray[np.uint8]) -> float:
     Returns:
         In [0, 1].
     """
-    return max(suspicions(probs_chw))
+    return max(defect_scores(probs_chw))
 
 
-def suspicions(probs_chw: NDArray[np.uint8]) -> list[float]:
-    """The highest mean probability of a block of 8x8 pixels of each class; see `suspicion`."""
-    return [_surest(np.ascontiguousarray(probs_hw)) / 255 for probs_hw in probs_chw]
+def defect_scores(probs_chw: NDArray[np.uint8]) -> list[float]:
+    """Return the highest mean probability of a block for each class; see `defect_score`."""
+    return [_highest_mean(np.ascontiguousarray(probs_hw)) / 255 for probs_hw in probs_chw]
 
 
-def _surest(probs_hw: NDArray[np.uint8]) -> float:
-    """The highest mean of a block; of a classifier's map that is any pixel."""
+def _highest_mean(probs_hw: NDArray[np.uint8]) -> float:
+    """Return the highest mean of a block; for the constant map of a classifier its value."""
     low, high, *_ = cv2.minMaxLoc(probs_hw)
     return high if low == high else float(cv2.blur(probs_hw, (_BLOCK, _BLOCK)).max())
 
 
-def suspicion_of(
+def defect_score_of(
     probs_chw: NDArray[np.float32], presence_c: NDArray[np.float32], *, by_presence: bool
 ) -> float:
-    """How likely a strip has a defect at all, by what a network says of it.
+    """Return the defect score of a strip from the output of a network.
 
     Args:
-        probs_chw: Probabilities in [0, 1]; not read of a classifier.
-        presence_c: Presence of each class; read of a classifier.
+        probs_chw: Probabilities in [0, 1]; ignored for a classifier.
+        presence_c: Presence of each class; used for a classifier.
         by_presence: Whether the network is a classifier.
 
     Returns:
-        In [0, 1]. Presence is not rounded: most strips are surer than a 255th.
+        In [0, 1]. Presence is not rounded, because most strips differ by less than 1/255.
     """
-    return float(presence_c.max()) if by_presence else suspicion(to_uint8(probs_chw))
+    return float(presence_c.max()) if by_presence else defect_score(to_uint8(probs_chw))
 
 
-def choose_cut(suspicions: NDArray[np.float64], *, miss_rate: float) -> float:
-    """The highest cut that leaves at most a share of the defective strips below it.
+def choose_cut(scores: NDArray[np.float64], *, miss_rate: float) -> float:
+    """Return the highest cut that at most a given fraction of the defective strips is below.
 
     Args:
-        suspicions: Of the defective strips.
-        miss_rate: The share, in [0, 1).
+        scores: Defect scores of the defective strips.
+        miss_rate: The fraction, in [0, 1).
 
     Returns:
-        The cut; strips whose suspicion is lower are skipped.
+        The cut; strips with a lower score are skipped.
 
     Raises:
         DataError: if there is no defective strip.
     """
-    if not len(suspicions):
-        raise DataError("No strip has a defect, so nobody can tell what a first look would miss.")
-    return float(np.sort(suspicions)[math.floor(miss_rate * len(suspicions))])
+    if not len(scores):
+        raise DataError("No strip has a defect, so the miss rate of screening cannot be estimated.")
+    return float(np.sort(scores)[math.floor(miss_rate * len(scores))])
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What a first look does to some strips."""
+class ScreeningResult:
+    """Counts of strips after screening."""
 
     defective: int
     """Strips with a defect."""
 
     missed: int
-    """Of them, skipped."""
+    """Skipped strips with a defect."""
 
     clean: int
     """Strips without a defect."""
 
     skipped: int
-    """Of them, skipped."""
+    """Skipped strips without a defect."""
 
     @property
     def missed_interval(self) -> tuple[float, float]:
-        """95 % interval of the share that is missed (Wilson 1927)."""
+        """95 % interval of the fraction that is missed (Wilson 1927)."""
         n, share = self.defective, self.missed / self.defective
         middle = share + _Z**2 / (2 * n)
         half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n * n))
@@ -107,43 +109,43 @@ class Looks:
 
 
 def cross_fit(
-    suspicion_of: Mapping[str, float],
+    score_of: Mapping[str, float],
     is_defective: Mapping[str, bool],
-    part_of: Mapping[str, int],
+    fold_of: Mapping[str, int],
     *,
     miss_rate: float,
 ) -> dict[str, bool]:
-    """Skip the strips of each part by the cut that the other parts choose.
+    """Skip the strips of each inner fold by the cut that is chosen on the others.
 
     Args:
-        suspicion_of: Suspicion of each strip, by image_id.
+        score_of: Defect score of each strip, by image_id.
         is_defective: Whether it has a defect.
-        part_of: Its part.
-        miss_rate: As `choose_cut` takes it.
+        fold_of: Its inner fold.
+        miss_rate: As in `choose_cut`.
 
     Returns:
         Whether each strip is skipped.
 
     Raises:
-        DataError: if the other parts have no defective strip.
+        DataError: if the other inner folds have no defective strip.
     """
     cuts = {
-        part: choose_cut(
-            np.array(
-                [s for i, s in suspicion_of.items() if is_defective[i] and part_of[i] != part]
-            ),
+        fold: choose_cut(
+            np.array([s for i, s in score_of.items() if is_defective[i] and fold_of[i] != fold]),
             miss_rate=miss_rate,
         )
-        for part in sorted(set(part_of.values()))
+        for fold in sorted(set(fold_of.values()))
     }
-    return {i: s < cuts[part_of[i]] for i, s in suspicion_of.items()}
+    return {i: score < cuts[fold_of[i]] for i, score in score_of.items()}
 
 
-def count_looks(is_skipped: Mapping[str, bool], is_defective: Mapping[str, bool]) -> Looks:
-    """Count what is skipped, and what of it should not have been."""
+def count_screened(
+    is_skipped: Mapping[str, bool], is_defective: Mapping[str, bool]
+) -> ScreeningResult:
+    """Count skipped strips, and those of them with a defect."""
     missed = sum(skip and is_defective[i] for i, skip in is_skipped.items())
     defective = sum(is_defective[i] for i in is_skipped)
-    return Looks(
+    return ScreeningResult(
         defective=defective,
         missed=missed,
         clean=len(is_skipped) - defective,

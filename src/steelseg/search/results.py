@@ -57,7 +57,7 @@ class Search:
     """Share of each setting, the largest first; None of too few trials."""
     folds: tuple[int, ...]
     score_name: str
-    """What the score is, such as "swept Dice"."""
+    """What the score is, such as "best threshold Dice"."""
     min_images_per_second: float | None
 
     @property

@@ -171,7 +171,7 @@ def _one_epoch(
 
 def monitored(row: dict[str, float]) -> float:
     """The Dice that epochs are chosen by, or the presence."""
-    return row.get("val_presence", row.get("val_swept_dice", row["val_dice"]))
+    return row.get("val_presence", row.get("val_best_threshold_dice", row["val_dice"]))
 
 
 def _is_better(row: dict[str, float], progress: Progress) -> bool:

@@ -17,7 +17,7 @@ from steelseg.inference.forward import Batch, ForwardPlan, predict_batch
 from steelseg.models.device import autocast
 from steelseg.models.losses import Loss, presence_loss
 from steelseg.models.model import split_output
-from steelseg.scoring.best_threshold_dice import SweptDice
+from steelseg.scoring.best_threshold_dice import BestThresholdDice
 from steelseg.scoring.gate import Gate, open_gate
 from steelseg.scoring.metrics import Scores, count_pixels, score
 from steelseg.scoring.postprocess import to_uint8
@@ -165,7 +165,7 @@ def validate(
     device: torch.device,
     after_batch: Callable[[], None] = lambda: None,
     by_presence: bool = False,
-    swept: SweptDice | None = None,
+    swept: BestThresholdDice | None = None,
     tally: PresenceTally | None = None,
 ) -> tuple[float, Scores]:
     """Predict strips as `steelseg predict` does and score them.

@@ -204,7 +204,7 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> Progress:
         state["epoch"],
         state["best_dice"],
         state["best_epoch"],
-        state["history"],
+        [former.translate_row(row) for row in state["history"]],
         Position(**state["position"]),
     )
     _PROGRESS.validate_json(json.dumps(asdict(done)), strict=True)

@@ -17,7 +17,7 @@ from steelseg.data.formats.annotations import Labels
 from steelseg.errors import CheckpointError
 from steelseg.run.oof_store import oof_origin, read_oof
 from steelseg.run.run_folder import RunFolder
-from steelseg.scoring.screening import suspicion
+from steelseg.scoring.screening import defect_score
 
 Sampling = Literal["all", "balanced", "positives"]
 
@@ -103,7 +103,7 @@ def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.
                 top, left, height, width = samples[place][1]
                 window = probs_chw[:, top : top + height, left : left + width]
                 # A run on other images of the same names has other sizes.
-                found[place] = suspicion(window) if window.size else 0.0
+                found[place] = defect_score(window) if window.size else 0.0
     return found
 
 

@@ -30,7 +30,7 @@ from steelseg.models.libc import keep_freed_memory
 from steelseg.models.losses import Loss, build_loss, classifier_loss
 from steelseg.progress import progress as show
 from steelseg.run.tuned_postprocess import gate_of, mask_maker, mask_settings
-from steelseg.scoring.best_threshold_dice import SweptDice
+from steelseg.scoring.best_threshold_dice import BestThresholdDice
 from steelseg.scoring.metrics import Scores
 from steelseg.scoring.presence import PresenceTally, without_sizes
 from steelseg.training.averaging import Average
@@ -218,7 +218,7 @@ def validation_pass(
         settings = without_sizes(settings)
 
     def score_strips(after_batch: Callable[[], None]) -> tuple[float, Scores, dict[str, float]]:
-        swept = SweptDice() if config.train.monitor == "swept_dice" else None
+        swept = BestThresholdDice() if config.train.monitor == "best_threshold_dice" else None
         tally = PresenceTally() if config.train.monitor == "presence" else None
         strips = batches(
             show(image_ids, len(image_ids), title),
@@ -239,7 +239,7 @@ def validation_pass(
             swept=swept,
             tally=tally,
         )
-        judges = {"val_swept_dice": swept, "val_presence": tally}
+        judges = {"val_best_threshold_dice": swept, "val_presence": tally}
         return loss_value, scores, {n: judge.result() for n, judge in judges.items() if judge}
 
     return score_strips

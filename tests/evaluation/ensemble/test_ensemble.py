@@ -1,7 +1,8 @@
-"""Trained runs combined, and the combination sent through every stage as one run."""
+"""Trained runs are combined, and the combined run goes through every stage."""
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.evaluation.compare import compare_runs
 from steelseg.evaluation.evaluate import evaluate_run
 from steelseg.evaluation.tune import tune_run
+from steelseg.inference.members import checkpoint_member
 from steelseg.inference.model_source import resolve_model
-from steelseg.run.ensemble_json import read_combination
-from steelseg.run.held_out import deal_parts, open_held_out
+from steelseg.run.ensemble_json import read_ensemble
+from steelseg.run.held_out import assign_inner_folds, open_held_out
 from steelseg.run.oof_store import new_store, read_oof
 from steelseg.run.run_folder import RunFolder
+
+OLD = Path(__file__).parents[2] / "run" / "ensemble_180fe94.json"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def runs(trained, tmp_path):
 
 
 def levels(run_dir):
-    """Combined probabilities of each strip, times 255."""
+    """EnsembleMember probabilities of each strip, times 255."""
     return {
         image_id: probs_chw.astype(int)
         for fold in (0, 1)
@@ -69,9 +73,7 @@ def strips(folder):
 
 def held_out(run_dir):
     run = RunFolder(run_dir)
-    return open_held_out(
-        run, train_csv=run.load_config().data.root / "train.csv", num_classes=2, num_folds=2
-    )
+    return open_held_out(run.load_config().data, run)
 
 
 def guess(run_dir, make):
@@ -116,7 +118,7 @@ def test_a_fold_that_is_not_there_is_refused(trained):
         resolve_model(trained / "both", folds=[7])
 
 
-@pytest.mark.parametrize("weights", ["equal", "learnt"])
+@pytest.mark.parametrize("weights", ["equal", "greedy"])
 def test_the_order_of_the_runs_changes_nothing(runs, weights):
     """To the bit, whoever was named first."""
     names = ["a", "b", "c"]
@@ -131,9 +133,9 @@ def test_the_order_of_the_runs_changes_nothing(runs, weights):
     assert found[0].sha256 == found[1].sha256
 
 
-def test_every_stage_takes_a_combination_as_a_run(runs, capsys):
+def test_every_stage_accepts_a_combined_run(runs, capsys):
     """Tune, evaluate, compare, report and predict know nothing of members."""
-    ensemble([runs / "a", runs / "b"], runs / "both", weights="learnt", per_class=True)
+    ensemble([runs / "a", runs / "b"], runs / "both", weights="greedy", per_class=True)
     for name in ("a", "both"):
         run = RunFolder(runs / name)
         tune_run(run.load_config(), run)
@@ -142,12 +144,12 @@ def test_every_stage_takes_a_combination_as_a_run(runs, capsys):
 
     assert compare_runs(RunFolder(runs / "a"), RunFolder(runs / "both")).strips == 8
     page = report(runs / "both").read_text()
-    assert "combined by weights=learnt on 8 held-out strips" in page
+    assert "combined by weights=greedy on 8 held-out strips" in page
     assert "Runs were combined here" in page
     assert main(["predict", str(runs / "both")]) == 0
     assert list(resolve_model(runs / "both").masks.threshold) == tuned["threshold"]
     out = capsys.readouterr().out
-    assert "combined by weights=learnt on 8 held-out strips" in out
+    assert "combined by weights=greedy on 8 held-out strips" in out
     assert "plain mean" in out
 
 
@@ -155,15 +157,14 @@ def test_a_run_that_is_right_gets_all_the_weight(runs):
     """The other is left out, and with it its network and its time."""
     guess(runs / "b", lambda _, truth_chw: 255 * truth_chw)
 
-    for weights in ("learnt", "greedy"):
-        ensemble([runs / "c", runs / "b"], runs / weights, weights=weights)
+    ensemble([runs / "c", runs / "b"], runs / "best", weights="greedy")
 
-        (member,) = read_combination(RunFolder(runs / weights)).members
-        assert (member.run, member.weights, member.tta) == ("../b", (1.0, 1.0), "hflip")
-        assert levels(runs / weights).keys() == levels(runs / "b").keys()
-        for image_id, found in levels(runs / weights).items():
-            np.testing.assert_array_equal(found, levels(runs / "b")[image_id])
-        assert len(resolve_model(runs / weights).members) == 2
+    (member,) = read_ensemble(RunFolder(runs / "best")).members
+    assert (member.run, member.weights, member.tta) == ("../b", (1.0, 1.0), "hflip")
+    assert levels(runs / "best").keys() == levels(runs / "b").keys()
+    for image_id, found in levels(runs / "best").items():
+        np.testing.assert_array_equal(found, levels(runs / "b")[image_id])
+    assert len(resolve_model(runs / "best").members) == 2
 
 
 def test_each_class_can_have_weights_of_its_own(runs):
@@ -173,36 +174,35 @@ def test_each_class_can_have_weights_of_its_own(runs):
         turn = ~np.array(is_right)[:, None, None]
         guess(runs / name, lambda _, truth_chw, turn=turn: 255 * (truth_chw ^ turn))
 
-    ensemble([runs / "a", runs / "b"], runs / "both", weights="learnt", per_class=True)
+    ensemble([runs / "a", runs / "b"], runs / "both", weights="greedy", per_class=True)
 
-    found = {m.run: m.weights for m in read_combination(RunFolder(runs / "both")).members}
+    found = {m.run: m.weights for m in read_ensemble(RunFolder(runs / "both")).members}
     assert found["../b"] == pytest.approx((0, 1), abs=1e-9)
     assert found["../a"] == pytest.approx((1, 0), abs=1e-9)
 
 
-@pytest.mark.parametrize("weights", ["learnt", "greedy"])
-def test_what_is_right_on_one_part_alone_is_not_weighed_by_it_there(runs, weights):
-    """Cross-fitting: a run that knows one part by heart gets its weight elsewhere."""
+def test_weights_of_an_inner_fold_are_chosen_without_it(runs):
+    """A run that is perfect on one inner fold only gets weight on the others."""
     there = held_out(runs / "a")
-    part_of = deal_parts(RunFolder(runs / "a"), there, parts=5, seed=42)
-    known = {i for i, part in part_of.items() if part == 0}
+    inner_fold_of = assign_inner_folds(RunFolder(runs / "a"), there, num_folds=5, seed=42)
+    known = {i for i, fold in inner_fold_of.items() if fold == 0}
 
     def by_heart(image_id, truth_chw):
         return 255 * truth_chw if image_id in known else 150 * truth_chw + 22
 
     guess(runs / "a", by_heart)
     guess(runs / "b", lambda _, truth_chw: 160 * truth_chw + 20)
-    ensemble([runs / "a", runs / "b"], runs / "both", ["train.seed=42"], weights=weights)
+    ensemble([runs / "a", runs / "b"], runs / "both", ["train.seed=42"], weights="greedy")
 
     b, both = levels(runs / "b"), levels(runs / "both")
     for image_id in known:
         np.testing.assert_array_equal(both[image_id], b[image_id])
     # Elsewhere the known strips are among those that weights are chosen by.
-    combination = read_combination(RunFolder(runs / "both"))
-    place = combination.runs.index("../a")
-    weighed = [{line["run"] for line in part} for part in combination.parts]
+    spec = read_ensemble(RunFolder(runs / "both"))
+    place = spec.runs.index("../a")
+    weighed = [{line["run"] for line in fold} for fold in spec.parts]
     assert place not in weighed[0]
-    assert all(place in part for part in weighed[1:])
+    assert all(place in fold for fold in weighed[1:])
 
 
 def test_presence_is_the_mean_of_those_that_have_it(trained):
@@ -232,7 +232,7 @@ def test_presence_can_come_from_another_run_alone(runs):
     evaluate_run(run.load_config(), run)
 
     assert levels(runs / "gated").keys() == levels(runs / "c").keys()
-    assert [(m.run, m.weights, m.presence) for m in read_combination(run).members] == [
+    assert [(m.run, m.weights, m.presence) for m in read_ensemble(run).members] == [
         ("../c", (1.0, 1.0), 0.0),
         ("../a", (0.0, 0.0), 1.0),
     ]
@@ -248,60 +248,28 @@ def test_a_gate_of_all_members_stays(runs):
     settings = runs / "a" / "config.yaml"
     settings.write_text(settings.read_text().replace("gate: none", "gate: hard"))
 
-    ensemble([runs / "a"], runs / "views", choose_tta=["none", "hflip"])
+    ensemble([runs / "a"], runs / "gated", presence=[runs / "a"])
     ensemble([runs / "a", runs / "b"], runs / "both")
 
-    assert RunFolder(runs / "views").load_config().inference.gate == "hard"
+    assert RunFolder(runs / "gated").load_config().inference.gate == "hard"
     assert RunFolder(runs / "both").load_config().inference.gate == "none"
 
 
 def test_without_presence_there_is_no_gate(runs):
     with pytest.raises(ConfigError, match=r"gate=soft needs .*presence_head=true"):
         ensemble([runs / "b", runs / "c"], runs / "both", ["inference.gate=soft"])
-    with pytest.raises(ConfigError, match=r"b has no presence to take"):
+    with pytest.raises(ConfigError, match=r"b does not predict presence"):
         ensemble([runs / "c"], runs / "both", presence=[runs / "b"])
     assert not (runs / "both").exists()
 
 
-def test_a_set_of_views_has_the_bits_of_oof(runs):
-    """What flips are chosen by is what the run would be judged on with them."""
-    ensemble([runs / "a"], runs / "flipped", choose_tta=["both"])
-    oof(runs / "a", ["inference.tta=both"])
-
-    found, expected = levels(runs / "flipped"), levels(runs / "a")
-    for image_id in expected:
-        np.testing.assert_array_equal(found[image_id], expected[image_id])
-    presence, expected = held_out(runs / "flipped").presence, held_out(runs / "a").presence
-    for image_id in expected:
-        np.testing.assert_array_equal(presence[image_id], expected[image_id])
-
-
-def test_views_are_chosen_among_the_sets(runs):
-    """Each set has the bits that `oof` with that setting keeps, and a price."""
-    ensemble([runs / "b"], runs / "flipped", choose_tta=["none", "hflip", "vflip", "both"])
-
-    run = RunFolder(runs / "flipped")
-    (member,) = read_combination(run).members
-    content = json.loads(run.ensemble_json.read_text())["report"]
-    sets = content["view_sets"]
-    assert {tta: found["views"] for tta, found in sets.items()} == {
-        "none": 1, "hflip": 2, "vflip": 2, "both": 4,
-    }  # fmt: skip
-    lowest = min(content["candidates"], key=lambda line: line["error"])
-    assert lowest["name"].endswith(f" {member.tta}")
-    path = strips(runs / "a")[0]
-    expected = Predictor(runs / "b", [f"inference.tta={member.tta}"]).probs(path)
-    np.testing.assert_allclose(Predictor(run.path).probs(path), expected, atol=1e-6)
-    assert not list((runs / "flipped").glob("tmp*"))
-
-
-def test_a_bundle_of_a_combination_gives_the_same_masks(runs):
+def test_a_bundle_of_a_combined_run_gives_the_same_masks(runs):
     """Weights, flips and presence travel in the manifest."""
     ensemble(
         [runs / "a", runs / "b", runs / "c"],
         runs / "both",
         ["inference.gate=soft"],
-        weights="learnt",
+        weights="greedy",
         per_class=True,
     )
     made = bundle(runs / "both")
@@ -319,6 +287,52 @@ def test_a_bundle_of_a_combination_gives_the_same_masks(runs):
     assert str(runs) not in text
     assert bundle(runs / "both") == made
     assert (made / "manifest.json").read_text() == text
+
+
+@pytest.fixture
+def old(runs):
+    """Give a combined run as commit 180fe94 wrote it: --weights learnt --per-class --choose-tta.
+
+    The checkpoints are of the runs here; all else is from that commit.
+    """
+    ensemble([runs / name for name in "abc"], runs / "old")
+    content = json.loads(OLD.read_text())
+    for member in content["members"]:
+        run = RunFolder(runs / member["run"].removeprefix("../"))
+        member["models"] = {
+            fold: checkpoint_member(run.best_model(int(fold))).sha256 for fold in member["models"]
+        }
+    (runs / "old" / "ensemble.json").write_text(json.dumps(content))
+    return runs / "old"
+
+
+def test_weights_and_flips_that_an_older_version_chose_still_apply(runs, old):
+    """Run b has inference.tta=hflip, but no flips were chosen for it in the ensemble."""
+    path = strips(runs / "a")[0]
+    weights_kc = np.zeros((3, 2))
+    members = read_ensemble(RunFolder(old)).members
+    weights_kc[:] = [member.weights for member in members]
+    names = [member.run.removeprefix("../") for member in members]
+    probs = [Predictor(runs / name, ["inference.tta=none"]).probs(path) for name in names]
+
+    found = Predictor(old).probs(path)
+
+    assert names == ["b", "c", "a"]
+    assert sorted(weights_kc[:, 0])[-1] == pytest.approx(0.9787707)
+    expected = np.einsum("kchw,kc->chw", probs, weights_kc)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(Predictor(bundle(old)).probs(path), found)
+    assert "combined by weights=learnt on 8 held-out strips" in report(old).read_text()
+
+
+def test_an_older_ensemble_is_combined_again_by_the_plain_mean(runs, old):
+    """The command that it was made with is refused today."""
+    with pytest.raises(ConfigError, match="Combine again") as caught:
+        oof(old)
+
+    *words, out = str(caught.value).partition("Combine again: steelseg ")[2].split()
+    assert main([*words, out.removesuffix(".")]) == 0
+    assert json.loads((old / "ensemble.json").read_text())["words"] == ["--weights", "equal"]
 
 
 def test_a_member_that_was_trained_on_since_is_refused(runs):
@@ -362,8 +376,8 @@ def test_predictions_with_other_views_are_refused(runs, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_combination_made_anew_takes_the_place_of_the_old(runs):
-    """Tuning of the old one goes with it; what is not of a combination stays where it is."""
+def test_combining_again_replaces_the_old_folder(runs):
+    """Tuning of the old one goes with it; files that are not of a combined run stay."""
     ensemble([runs / "a", runs / "b"], runs / "both")
     tune_run(RunFolder(runs / "both").load_config(), RunFolder(runs / "both"))
 
@@ -372,7 +386,7 @@ def test_a_combination_made_anew_takes_the_place_of_the_old(runs):
     (runs / "both" / "submission.csv").write_text("mine")
     with pytest.raises(ConfigError, match=r"submission.csv is not part of the combined run"):
         ensemble([runs / "a", runs / "b"], runs / "both")
-    with pytest.raises(ConfigError, match=r"a holds files and no combined run"):
+    with pytest.raises(ConfigError, match=r"a contains files but not a combined run"):
         ensemble([runs / "c", runs / "b"], runs / "a")
 
 
@@ -399,10 +413,10 @@ def test_what_needs_networks_of_its_own_says_where_they_are(trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a"], "is not an ensemble by itself"),
-        (["a", "a"], "has the networks of"),
-        (["a", "b", "--per-class"], "--per-class is about weights"),
-        (["a", "--weights", "learnt", "--presence", "b"], "nothing to weigh"),
+        (["a"], "alone is not an ensemble"),
+        (["a", "a"], "has the same networks as"),
+        (["a", "b", "--per-class"], "--per-class applies to chosen weights"),
+        (["a", "--weights", "greedy", "--presence", "b"], "needs several runs"),
     ],
 )
 def test_what_changes_nothing_is_refused(trained, tmp_path, capsys, words, message):
@@ -428,7 +442,7 @@ def test_runs_of_other_folds_are_refused(runs):
     """What only one of them predicted cannot be combined."""
     shutil.rmtree(runs / "b" / "fold_1")
 
-    with pytest.raises(DataError, match=r"in none.*\(4 such\). Only what all"):
+    with pytest.raises(DataError, match=r"in none.*\(4 such\). Only strips"):
         ensemble([runs / "a", runs / "b"], runs / "both")
 
 

@@ -1,5 +1,3 @@
-from itertools import product
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,9 +10,13 @@ from steelseg.scoring.blending.blend import (
     relative_error,
     stack_products,
 )
-from steelseg.scoring.blending.cross_fit import choose_without, error_difference, judge
-from steelseg.scoring.blending.tta_choice import choose_views
-from steelseg.scoring.blending.weights import BAG, build_weigh, least_error, pick
+from steelseg.scoring.blending.weights import (
+    BAG,
+    build_weigh,
+    cross_fitted_errors,
+    cross_fitted_weights,
+    select_greedily,
+)
 
 
 def draw_strips(seed, *, count, strips=4, classes=2):
@@ -42,15 +44,8 @@ def value(own_kk, truth_k, weights_k):
     return weights_k @ own_kk @ weights_k - 2 * weights_k @ truth_k
 
 
-def grid(count, steps):
-    """All weights that are multiples of 1 / steps and sum to 1."""
-    for parts in product(range(steps + 1), repeat=count - 1):
-        if sum(parts) <= steps:
-            yield np.array([*parts, steps - sum(parts)]) / steps
-
-
 def test_errors_are_those_of_the_pixels():
-    """Products alone give what a second look at every pixel would."""
+    """Products alone give the same error as a pass over every pixel."""
     strips = list(draw_strips(0, count=3))
     products = stack_products([multiply(*strip) for strip in strips])
     weights_kc = np.array([[0.5, 0.2], [0.5, 0.0], [0.0, 0.8]])
@@ -79,33 +74,15 @@ def test_empty_masks_are_the_unit_of_the_error():
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 7))
-def test_learnt_weights_are_on_the_simplex(seed, count):
-    weights_k = least_error(*quadratic(seed, count))
+def test_greedy_weights_are_not_worse_than_the_best_single_prediction(seed, count):
+    own_kk, truth_k = quadratic(seed, count)
+
+    weights_k = select_greedily(own_kk, truth_k)
 
     assert (weights_k >= 0).all()
     assert weights_k.sum() == pytest.approx(1)
-
-
-@given(seed=st.integers(0, 10_000))
-def test_no_weights_of_a_grid_are_better_than_the_learnt_ones(seed):
-    own_kk, truth_k = quadratic(seed, 3)
-
-    learnt = value(own_kk, truth_k, least_error(own_kk, truth_k))
-
-    lowest = min(value(own_kk, truth_k, weights_k) for weights_k in grid(3, 40))
-    assert learnt <= lowest + 1e-9
-    assert learnt >= lowest - 0.02 * abs(lowest)
-
-
-def test_predictions_that_are_alike_are_no_trouble():
-    """Their equations have no single solution."""
-    own_kk, truth_k = quadratic(1, 3)
-    twice = [0, 0, 1, 2, 2]
-
-    found = least_error(own_kk[np.ix_(twice, twice)], truth_k[twice])
-
-    single = value(own_kk, truth_k, least_error(own_kk, truth_k))
-    assert value(own_kk[np.ix_(twice, twice)], truth_k[twice], found) == pytest.approx(single)
+    single = min(value(own_kk, truth_k, only_k) for only_k in np.eye(count))
+    assert value(own_kk, truth_k, weights_k) <= single + 1e-9
 
 
 @given(seed=st.integers(0, 10_000))
@@ -113,14 +90,14 @@ def test_of_two_a_greedy_bag_is_the_best_of_all_bags(seed):
     """On a line no step of the way leads astray."""
     own_kk, truth_k = quadratic(seed, 2)
 
-    found = pick(own_kk, truth_k)
+    found = select_greedily(own_kk, truth_k)
 
     bags = (np.array([n, size - n]) / size for size in range(1, BAG + 1) for n in range(size + 1))
     lowest = min(value(own_kk, truth_k, weights_k) for weights_k in bags)
     assert value(own_kk, truth_k, found) == pytest.approx(lowest, abs=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["equal", "learnt", "greedy"])
+@pytest.mark.parametrize("mode", ["equal", "greedy"])
 @pytest.mark.parametrize("per_class", [False, True])
 def test_weights_sum_to_one_for_every_class(mode, per_class):
     weights_kc = build_weigh(mode, per_class=per_class)(draw_products(3, count=4, classes=3))
@@ -133,14 +110,13 @@ def test_weights_sum_to_one_for_every_class(mode, per_class):
         np.testing.assert_array_equal(weights_kc, weights_kc[:, :1].repeat(3, 1))
 
 
-@pytest.mark.parametrize("mode", ["learnt", "greedy"])
 @pytest.mark.parametrize("per_class", [False, True])
-def test_a_class_that_no_strip_shows_has_no_say(mode, per_class):
-    """Nobody can tell which prediction knows it."""
+def test_a_class_that_no_strip_has_does_not_count(per_class):
+    """Its products cannot tell which prediction is better."""
     strips = [(probs, truth & [[[True]], [[False]]]) for probs, truth in draw_strips(5, count=2)]
     one_class = [(probs[:, :1], truth[:1]) for probs, truth in strips]
     both, one = (stack_products([multiply(*s) for s in group]) for group in (strips, one_class))
-    weigh = build_weigh(mode, per_class=per_class)
+    weigh = build_weigh("greedy", per_class=per_class)
 
     found_kc = weigh(both)
 
@@ -157,8 +133,8 @@ def test_a_mean_is_rounded_half_up():
     assert blend(np.full((6, 1, 1, 1), 255, np.uint8), np.full((6, 1), 1 / 6)).item() == 255
 
 
-def test_weights_of_a_part_hang_on_the_other_parts_alone():
-    """A prediction that is perfect on one part gets nothing for it there."""
+def test_weights_of_an_inner_fold_depend_on_the_others_alone():
+    """A prediction that is perfect on one inner fold gets no weight for it there."""
     strips = [
         (np.stack([np.where(truth, 255, 0), np.where(truth, 180, 20)]).astype(np.uint8), truth)
         if place == 0
@@ -166,52 +142,12 @@ def test_weights_of_a_part_hang_on_the_other_parts_alone():
         for place, (_, truth) in enumerate(draw_strips(2, count=1))
     ]
     products = stack_products([multiply(*strip) for strip in strips])
-    part_n = np.array([0, 1, 1, 2])
-    weigh = build_weigh("learnt", per_class=False)
+    fold_n = np.array([0, 1, 1, 2])
+    weigh = build_weigh("greedy", per_class=False)
 
-    weights = choose_without(products, part_n, weigh)
+    weights = cross_fitted_weights(products, fold_n, weigh)
 
     np.testing.assert_allclose(weights[0][:, 0], [0, 1], atol=1e-9)
-    np.testing.assert_array_equal(weights[1], weigh(products.of(part_n != 1)))
-    judged_nc = judge(products, part_n, weights)
-    np.testing.assert_array_equal(judged_nc[:1], errors(products.of(part_n == 0), weights[0]))
-
-
-def test_the_interval_of_a_difference_is_paired():
-    """A loss that is the same share of every strip has no spread."""
-    random = np.random.default_rng(0)
-    pixels_nc = random.integers(1, 50, (12, 2)).astype(float)
-
-    value, bounds = error_difference(0.2 * pixels_nc, 0.3 * pixels_nc, pixels_nc)
-
-    assert value == pytest.approx(0.1)
-    assert bounds == pytest.approx((0.1, 0.1))
-    assert error_difference(*(0 * pixels_nc for _ in range(3)))[1] is None
-
-
-@pytest.mark.parametrize("mode", ["equal", "learnt"])
-def test_views_are_chosen_as_well_as_by_trying_all(mode):
-    """On a few draws; in theory one change at a time could miss the best."""
-    for seed in range(5):
-        products = draw_products(seed, count=6)
-        weigh = build_weigh(mode, per_class=False)
-
-        weights_kc = choose_views(products, [(0, 1, 2), (3, 4, 5)], weigh)
-
-        tried = []
-        for pair in product((0, 1, 2), (3, 4, 5)):
-            own = products.among(pair)
-            tried.append(relative_error(errors(own, weigh(own)), own.pixels_nc))
-        found = relative_error(errors(products, weights_kc), products.pixels_nc)
-        assert found == pytest.approx(min(tried))
-        assert all(weights_kc[places].any(axis=1).sum() <= 1 for places in ([0, 1, 2], [3, 4, 5]))
-
-
-def test_of_sets_that_are_as_good_the_one_of_fewer_views_stays():
-    """More views cost time."""
-    strips = [(probs[[0, 0, 0]], truth) for probs, truth in draw_strips(0, count=1)]
-    products = stack_products([multiply(*strip) for strip in strips])
-
-    weights_kc = choose_views(products, [(0, 1, 2)], build_weigh("equal", per_class=False))
-
-    np.testing.assert_array_equal(weights_kc[:, 0], [1, 0, 0])
+    np.testing.assert_array_equal(weights[1], weigh(products.of(fold_n != 1)))
+    judged_nc = cross_fitted_errors(products, fold_n, weights)
+    np.testing.assert_array_equal(judged_nc[:1], errors(products.of(fold_n == 0), weights[0]))

@@ -19,12 +19,12 @@ WEIGHTS = {"min_recall": 0.9, "cost_miss": 10.0, "cost_false_alarm": 1.0}
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
-def table_of(levels, *, num_parts=1, min_areas=(0,), thresholds=THRESHOLDS):
-    """Tables over strips of one pixel; each is (part, level, whether it is a defect)."""
+def table_of(levels, *, num_folds=1, min_areas=(0,), thresholds=THRESHOLDS):
+    """Tables over strips of one pixel; each is (fold, level, whether it is a defect)."""
     grid = make_grid(thresholds=thresholds, top_thresholds=None, min_sizes=[0], min_areas=min_areas)
-    tables = Tables(grid, num_parts)
-    for part, level, is_defect in levels:
-        tables.add(part, np.full((1, 1), level, np.uint8), np.full((1, 1), is_defect))
+    tables = Tables(grid, num_folds)
+    for fold, level, is_defect in levels:
+        tables.add(fold, np.full((1, 1), level, np.uint8), np.full((1, 1), is_defect))
     return tables
 
 
@@ -60,7 +60,7 @@ def test_each_objective_chooses_by_its_own_rule(objective, weights, threshold):
 def test_a_lucky_combination_does_not_win():
     """0.6 is as good as 0.2 to 0.4 and has no false alarm, but a step aside it is bad."""
     levels = [(0, 0.58, False), (0, 0.62, True)] + [(0, 0.45, True)] * 2 + [(0, 0.55, False)]
-    strips = [(part, round(255 * p), is_defect) for part, p, is_defect in levels]
+    strips = [(fold, round(255 * p), is_defect) for fold, p, is_defect in levels]
     thresholds = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.65)
     sums = table_of(strips, thresholds=thresholds).sums([0])
 
@@ -126,14 +126,14 @@ def test_what_makes_no_difference_stays_plain():
 
 
 def test_cross_fitting_judges_a_strip_by_the_others():
-    """The lone defect of part 0 teaches nothing to its own score: it is missed."""
+    """The lone defect of fold 0 teaches nothing to its own score: it is missed."""
     strips = [(0, 150, True), (0, 0, False), (1, 150, False), (1, 0, False)]
-    tables = table_of(strips, num_parts=2, thresholds=(0.5, 0.9))
+    tables = table_of(strips, num_folds=2, thresholds=(0.5, 0.9))
     rank = ranking("dice", **WEIGHTS)
 
     choices, outcome = cross_fit(tables, 2, rank)
 
-    # Without part 0 a false alarm at 0.5 asks for 0.9; without part 1 the defect asks for 0.5.
+    # Without fold 0 a false alarm at 0.5 asks for 0.9; without fold 1 the defect asks for 0.5.
     assert [choice.threshold for choice in choices] == [0.9, 0.5]
     assert (outcome.found, outcome.false_alarms) == (0, 1)
     assert outcome.dice == 2 / 4
@@ -144,8 +144,8 @@ def test_cross_fitting_judges_a_strip_by_the_others():
     st.sampled_from(["dice", "dice_positive", "recall", "cost"]),
 )
 def test_cross_fitting_never_beats_the_naive_score_of_each_part(levels, objective):
-    """No choice can do better on a part than the best one for it."""
-    tables = table_of(levels, num_parts=3)
+    """No choice can do better on a fold than the best one for it."""
+    tables = table_of(levels, num_folds=3)
     rank = ranking(objective, **WEIGHTS)
 
     _, outcome = cross_fit(tables, 3, rank)

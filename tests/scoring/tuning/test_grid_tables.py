@@ -16,11 +16,11 @@ PROBS = np.array([[230, 230, 140, 0, 153], [0, 0, 0, 0, 0]], dtype=np.uint8)
 TRUTH = np.array([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]], dtype=bool)
 
 
-def fill(grid, strips, *, num_parts=1):
-    """Add (part, probs_hw, truth_hw, perhaps presence) to new tables."""
-    tables = Tables(grid, num_parts)
-    for part, *strip in strips:
-        tables.add(part, *strip)
+def fill(grid, strips, *, num_folds=1):
+    """Add (fold, probs_hw, truth_hw, perhaps presence) to new tables."""
+    tables = Tables(grid, num_folds)
+    for fold, *strip in strips:
+        tables.add(fold, *strip)
     return tables
 
 
@@ -90,7 +90,7 @@ def test_a_worked_example(choice, dice_sum):
 
 @st.composite
 def strips(draw):
-    """Draw a few strips of one class, with parts; probabilities of many levels or few."""
+    """Draw a few strips of one class, with folds; probabilities of many levels or few."""
     shape = draw(st.integers(1, 6)), draw(st.integers(1, 8))
     levels = draw(st.sampled_from([[0, 255], [0, 90, 127, 128, 200, 255], list(range(256))]))
     return [
@@ -114,11 +114,11 @@ def test_every_combination_counts_what_brute_force_counts(cases):
         min_areas=[0, 1, 3, 9],
         gates=[0.0, 0.5, 0.8],
     )
-    tables = fill(grid, cases, num_parts=2)
+    tables = fill(grid, cases, num_folds=2)
 
-    for parts in ([0], [1], [0, 1]):
-        sums = tables.sums(parts)
-        chosen = [strip for part, *strip in cases if part in parts]
+    for folds in ([0], [1], [0, 1]):
+        sums = tables.sums(folds)
+        chosen = [strip for fold, *strip in cases if fold in folds]
         for place in every_place(grid):
             expected = brute_force(sums.choice(place), chosen) if chosen else add_up([])
             assert astuple(sums.outcome(place)) == pytest.approx(astuple(expected))

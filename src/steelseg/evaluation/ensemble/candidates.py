@@ -1,7 +1,7 @@
-"""What an ensemble is chosen from: the held-out predictions of several runs, side by side.
+"""Trained runs with out-of-fold predictions that can be combined, read strip by strip together.
 
-All of them are of the same strips in the same folds, so that no prediction of a mean was made by a
-network which had seen the strip.
+All runs have the same strips in the same folds, so no prediction in a mean was made by a network
+that was trained on the strip.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
-from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_fold_numbers
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.inference.forward import forward_plan
@@ -20,13 +19,13 @@ from steelseg.inference.members import Member, checkpoint_member
 from steelseg.run.ensemble_json import Crop
 from steelseg.run.held_out import HeldOut, open_held_out
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import read_oof, views_in_words
+from steelseg.run.oof_store import plan_in_words, read_oof
 from steelseg.run.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run that may take part."""
+    """A run with its networks."""
 
     run: RunFolder
     config: Config
@@ -41,42 +40,50 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Held-out predictions of a run, by one set of views."""
+    """A run with its networks and its out-of-fold predictions."""
 
     trained: TrainedRun
-    place: int
-    """Of the run among those to choose from."""
-
-    tta: str
-    crop: Crop | None
-    predictions: RunFolder
-    """Where they lie."""
-
     held_out: HeldOut
 
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return self.trained.run
+
+    @property
+    def tta(self) -> str:
+        """TTA flips of the run."""
+        return self.trained.config.inference.tta
+
+    @property
+    def crop(self) -> Crop | None:
+        """Crops of the run; None if it predicts whole strips."""
+        return forward_plan(self.trained.config).crop
+
     def presence(self, image_id: str) -> NDArray[np.float32]:
-        """presence_c of a strip; empty where there is none."""
+        """Return presence_c of a strip; empty without a presence head."""
         return self.held_out.presence[image_id]
 
     @property
     def has_presence(self) -> bool:
-        """Whether it says how likely a class is on a strip at all."""
+        """Whether the predictions include presence."""
         return all(len(presence_c) for presence_c in self.held_out.presence.values())
 
 
 def open_runs(paths: Sequence[Path]) -> list[TrainedRun]:
-    """Open trained runs, in an order that does not hang on how they were named.
+    """Open trained runs, in an order that does not depend on the order of their names.
 
     Raises:
-        CheckpointError: if one is no run folder, or has no trained fold.
-        ConfigError: if one combines runs itself, or two are the same.
+        CheckpointError: if a path is not a run folder, or has no trained fold.
+        ConfigError: if a run is itself a combined run, or two are the same.
     """
     opened = [_open_run(RunFolder(path)) for path in paths]
     for place, trained in enumerate(opened):
         for other in opened[:place]:
             if other.models == trained.models:
                 raise ConfigError(
-                    f"{trained.run.path} has the networks of {other.run.path}. Name a run once."
+                    f"{trained.run.path} has the same networks as {other.run.path}. "
+                    "Name each run once."
                 )
     return sorted(opened, key=lambda trained: sorted(trained.models.items()))
 
@@ -101,7 +108,7 @@ def refuse_other_folds(runs: Sequence[TrainedRun]) -> None:
 
 
 _SAME_FOLDS = (
-    "A mean of them would be judged on strips that a network was trained on. Train with the same "
+    "Their mean would be scored on strips that a network was trained on. Train with the same "
     "train.csv, data.num_folds, data.group_duplicates and data.fold_seed (null: train.seed)."
 )
 
@@ -114,7 +121,7 @@ def _refuse_difference(
     *,
     way_out: str,
 ) -> None:
-    """Raise DataError if a strip is elsewhere, or not there at all."""
+    """Raise DataError if a strip is in another fold, or missing."""
     odd = sorted(i for i in expected.keys() | found.keys() if expected.get(i) != found.get(i))
     if odd:
         here, there = (_fold(fold_of, odd[0]) for fold_of in (expected, found))
@@ -124,50 +131,39 @@ def _refuse_difference(
 
 
 def _fold(fold_of: Mapping[str, int], image_id: str) -> str:
-    """Where a strip is, in words."""
+    """Say in which fold a strip is."""
     return f"in fold {fold_of[image_id]}" if image_id in fold_of else "in none"
 
 
-def open_candidate(
-    trained: TrainedRun, place: int, *, root: Path, predictions: RunFolder, tta: str
-) -> Candidate:
-    """Open held-out predictions of a run.
+def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
+    """Open the out-of-fold predictions of a run.
 
     Args:
         trained: The run.
-        place: Of the run among those to choose from.
         root: Folder of the data set.
-        predictions: Where its predictions lie: the run itself, or a folder laid out like it.
-        tta: The flips that they were made with.
 
     Raises:
-        CheckpointError: if there are none, a fold was trained on since, or they were made with
+        CheckpointError: if there are none, a fold was trained since, or they were made with
             other flips or crops than the run has.
     """
-    held_out = open_held_out(
-        predictions,
-        train_csv=DataSet(root).train_csv,
-        num_classes=trained.config.data.num_classes,
-        num_folds=trained.config.data.num_folds,
-    )
-    way_out = f"Predict again: steelseg oof {trained.run.path}."
+    run = trained.run
+    held_out = open_held_out(trained.config.data.model_copy(update={"root": root}), run)
+    candidate = Candidate(trained, held_out)
+    way_out = f"Predict again: steelseg oof {run.path}."
     for fold, digest in held_out.models.items():
         if trained.models.get(fold) != digest:
             raise CheckpointError(
-                f"{predictions.oof(fold)} was predicted by another "
-                f"{trained.run.best_model(fold)}. {way_out}"
+                f"{run.oof(fold)} was predicted by another {run.best_model(fold)}. {way_out}"
             )
     if absent := sorted(trained.models.keys() - held_out.models.keys()):
-        raise CheckpointError(f"{predictions.oof(absent[0])} is missing. {way_out}")
-    crop = forward_plan(trained.config).crop
-    own = views_in_words(tta, crop)
-    for fold, views in held_out.views.items():
-        if views not in ("", own):
+        raise CheckpointError(f"{run.oof(absent[0])} is missing. {way_out}")
+    own = plan_in_words(candidate.tta, candidate.crop)
+    for fold, plan in held_out.plans.items():
+        if plan not in ("", own):
             raise CheckpointError(
-                f"{predictions.oof(fold)} was predicted with {views}, and the run has "
-                f"{own}. {way_out}"
+                f"{run.oof(fold)} was predicted with {plan}, and the run has {own}. {way_out}"
             )
-    return Candidate(trained, place, tta, crop, predictions, held_out)
+    return candidate
 
 
 def refuse_other_strips(candidates: Sequence[Candidate]) -> None:
@@ -176,17 +172,18 @@ def refuse_other_strips(candidates: Sequence[Candidate]) -> None:
     expected = first.held_out
     for other in others:
         _refuse_difference(
-            first.trained.run,
+            first.run,
             expected.fold_of,
-            other.trained.run,
+            other.run,
             other.held_out.fold_of,
-            way_out="Only what all predict can be combined: train and predict the same folds.",
+            way_out="Only strips that all predict can be combined: train and predict the same "
+            "folds.",
         )
         for image_id, size in expected.labels.sizes.items():
             if other.held_out.labels.sizes[image_id] != size:
                 raise DataError(
-                    f"{other.predictions.path} predicted {image_id} as another image than "
-                    f"{first.predictions.path} did. Predict both again: steelseg oof RUN."
+                    f"{other.run.path} predicted another image {image_id} than "
+                    f"{first.run.path} did. Predict both again: steelseg oof RUN."
                 )
 
 
@@ -196,16 +193,16 @@ def read_side_by_side(
     """Yield image_id, probs_kchw (times 255) and truth_chw of each strip of a fold.
 
     Raises:
-        DataError: if one has the strips in another order.
+        DataError: if a run has the strips in another order.
     """
     labels = candidates[0].held_out.labels
-    readers = [read_oof(candidate.predictions.oof(fold)) for candidate in candidates]
+    readers = [read_oof(candidate.run.oof(fold)) for candidate in candidates]
     for strips in zip(*readers, strict=True):
         image_id = strips[0][0]
         for candidate, (name, _) in zip(candidates, strips, strict=True):
             if name != image_id:
                 raise DataError(
-                    f"{candidate.predictions.oof(fold)} has its strips in another order. "
-                    f"Predict again: steelseg oof {candidate.trained.run.path}."
+                    f"{candidate.run.oof(fold)} has its strips in another order. "
+                    f"Predict again: steelseg oof {candidate.run.path}."
                 )
         yield image_id, np.stack([probs_chw for _, probs_chw in strips]), labels.draw(image_id)

@@ -1,4 +1,4 @@
-"""What a combined run is chosen from, and what is written of the choice.
+"""The members of a combined run, and the refusals of runs and folders that cannot be used.
 
 Axes: c classes, k candidates.
 """
@@ -6,21 +6,18 @@ Axes: c classes, k candidates.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from steelseg.config.config import Config
 from steelseg.errors import ConfigError
-from steelseg.evaluation.ensemble.candidates import Candidate, TrainedRun
-from steelseg.inference.forward import FLIP_AXES
-from steelseg.run.ensemble_json import Combination, Combined
+from steelseg.evaluation.ensemble.candidates import Candidate
+from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.blending.blend import Weights
-from steelseg.scoring.blending.cross_fit import Choose
-from steelseg.scoring.blending.tta_choice import choose_views
-from steelseg.scoring.blending.weights import Weigh, Weighing, build_weigh
+from steelseg.scoring.blending.weights import Weighing
 
-# What a combined run may hold; another file is not ours to remove.
+# Files of a combined run; a folder with any other file is not overwritten.
 _OURS = (
     *("config.yaml", "environment.json", "folds.csv", "ensemble.json", "training_log.txt"),
     *("events.jsonl", "postprocess.json", "cascade.json", "metrics.json", "scores.csv"),
@@ -29,129 +26,70 @@ _OURS = (
 
 
 @dataclass(frozen=True)
-class EnsemblePlan:
-    """How runs are combined."""
-
-    weights: Weighing = "equal"
-
-    per_class: bool = False
-    """Weights of each class by itself."""
-
-    choose_tta: tuple[str, ...] = ()
-    """Sets of views to choose from, of `forward.FLIP_AXES`; empty takes each run's own."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The words of the command line that ask for it."""
-        return (
-            *("--weights", self.weights),
-            *(["--per-class"] if self.per_class else []),
-            *(["--choose-tta", *self.choose_tta] if self.choose_tta else []),
-        )
-
-    @property
-    def views_first(self) -> tuple[str, ...]:
-        """The sets of views, those of fewer views first."""
-        return tuple(sorted(self.choose_tta, key=lambda tta: len(FLIP_AXES[tta])))
-
-
-@dataclass(frozen=True)
 class Pool:
-    """All that a combination is made of."""
+    """The runs that are combined, and how."""
 
     config: Config
+    """Settings of the combined run."""
+
     out: Path
-    plan: EnsemblePlan
-    runs: tuple[TrainedRun, ...]
+    """Folder of the combined run."""
+
+    weights: Weighing
+
+    per_class: bool
+    """Choose separate weights for each class."""
+
     candidates: tuple[Candidate, ...]
-    lookers: tuple[Candidate, ...]
-    """What was named for presence."""
+    """The runs whose masks are combined."""
 
-    @cached_property
-    def choices(self) -> tuple[tuple[int, ...], ...]:
-        """Places of each run's candidates."""
-        return tuple(
-            tuple(k for k, candidate in enumerate(self.candidates) if candidate.place == run)
-            for run in range(len(self.runs))
-        )
+    presence: tuple[Candidate, ...]
+    """The runs of --presence."""
 
-    def weigh(self, weights: Weighing) -> Weigh:
-        """What chooses weights."""
-        return build_weigh(weights, per_class=self.plan.per_class)
-
-    def choose(self, weights: Weighing) -> Choose:
-        """What chooses views and weights."""
-        weigh = self.weigh(weights)
-        return lambda products: choose_views(products, self.choices, weigh)
-
-    def looking(self, weights_kc: Weights) -> list[Candidate]:
-        """Whose presence is averaged: those named for it, else each run's that has one.
-
-        A run takes part with the views that its pixels are predicted with, if they count.
-        """
-        if self.lookers:
-            return list(self.lookers)
-        taken = [
-            next((k for k in places if weights_kc[k].any()), places[0]) for places in self.choices
-        ]
-        return [self.candidates[k] for k in taken if self.candidates[k].has_presence]
+    @property
+    def with_presence(self) -> tuple[Candidate, ...]:
+        """Runs whose presence is averaged: those of --presence, otherwise all that have one."""
+        return self.presence or tuple(c for c in self.candidates if c.has_presence)
 
 
-def combination_of(pool: Pool, weights_kc: Weights, by_part: Sequence[Weights]) -> Combination:
-    """What ensemble.json tells prediction: who counts, in a fixed order.
+def build_spec(pool: Pool, weights_kc: Weights, by_fold: Sequence[Weights]) -> EnsembleSpec:
+    """Return the content of ensemble.json; members are in the order of the candidates.
 
     Args:
-        pool: What was chosen from.
-        weights_kc: Chosen on all strips.
-        by_part: For the strips of each part, chosen on the others.
+        pool: The runs.
+        weights_kc: Weights chosen on all strips.
+        by_fold: Weights for the strips of each inner fold, chosen on the others.
     """
-    looking = pool.looking(weights_kc)
-    classes = weights_kc.shape[1]
+    averaged = pool.with_presence
     members = []
     for k, candidate in enumerate(pool.candidates):
-        share = sum(_is_same(candidate, other) for other in looking) / max(len(looking), 1)
-        if weights_kc[k].any() or share:
-            members.append(_member(pool, candidate, tuple(map(float, weights_kc[k])), share))
-    for candidate in looking:
+        presence = sum(_is_same(candidate, other) for other in averaged) / max(len(averaged), 1)
+        if weights_kc[k].any() or presence:
+            members.append(_member(pool, candidate, tuple(map(float, weights_kc[k])), presence))
+    for candidate in averaged:
         if not any(_is_same(candidate, other) for other in pool.candidates):
-            members.append(_member(pool, candidate, (0.0,) * classes, 1 / len(looking)))
-    return Combination(
+            no_weights = (0.0,) * weights_kc.shape[1]
+            members.append(_member(pool, candidate, no_weights, 1 / len(averaged)))
+    return EnsembleSpec(
         members=tuple(members),
-        parts=[
-            [
-                {
-                    "run": candidate.place,
-                    "tta": candidate.tta,
-                    "weights": [float(weight) for weight in weights_c],
-                }
-                for candidate, weights_c in zip(pool.candidates, chosen, strict=True)
-                if weights_c.any()
-            ]
-            for chosen in by_part
-        ],
-        words=pool.plan.words,
-        runs=tuple(_relative(pool, trained.run) for trained in pool.runs),
-        presence_runs=tuple(_relative(pool, looker.trained.run) for looker in pool.lookers),
+        parts=[_stored_weights(pool, chosen_kc) for chosen_kc in by_fold],
+        words=("--weights", pool.weights, *(["--per-class"] if pool.per_class else [])),
+        runs=tuple(_relative(pool, candidate.run) for candidate in pool.candidates),
+        presence_runs=tuple(_relative(pool, candidate.run) for candidate in pool.presence),
     )
 
 
 def _is_same(a: Candidate, b: Candidate) -> bool:
-    """Whether two are predicted by the same networks in the same way."""
+    """Whether two runs predict with the same networks in the same way."""
     return a.trained.models == b.trained.models and (a.tta, a.crop) == (b.tta, b.crop)
-
-
-def name_of(pool: Pool, candidate: Candidate) -> str:
-    """How the report calls a candidate."""
-    name = str(candidate.trained.run.path)
-    return f"{name} {candidate.tta}" if pool.plan.choose_tta else name
 
 
 def _member(
     pool: Pool, candidate: Candidate, weights: tuple[float, ...], presence: float
-) -> Combined:
-    """A candidate as ensemble.json names it."""
-    return Combined(
-        run=_relative(pool, candidate.trained.run),
+) -> EnsembleMember:
+    """Return a candidate as a member of ensemble.json."""
+    return EnsembleMember(
+        run=_relative(pool, candidate.run),
         models=candidate.trained.models,
         tta=candidate.tta,
         crop=candidate.crop,
@@ -160,61 +98,58 @@ def _member(
     )
 
 
+def _stored_weights(pool: Pool, weights_kc: Weights) -> list[dict[str, Any]]:
+    """Return the weights of one inner fold for ensemble.json, without runs that get none."""
+    return [
+        {"run": k, "tta": candidate.tta, "weights": [float(weight) for weight in weights_kc[k]]}
+        for k, candidate in enumerate(pool.candidates)
+        if weights_kc[k].any()
+    ]
+
+
 def _relative(pool: Pool, run: RunFolder) -> str:
-    """A run as a path from the combined one."""
+    """Return the path of a run from the folder of the combined one."""
     return Path(os.path.relpath(run.path, pool.out)).as_posix()
 
 
 def refuse_nothing_to_do(
-    paths: Sequence[Path], plan: EnsemblePlan, presence: Sequence[Path]
+    paths: Sequence[Path], presence: Sequence[Path], *, weights: Weighing, per_class: bool
 ) -> None:
-    """Raise ConfigError if what is asked for changes nothing."""
-    if len(paths) == 1 and not presence and not plan.choose_tta:
+    """Raise ConfigError if an argument has no effect."""
+    if len(paths) == 1 and not presence:
+        raise ConfigError(f"{paths[0]} alone is not an ensemble. Name another run.")
+    if len(paths) == 1 and weights != "equal":
         raise ConfigError(
-            f"{paths[0]} is not an ensemble by itself. Name another run, "
-            "or choose its flips: --choose-tta."
+            f"--weights {weights} needs several runs, and {paths[0]} is the only one. Omit it, "
+            "or name another run."
         )
-    if len(paths) == 1 and plan.weights != "equal":
+    if per_class and weights == "equal":
         raise ConfigError(
-            f"--weights {plan.weights} has nothing to weigh: {paths[0]} is the only run. Leave it "
-            "out, or name another run."
-        )
-    if plan.per_class and plan.weights == "equal":
-        raise ConfigError(
-            "--per-class is about weights that are chosen, and a plain mean has none. Leave it "
-            "out, or take --weights learnt or greedy."
+            "--per-class applies to chosen weights, and a plain mean has none. Omit it, or use "
+            "--weights greedy."
         )
 
 
-def refuse_classifier(trained: TrainedRun) -> None:
-    """Raise ConfigError if a run says nothing of pixels."""
-    if trained.config.model.is_classifier:
-        raise ConfigError(
-            f"{trained.run.path} is a classifier and says nothing of pixels. Name it behind "
-            "--presence."
-        )
-
-
-def refuse_no_presence(lookers: Sequence[Candidate]) -> None:
-    """Raise ConfigError if a run that was named for its presence has none."""
-    for looker in lookers:
-        if not looker.has_presence:
+def refuse_no_presence(candidates: Sequence[Candidate]) -> None:
+    """Raise ConfigError if a run of --presence does not predict presence."""
+    for candidate in candidates:
+        if not candidate.has_presence:
             raise ConfigError(
-                f"{looker.trained.run.path} has no presence to take. Train it with "
+                f"{candidate.run.path} does not predict presence. Train it with "
                 "model.presence_head=true, or predict it again: steelseg oof "
-                f"{looker.trained.run.path}."
+                f"{candidate.run.path}."
             )
 
 
 def refuse_other_folder(out: Path) -> None:
-    """Raise ConfigError unless `out` is free, an empty folder, or a combination and no more."""
+    """Raise ConfigError unless `out` is new, empty, or contains only a combined run."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ConfigError(f"{out} is not a folder. Choose another --out.")
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if not names:
         return
     if "ensemble.json" not in names:
-        raise ConfigError(f"{out} holds files and no combined run. Choose another --out.")
+        raise ConfigError(f"{out} contains files but not a combined run. Choose another --out.")
     odd = [name for name in names if name not in _OURS and not name.startswith("fold_")]
     if odd:
         raise ConfigError(

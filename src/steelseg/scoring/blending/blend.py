@@ -1,13 +1,13 @@
-"""How good a weighted mean of predictions is, for any weights, from one pass over the strips.
+"""Weighted means of predictions, and their squared error for any weights from one pass over strips.
 
-The squared error of a weighted mean is a quadratic function of the weights: all that it hangs on
-is the products of the predictions with each other and with the truth, summed over pixels. They are
-kept strip by strip, exactly, so that weights can be chosen on some strips and judged on others
-without reading a pixel again.
+The squared error of a weighted mean is a quadratic function of the weights: it depends only on the
+products of the predictions with each other and with the ground truth, summed over pixels. These
+are kept exactly, for each strip, so weights can be chosen on some strips and scored on others
+without reading pixels again.
 
-The error of a class is in units of what empty masks would have: 0 is right everywhere, 1 as wrong
-as finding nothing. It is the Brier score, a proper one: no prediction gains by being unsure of what
-it knows. A class that no strip shows has no error.
+The error of a class is in units of the error of empty masks: 0 is perfect, 1 is as bad as finding
+nothing. This is a scaled Brier score, a proper scoring rule. It is undefined for a class that no
+strip has.
 
 Axes: n strips, c classes, k predictions (candidates), h height, w width. No files, no torch.
 """
@@ -19,40 +19,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 Weights = NDArray[np.float64]
-"""weights_kc, at least 0, of sum 1 over the predictions of a class."""
+"""weights_kc: not negative, of sum 1 over the predictions of each class."""
 
 _FULL = 255
 
 
 @dataclass(frozen=True)
 class Products:
-    """Sums of products over the pixels of some strips, in levels of 255."""
+    """Products summed over the pixels of each strip, with probabilities times 255."""
 
     own_nckk: NDArray[np.float64]
-    """Of every two predictions."""
+    """Each prediction with each other one."""
 
     truth_nck: NDArray[np.float64]
-    """Of each prediction and the truth."""
+    """Each prediction with the ground truth."""
 
     pixels_nc: NDArray[np.float64]
-    """True pixels."""
+    """Number of defect pixels in the ground truth."""
 
     def __len__(self) -> int:
         return len(self.pixels_nc)
 
     def of(self, is_chosen_n: NDArray[np.bool_]) -> "Products":
-        """Those of some strips."""
+        """Return the products of the selected strips."""
         chosen = (self.own_nckk, self.truth_nck, self.pixels_nc)
         return Products(*(part[is_chosen_n] for part in chosen))
 
-    def among(self, candidates: Sequence[int]) -> "Products":
-        """Those of some predictions, in this order."""
-        places = list(candidates)
-        own_nckk = self.own_nckk[:, :, places][..., places]
-        return Products(own_nckk, self.truth_nck[..., places], self.pixels_nc)
-
     def summed(self) -> "Products":
-        """Those of all strips as if they were one."""
+        """Return the sum over all strips, as if they were one strip."""
         parts = (self.own_nckk, self.truth_nck, self.pixels_nc)
         return Products(*(part.sum(axis=0, keepdims=True) for part in parts))
 
@@ -60,14 +54,14 @@ class Products:
 def multiply(
     probs_kchw: NDArray[np.uint8], truth_chw: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Count one strip.
+    """Compute the products of one strip.
 
     Args:
-        probs_kchw: What each candidate says of it, times 255.
-        truth_chw: The true masks.
+        probs_kchw: Probabilities of each prediction, times 255.
+        truth_chw: Ground-truth masks.
 
     Returns:
-        own_ckk, truth_ck and pixels_c of it; whole numbers, so no sum hangs on its order.
+        own_ckk, truth_ck and pixels_c; integers, so sums do not depend on the order.
     """
     count, classes = probs_kchw.shape[:2]
     own_ckk, truth_ck = np.empty((classes, count, count)), np.empty((classes, count))
@@ -81,14 +75,14 @@ def multiply(
 def stack_products(
     strips: Sequence[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]],
 ) -> Products:
-    """Put what `multiply` gave of each strip together."""
+    """Stack the results of `multiply` for each strip."""
     return Products(*map(np.stack, zip(*strips, strict=True)))
 
 
 def errors(products: Products, weights_kc: Weights) -> NDArray[np.float64]:
-    """Squared error of the weighted mean on each strip and class, summed over pixels, shape (N, C).
+    """Return the squared error of the weighted mean, summed over pixels, shape (N, C).
 
-    In pixels: a pixel that is quite wrong counts as 1, one that is half sure as 0.25.
+    A pixel that is completely wrong counts 1, a probability of 0.5 counts 0.25.
     """
     own_nc = np.einsum("nckl,kc,lc->nc", products.own_nckk, weights_kc, weights_kc)
     truth_nc = np.einsum("nck,kc->nc", products.truth_nck, weights_kc)
@@ -97,7 +91,7 @@ def errors(products: Products, weights_kc: Weights) -> NDArray[np.float64]:
 
 
 def relative_error(errors_nc: NDArray[np.float64], pixels_nc: NDArray[np.float64]) -> float:
-    """Mean over the classes of the error in units of what empty masks would have; NaN without."""
+    """Return the mean error over classes, in units of empty masks; NaN without any defect."""
     pixels_c = pixels_nc.sum(axis=0)
     is_there = pixels_c > 0
     if not is_there.any():
@@ -106,11 +100,11 @@ def relative_error(errors_nc: NDArray[np.float64], pixels_nc: NDArray[np.float64
 
 
 def blend(probs_kchw: NDArray[np.uint8], weights_kc: Weights) -> NDArray[np.uint8]:
-    """The weighted mean of predictions, in levels, rounded half up."""
+    """Return the weighted mean of predictions times 255, rounded half up."""
     mean_chw = np.zeros(probs_kchw.shape[1:], np.float32)
     for probs_chw, weights_c in zip(probs_kchw, weights_kc.astype(np.float32), strict=True):
         if weights_c.any():
             mean_chw += probs_chw * weights_c[:, None, None]
-    # Thirds and sixths are not exact in binary; half a level is rounded up all the same.
+    # Thirds and sixths are not exact in binary; the margin rounds their halves up too.
     levels: NDArray[np.uint8] = (mean_chw + np.float32(0.5 + 1e-4)).astype(np.uint8)
     return levels

@@ -1,12 +1,12 @@
-"""Choosing post-processing settings: exact, by an objective, and without fooling oneself.
+"""Exact grid search for post-processing settings, by an objective.
 
 The objective of a class does not depend on the other classes, so each is searched alone, over its
-whole grid. The highest of a hundred thousand combinations is a lucky one on a few hundred strips,
-so each is judged with those near it (`nearby`). `cross_fit` chooses for the strips of each part on
-all the others; only its outcome says what to expect of new strips, because settings chosen and
-scored on the same strips flatter themselves.
+whole grid. On a few hundred strips the highest of a hundred thousand combinations is highest by
+luck, so each is scored with its neighbours in the grid (`nearby`). `cross_fit` chooses for the
+strips of each inner fold on the others; only its outcome estimates the score on new strips, because
+settings chosen and scored on the same strips are optimistic.
 
-No files, no torch, no masks: `grid_tables` counts them.
+No files, no torch. Masks are counted in `grid_tables`.
 """
 
 from collections.abc import Callable
@@ -33,15 +33,15 @@ Ranking: TypeAlias = Callable[[Sums], tuple[NDArray[Any], NDArray[Any]]]
 def ranking(
     objective: Objective, *, min_recall: float, cost_miss: float, cost_false_alarm: float
 ) -> Ranking:
-    """What is best, by the name of the objective.
+    """Return how an objective ranks combinations.
 
     Args:
         objective: dice: highest mean Dice. dice_positive: highest over positive pairs, then
             fewest false alarms. cost: lowest sum of misses and false alarms at their costs. These
-            three judge a combination with those near it. recall: fewest false alarms among those
-            that find at least `min_recall` of the positive pairs, or come nearest to it. Ties of
-            the last two go to the mean Dice.
-        min_recall: Share of positive pairs that recall asks for.
+            three score a combination with its neighbours. recall: fewest false alarms among those
+            that find at least `min_recall` of the positive pairs, or come closest to it. The mean
+            Dice breaks ties of the last two.
+        min_recall: Minimum recall of positive pairs, for recall.
         cost_miss: Cost of a positive pair without a mask.
         cost_false_alarm: Cost of a negative pair with one.
     """
@@ -69,15 +69,15 @@ def ranking(
 
 
 def nearby(values_ksag: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
-    """Judge each combination with those near it: its own value is partly luck.
+    """Average each combination with its neighbours, because its own value is partly luck.
 
     Args:
         values_ksag: A value of each combination.
         grid: The combinations.
 
     Returns:
-        Same shape: means weighted by a Gaussian, whose standard deviation is 0.05 of a threshold or
-        a gate and half a doubling of a size. What lies further apart hardly counts.
+        Same shape: means weighted by a Gaussian with a standard deviation of 0.05 in thresholds and
+        gates and of half a doubling in sizes.
     """
     pairs, gates = np.array(grid.pairs) / _THRESHOLD_STEP, np.array(grid.gates) / _THRESHOLD_STEP
     axes = pairs, _doublings(grid.min_sizes), _doublings(grid.min_areas), gates[:, None]
@@ -90,7 +90,7 @@ def nearby(values_ksag: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
 
 
 def _doublings(sizes: ArrayLike) -> NDArray[np.float64]:
-    """Sizes in steps, shape (n, 1); 0 is a step below the smallest other one."""
+    """Return sizes in steps of the grid, shape (n, 1); 0 is a step below the smallest other."""
     steps = _SIZES_A_DOUBLING * np.log2(np.maximum(sizes, 1))
     above = steps[np.asarray(sizes) > 0]
     below = above.min() - 1 if len(above) else 0.0
@@ -98,15 +98,15 @@ def _doublings(sizes: ArrayLike) -> NDArray[np.float64]:
 
 
 def between_levels(threshold: float) -> float:
-    """Move a threshold to the nearest middle between two of the 256 levels; 0.5 is one.
+    """Return the nearest threshold halfway between two of the 256 levels; 0.5 is one.
 
-    There the stored probabilities give the same mask as the network's own floats.
+    There the stored probabilities give the same mask as the floats of the network.
     """
     return float((np.clip(np.floor(threshold * 255), 0, 254) + 0.5) / 255)
 
 
 def best(sums: Sums, rank: Ranking) -> Place:
-    """Find the best combination; of equal ones the one that changes least.
+    """Find the best combination; of equal ones the one nearest to the defaults.
 
     Returns:
         Its place in the tables.
@@ -119,7 +119,7 @@ def best(sums: Sums, rank: Ranking) -> Place:
 
 
 def _change(choice: Choice) -> tuple[float, ...]:
-    """How far a combination is from a plain threshold of one half."""
+    """Return how far a combination is from a plain threshold of 0.5, as a sort key."""
     return (
         choice.min_size,
         choice.min_area,
@@ -130,24 +130,24 @@ def _change(choice: Choice) -> tuple[float, ...]:
     )
 
 
-def cross_fit(tables: Tables, num_parts: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
-    """Choose for each part on the others, and count what that gives.
+def cross_fit(tables: Tables, num_folds: int, rank: Ranking) -> tuple[list[Choice], Outcome]:
+    """Choose for each inner fold on the others, and count the outcome.
 
     Returns:
-        The choice for each part, and the outcome over all strips, each with a choice that was
-        made without it.
+        The choice for each inner fold, and the outcome over all strips, each with the choice that
+        was made without it.
     """
     choices, outcomes = [], []
-    for part in range(num_parts):
-        others = tables.sums([p for p in range(num_parts) if p != part])
+    for fold in range(num_folds):
+        others = tables.sums([p for p in range(num_folds) if p != fold])
         place = best(others, rank)
         choices.append(others.choice(place))
-        outcomes.append(tables.sums([part]).outcome(place))
+        outcomes.append(tables.sums([fold]).outcome(place))
     return choices, add_up(outcomes)
 
 
 def landscape(sums: Sums) -> tuple[list[float], NDArray[np.float64]]:
-    """Mean Dice over threshold and min_size, the other settings at their best.
+    """Return the mean Dice over threshold and min_size, with the best other settings.
 
     Returns:
         The thresholds T, and the Dice, shape (T, S).
@@ -162,7 +162,7 @@ def landscape(sums: Sums) -> tuple[list[float], NDArray[np.float64]]:
 
 
 def operating_points(sums: Sums) -> list[tuple[Choice, Outcome]]:
-    """The combinations that find more than any other with as few false alarms.
+    """Return the combinations that find more than any other with as few false alarms.
 
     Returns:
         One combination for each number found, the fewest false alarms first; of equal ones

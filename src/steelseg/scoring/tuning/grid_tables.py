@@ -1,15 +1,14 @@
-"""What every combination of post-processing settings would find, for one class.
+"""Count what every combination of post-processing settings finds, for one class.
 
-`Tables` adds up, strip by strip, what each combination of a grid finds: components are labelled
-once a threshold, and every size comes out of one sorted pass over them. The sums are kept by
-part, so that cross-fitting, choosing for the strips of a part on the other parts, is a
-subtraction and not a second search.
+`Tables` adds up strips: components are labelled once per threshold, and one sorted pass over them
+gives the result of every size. Sums are kept for each inner fold, so cross-fitting does not need a
+second pass over the strips.
 
 A combination is (threshold, top_threshold, min_size, min_area) as `postprocess.binarize` takes
-them, and the presence that a hard gate asks for; the tables count exactly what they would keep.
+them, and the minimum presence of a hard gate; the counts are exactly those of the masks it makes.
 
 Axes: k pairs of thresholds, s sizes, a areas, g gates. Probabilities are uint8, as out-of-fold
-predictions are stored. No files, no torch, no choice: `tuning` chooses.
+predictions are stored. No files, no torch. `grid_search` chooses.
 """
 
 from collections.abc import Sequence
@@ -23,12 +22,12 @@ from numpy.typing import NDArray
 from steelseg.scoring.postprocess import level_of
 
 Place: TypeAlias = tuple[int, int, int, int]
-"""Where a combination is in the tables: its pair of thresholds, its size, its area, its gate."""
+"""Index of a combination in the tables: pair of thresholds, size, area, gate."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried for one class."""
+    """The values to try for one class."""
 
     pairs: tuple[tuple[float, float], ...]
     """threshold and top_threshold, threshold ascending, top_threshold not below it."""
@@ -40,7 +39,7 @@ class Grid:
     """Ascending."""
 
     gates: tuple[float, ...] = (0.0,)
-    """Lowest presence, ascending; 0 lets every strip pass."""
+    """Minimum presence, ascending; 0 lets every strip pass."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a combination gives on some strips; a pair is one class of one strip."""
+    """The result of a combination on some strips; a pair is one class of one strip."""
 
     dice_sum: float
     """Sum of the Dice over positive pairs."""
@@ -65,7 +64,7 @@ class Outcome:
     false_alarms: int
     """Negative pairs with a mask."""
     positives: int
-    """Pairs with a true defect."""
+    """Pairs with a defect in the ground truth."""
     negatives: int
     """Pairs without."""
 
@@ -93,7 +92,7 @@ def make_grid(
 
     Args:
         thresholds: Tried for `threshold`.
-        top_thresholds: Tried for `top_threshold` beside `threshold` itself; None tries only that.
+        top_thresholds: Tried for `top_threshold` in addition to `threshold`; None tries only that.
         min_sizes: Tried for `min_size`.
         min_areas: Tried for `min_area`.
         gates: Tried for `gate`.
@@ -113,25 +112,25 @@ def make_grid(
 
 
 class Tables:
-    """What every combination of a grid finds, summed over strips, by part."""
+    """Counts of every combination of a grid, summed over the strips of each inner fold."""
 
-    def __init__(self, grid: Grid, num_parts: int) -> None:
+    def __init__(self, grid: Grid, num_folds: int) -> None:
         """Start at zero.
 
         Args:
-            grid: What is tried.
-            num_parts: Parts that strips are dealt to.
+            grid: The combinations.
+            num_folds: Number of inner folds.
         """
         self.grid = grid
-        # Cell a holds the strips that pass the first a areas and fail the next, cell g those that
-        # pass the gates up to it and fail the next; `_passed` adds up from the end.
+        # Cell a has the strips that pass the first a areas and fail the next, cell g those that
+        # pass the gates up to it and fail the next; `_passed` sums from the end.
         areas, gates = len(grid.min_areas) + 1, len(grid.gates)
-        shape = (num_parts, len(grid.pairs), len(grid.min_sizes), areas, gates)
+        shape = (num_folds, len(grid.pairs), len(grid.min_sizes), areas, gates)
         self._dice = np.zeros(shape)
         self._found = np.zeros(shape, dtype=np.int64)
         self._false_alarms = np.zeros(shape, dtype=np.int64)
-        self._positives = np.zeros(num_parts, dtype=np.int64)
-        self._negatives = np.zeros(num_parts, dtype=np.int64)
+        self._positives = np.zeros(num_folds, dtype=np.int64)
+        self._negatives = np.zeros(num_folds, dtype=np.int64)
         self._gates = np.array(grid.gates, np.float32)
         self._tops = np.array(sorted({top for _, top in grid.pairs}))
         levels = [level_of(top, np.dtype(np.uint8)) for top in self._tops]
@@ -139,14 +138,14 @@ class Tables:
         self._by_threshold = [self._pairs_of(t) for t in sorted({t for t, _ in grid.pairs})]
 
     def _pairs_of(self, threshold: float) -> tuple[float, NDArray[np.intp], NDArray[np.intp]]:
-        """Level of a threshold, places of its pairs, and places of their top thresholds."""
+        """Return the level of a threshold, and indices of its pairs and their top thresholds."""
         pairs = np.array([k for k, (t, _) in enumerate(self.grid.pairs) if t == threshold])
         tops = np.searchsorted(self._tops, [self.grid.pairs[k][1] for k in pairs])
         return level_of(threshold, np.dtype(np.uint8)), pairs, tops
 
     def add(
         self,
-        part: int,
+        fold: int,
         probs_hw: NDArray[np.uint8],
         truth_hw: NDArray[np.bool_],
         presence: float = 1.0,
@@ -154,13 +153,13 @@ class Tables:
         """Count one strip.
 
         Args:
-            part: Part of the strip, 0 to `num_parts - 1`.
+            fold: Inner fold of the strip, 0 to `num_folds - 1`.
             probs_hw: Probabilities times 255, shape (H, W).
-            truth_hw: True mask, same shape.
-            presence: Of the class on the strip.
+            truth_hw: Ground-truth mask, same shape.
+            presence: Presence of the class on the strip.
         """
         truth_area = int(np.count_nonzero(truth_hw))
-        (self._positives if truth_area else self._negatives)[part] += 1
+        (self._positives if truth_area else self._negatives)[fold] += 1
         passed = int(np.searchsorted(self._gates, np.float32(presence), side="right"))
         if not passed:
             return
@@ -173,12 +172,12 @@ class Tables:
             if not mask_hw.any():
                 break
             kept = self._keep(mask_hw, probs_hw, truth_hw)
-            self._count((part, passed - 1), pairs, kept[:2], kept[2 + tops], truth_area)
+            self._count((fold, passed - 1), pairs, kept[:2], kept[2 + tops], truth_area)
 
     def _keep(
         self, mask_hw: NDArray[np.bool_], probs_hw: NDArray[np.uint8], truth_hw: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """Pixels that each min_size leaves.
+        """Count pixels that each min_size keeps.
 
         Returns:
             Shape (2 + tops, S): of the mask, of its intersection with the truth, and of those
@@ -190,7 +189,7 @@ class Tables:
         by_step = np.bincount(
             labels * columns + self._steps[probs_hw[mask_hw]], minlength=(count - 1) * columns
         ).reshape(count - 1, columns)
-        # From each step on: column 0 is all of the component.
+        # Pixels that reach each step; column 0 is the whole component.
         reached = by_step[:, ::-1].cumsum(axis=1)[:, ::-1]
         hits = np.bincount(labels[truth_hw[mask_hw]], minlength=count - 1)
         pixels = np.column_stack([reached[:, :1], hits, reached[:, 1:]])
@@ -208,7 +207,7 @@ class Tables:
         kept_tops: NDArray[np.int64],
         truth_area: int,
     ) -> None:
-        """Add what the pairs of one threshold keep of one strip, at its part and last gate."""
+        """Add the pairs of one threshold on one strip, at its inner fold and last passed gate."""
         areas, hits = kept
         passes = np.searchsorted(self.grid.min_areas, kept_tops, side="right")
         passes[:, areas == 0] = 0
@@ -219,9 +218,9 @@ class Tables:
         else:
             self._false_alarms[cells] += 1
 
-    def sums(self, parts: Sequence[int]) -> "Sums":
-        """Everything that the strips of some parts add up to."""
-        chosen = list(parts)
+    def sums(self, folds: Sequence[int]) -> "Sums":
+        """Return the sums over the strips of some inner folds."""
+        chosen = list(folds)
         return Sums(
             grid=self.grid,
             dice=_passed(self._dice[chosen]),
@@ -233,7 +232,7 @@ class Tables:
 
 
 def _passed(cells: NDArray[Any]) -> NDArray[Any]:
-    """Sum over parts and, for each area and gate, over the strips that pass them."""
+    """Sum over inner folds and, for each area and gate, over the strips that pass them."""
     by_area = cells.sum(axis=0)[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
     total: NDArray[Any] = by_area[..., ::-1].cumsum(axis=3)[..., ::-1]
     return total
@@ -241,7 +240,7 @@ def _passed(cells: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Sums:
-    """What every combination finds on some strips; arrays have the shape (K, S, A, G)."""
+    """Results of every combination on some strips; arrays have shape (K, S, A, G)."""
 
     grid: Grid
     dice: NDArray[np.float64]
@@ -260,13 +259,13 @@ class Sums:
         return (self.dice + self.negatives - self.false_alarms) / pairs
 
     def choice(self, place: Place) -> Choice:
-        """The combination at a place of the tables."""
+        """Return the combination at an index of the tables."""
         pair, size, area, gate = place
         grid, (threshold, top) = self.grid, self.grid.pairs[pair]
         return Choice(threshold, top, grid.min_sizes[size], grid.min_areas[area], grid.gates[gate])
 
     def outcome(self, place: Place) -> Outcome:
-        """What the combination at a place gives."""
+        """Return the result of the combination at an index."""
         return Outcome(
             dice_sum=float(self.dice[place]),
             found=int(self.found[place]),
