@@ -141,7 +141,7 @@ def test_the_switches_make_the_recommended_mode(tmp_path):
 
 
 def test_config_py_names_every_setting_with_its_default(tmp_path):
-    """What is left out of the file is what stands in it."""
+    """The file in unet_baseline/ shows the defaults."""
     names = runpy.run_path(str(SCRIPTS / "config.py"))
 
     assert {name for name in names if name.isupper()} == {*SETTINGS, *SWITCHES}
@@ -337,7 +337,7 @@ def test_the_baselines_way_from_folds_to_a_submission(place, call):
 
 
 def test_a_trained_fold_is_predicted_and_kept(place, call):
-    """The files that the baseline's users look for, beside ours."""
+    """The files that users of the baseline expect, next to ours."""
     code, out, _ = call("train.py", "--fold", 0)
 
     folder = outputs(place)
