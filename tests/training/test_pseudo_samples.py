@@ -13,8 +13,8 @@ from steelseg.data.samples.dataset import FolderReader
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
+from steelseg.training.fold_data import training_samples, window_source
 from steelseg.training.pseudo_samples import load_pseudo_samples, with_pseudo_labels
-from steelseg.training.setup import training_samples, window_source
 
 KEEP_ALL = ("pseudo.agreement=0", "pseudo.confidence=0", "postprocess.threshold=0.51")
 

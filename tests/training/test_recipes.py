@@ -9,10 +9,10 @@ import torch
 from steelseg.errors import CheckpointError, ConfigError, TrainingError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.run.run_folder import RunFolder
-from steelseg.training import fold
-from steelseg.training.epoch_runner import Epochs
-from steelseg.training.fold import FoldFiles
+from steelseg.training.averaging import Average
+from steelseg.training.fold_files import FoldFiles
 from steelseg.training.train import train_run
+from steelseg.training.trainer import FoldTrainer
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +105,17 @@ def test_a_mean_goes_on_to_the_same_bits(train, kind, monkeypatch):
 
     steps = 0
 
-    real = fold._Saver.after_step
+    real = FoldTrainer.save_if_due
 
-    def stop(saver):
+    def stop(trainer):
         nonlocal steps
-        real(saver)
+        real(trainer)
         steps += 1
         if steps == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fold._Saver, "after_step", stop)
+        patch.setattr(FoldTrainer, "save_if_due", stop)
         with pytest.raises(KeyboardInterrupt):
             train(f"parted_{kind}", *settings)
     parted = train(f"parted_{kind}", *settings, go_on=True)
@@ -151,19 +151,19 @@ def test_the_mean_of_the_last_epochs_is_their_mean(train):
 
 def test_a_mean_that_is_not_a_number_is_never_saved(train, monkeypatch):
     """The epoch before it is kept, and training goes on from there."""
-    real = Epochs._follow
+    real = Average.follow
     steps = 0
 
-    def spoil(epochs, after_step):
+    def spoil(average, model, *, decay):
         nonlocal steps
         steps += 1
         if steps == 4:
-            next(iter(epochs.learner.average.model.parameters())).fill_(float("nan"))
-        real(epochs, after_step)
+            next(iter(average.model.parameters())).fill_(float("nan"))
+        real(average, model, decay=decay)
 
     settings = (*EVERY_STEP, *MEANS["ema"])
     with monkeypatch.context() as patch:
-        patch.setattr(Epochs, "_follow", spoil)
+        patch.setattr(Average, "follow", spoil)
         with pytest.raises(TrainingError, match="epoch 2"):
             train("spoilt", *settings)
 

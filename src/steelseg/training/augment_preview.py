@@ -20,7 +20,7 @@ from steelseg.data.crops import Box
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.samples.dataset import SampleDataset, list_samples
 from steelseg.files.atomic import write_bytes
-from steelseg.training.setup import window_source
+from steelseg.training.fold_data import window_source
 from steelseg.writers.exchange import to_png
 from steelseg.writers.overlays import draw_overlay
 

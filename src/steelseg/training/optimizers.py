@@ -36,6 +36,36 @@ def build_optimizer(
             return torch.optim.SGD(parameters, **shared, momentum=0.9, nesterov=True)
 
 
+def parameter_groups(
+    model: nn.Module, *, learning_rate: float, encoder_rate: float
+) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
+    """Return the parameters, in two groups if the encoder has its own learning rate.
+
+    Args:
+        model: A `StripNet`.
+        learning_rate: Learning rate of decoder and heads.
+        encoder_rate: Factor applied to it for the encoder.
+
+    Returns:
+        All parameters, or a group for decoder and heads and one for the encoder.
+    """
+    if encoder_rate == 1:
+        return model.parameters()
+    encoder = list(encoder_of(model).parameters())
+    ids = {id(parameter) for parameter in encoder}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    return [
+        {"params": others, "lr": learning_rate},
+        {"params": encoder, "lr": learning_rate * encoder_rate},
+    ]
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """Return the encoder of a `StripNet`."""
+    encoder: nn.Module = model.network.encoder  # type: ignore[union-attr, assignment]
+    return encoder
+
+
 class Schedule:
     """A learning-rate schedule that is told of every step and every epoch."""
 
