@@ -85,14 +85,14 @@ def _into_moment(learner: Learner, value: float, is_due: Callable[[], bool]) -> 
 
 def _into_average(learner: Learner, value: float, is_due: Callable[[], bool]) -> None:
     assert learner.average is not None
-    follow = learner.average.follow
+    update = learner.average.update
 
     def spoil(model: nn.Module, *, decay: float) -> None:
-        follow(model, decay=decay)
+        update(model, decay=decay)
         if is_due():
             next(learner.average.model.parameters()).view(-1)[0] = value
 
-    learner.average.follow = spoil
+    learner.average.update = spoil
 
 
 PLACES = {

@@ -52,7 +52,6 @@ def training_samples(
         samples,
         sampling=train.sampling,
         hard_negatives=train.hard_negatives,
-        hard_negative_weight=train.hard_negative_weight,
     )
     others, extra = _extra_samples(config, pseudo)
     if pseudo is not None:
@@ -94,6 +93,5 @@ def _extra_samples(
         samples,
         sampling=train.sampling,
         hard_negatives=None,
-        hard_negative_weight=0,
     )
     return samples, ExtraSamples(len(samples), train.pseudo_share, chances)

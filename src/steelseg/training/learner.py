@@ -20,7 +20,7 @@ from steelseg.models.device import half_type, pick_device
 from steelseg.models.libc import keep_freed_memory
 from steelseg.models.losses import Loss, build_loss, classifier_loss
 from steelseg.models.model import StripNet
-from steelseg.training.averaging import Average
+from steelseg.training.averaging import WeightAverage
 from steelseg.training.optimizers import (
     Schedule,
     build_optimizer,
@@ -41,7 +41,7 @@ class Learner:
     half: torch.dtype | None = None
     """Half precision of mixed-precision training; None trains in float32."""
 
-    average: Average | None = None
+    average: WeightAverage | None = None
     """Averaged weights, if the settings ask for them."""
 
     @property
@@ -88,7 +88,7 @@ def build_learner(
     if device.type == "cpu":
         keep_freed_memory()
     model = model.to(device)
-    average = None if train.average == "none" else Average(model)
+    average = WeightAverage(model) if train.ema_decay else None
     if train.compile:
         # In place, so that the names of the weights stay; CUDA graphs save launch overhead.
         model.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
@@ -128,15 +128,8 @@ def build_losses(config: Config) -> tuple[Loss, Loss]:
     train = config.train
     if config.model.is_classifier:
         return (classifier_loss(train.presence_weight),) * 2
-    first, later = (
-        build_loss(
-            text,
-            pos_weight=config.pos_weight,
-            focal_gamma=train.focal_gamma,
-            tversky_alpha=train.tversky_alpha,
-        )
-        for text in (train.loss, train.later_loss or train.loss)
-    )
+    texts = train.loss, train.later_loss or train.loss
+    first, later = (build_loss(text, pos_weight=config.pos_weight) for text in texts)
     return first, later
 
 

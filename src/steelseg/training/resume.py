@@ -54,9 +54,6 @@ _MAY_CHANGE = {
     "pseudo": set(PseudoConfig.model_fields),
 }
 
-# Weight averaging that does not depend on the number of epochs.
-_OPEN_ENDED = ("none", "ema")
-
 _PROGRESS = TypeAdapter(Progress)
 
 
@@ -64,8 +61,8 @@ def settings_difference(old: Config, new: Config) -> str:
     """Name the first setting that differs and must not, to resume training; "" if none does."""
     before, after = old.model_dump(), new.model_dump()
     free = {section: set(names) for section, names in _MAY_CHANGE.items()}
-    if new.train.scheduler in ("reduce_on_plateau", "none") and new.train.average in _OPEN_ENDED:
-        # Other schedules and averages depend on the number of epochs from the first step on.
+    if new.train.scheduler in ("reduce_on_plateau", "none"):
+        # The other schedules depend on the number of epochs from the first step on.
         free["train"].add("epochs")
     for section, values in after.items():
         for name, value in values.items():

@@ -21,6 +21,10 @@ from steelseg.scoring.screening import defect_score
 
 Sampling = Literal["all", "balanced", "positives"]
 
+HARD_NEGATIVE_WEIGHT = 3.0
+"""Sampling weight added to a clean window on which the earlier run is most confident of a defect,
+in units of its weight without; with sampling=positives, in units of a window with a defect."""
+
 
 def sample_chances(
     labels: Labels,
@@ -28,7 +32,6 @@ def sample_chances(
     *,
     sampling: Sampling,
     hard_negatives: Path | None,
-    hard_negative_weight: float,
 ) -> NDArray[np.float64] | None:
     """Chance of each sample to be drawn.
 
@@ -37,8 +40,6 @@ def sample_chances(
         samples: Windows, as `list_samples` gives them.
         sampling: all, balanced or positives.
         hard_negatives: A run with out-of-fold predictions; None weighs no mistakes.
-        hard_negative_weight: How much more often a clean window is drawn that is surely mistaken;
-            behind positives, which draws no clean one of itself, how often beside a defect.
 
     Returns:
         Chances that add up to 1; None takes each sample once an epoch.
@@ -53,7 +54,7 @@ def sample_chances(
     chances = draw(shown_nc)
     if hard_negatives is None:
         return chances
-    more = hard_negative_weight * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
+    more = HARD_NEGATIVE_WEIGHT * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
     chances = chances + more * (chances.max() if sampling == "positives" else chances)
     total: float = chances.sum()
     return chances / total

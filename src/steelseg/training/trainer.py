@@ -111,7 +111,6 @@ class FoldTrainer:
         """Train and validate one epoch; return its row of history.csv and its scores."""
         begin = time.monotonic()
         train_loss = self.train_epoch(epoch)
-        self._average_epoch(epoch)
         train_seconds = time.monotonic() - begin
         val_loss, scores, monitored = self.validate()
         rate = self.learner.optimizer.param_groups[0]["lr"]
@@ -202,16 +201,8 @@ class FoldTrainer:
         learner.scaler.update()
         learner.optimizer.zero_grad(set_to_none=True)
         learner.schedule.after_step()
-        if learner.average is not None and self.settings.average == "ema":
-            learner.average.follow(learner.model, decay=self.settings.ema_decay)
-
-    def _average_epoch(self, epoch: int) -> None:
-        """Add a trained epoch to the mean of the last ones; a second call changes nothing."""
-        settings, average = self.settings, self.learner.average
-        if settings.average != "last" or average is None:
-            return
-        if average.count < epoch - max(0, settings.epochs - settings.average_epochs):
-            average.add(self.learner.model)
+        if learner.average is not None:
+            learner.average.update(learner.model, decay=self.settings.ema_decay)
 
     def validate(self) -> ValidationResult:
         """Score the held-out strips.
