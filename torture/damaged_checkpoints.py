@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from torture import commands, warm
 from torture.damage import spoil
 from torture.outcome import Outcome
@@ -94,14 +94,14 @@ def _open_bench(count: int) -> Iterator[_Bench]:
 
 def _spoil_all(bench: _Bench, rng: random.Random) -> tuple[str, str]:
     files = bench.fresh()
-    done = spoil(files.generations(), bench.strangers, rng)
+    done = spoil(files.resumable(), bench.strangers, rng)
     spoilt = _contents(files)
     fault = refusal_fault(*bench.resume())
     return done, fault or ("" if _contents(files) == spoilt else "a file was changed")
 
 
 def _spoil_newest(bench: _Bench, rng: random.Random) -> tuple[str, str]:
-    newest, before = bench.fresh().generations()
+    newest, before = bench.fresh().resumable()
     done = spoil([newest], [*bench.strangers, before], rng)
     # A process of one thread trains on, because threads change the last bits.
     command, output = bench.tiny.train("run", "train.epochs=3"), bench.tiny.output("run")
@@ -115,7 +115,7 @@ def _spoil_newest(bench: _Bench, rng: random.Random) -> tuple[str, str]:
 def _spoil_best(bench: _Bench, rng: random.Random) -> tuple[str, str]:
     files = bench.fresh()
     # Without a copy of it in last/ there is nothing to make it anew from.
-    for path in files.generations()[1:]:
+    for path in files.resumable()[1:]:
         path.unlink()
     done = spoil([files.best_model], bench.strangers[1:], rng)
     return done, refusal_fault(*bench.resume())

@@ -33,7 +33,7 @@ def run(count: int) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         tinies = {
             clip: Tiny.make(
-                Path(folder) / str(clip), f"train.gradient_clip={clip}", "train.average=ema"
+                Path(folder) / str(clip), f"train.gradient_clip={clip}", "train.ema_decay=0.999"
             )
             for clip in (0, 1)
         }

@@ -18,7 +18,7 @@ from steelseg.data.synthetic.dataset import make_dataset
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from torture import warm
 from torture.commands import Command, run
 
@@ -110,7 +110,7 @@ def difference(one: Path, other: Path) -> str:
 
 def newest(run: Path) -> Path:
     """The newest resumable checkpoint of a run."""
-    return FoldFiles(RunFolder(run).fold(0)).generations()[0]
+    return FoldFiles(RunFolder(run).fold(0)).resumable()[0]
 
 
 def checkpoint_difference(one: Path, other: Path) -> str:

@@ -338,7 +338,7 @@ def test_a_trial_that_cannot_go_on_is_tried_again(paused, tmp_path):
 
     assert (first.state, second.state) == ("failed", "finished")
     assert first.drawn == second.drawn
-    assert "its last/ holds no checkpoint to go on from" in first.reason
+    assert "its last/ has no checkpoint to resume from" in first.reason
 
 
 def test_what_fails_for_all_trials_ends_the_search(settings, place, tmp_path):

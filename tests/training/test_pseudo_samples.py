@@ -13,8 +13,8 @@ from steelseg.data.samples.dataset import FolderReader
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
+from steelseg.training.fold_data import training_samples, window_source
 from steelseg.training.pseudo_samples import load_pseudo_samples, with_pseudo_labels
-from steelseg.training.setup import training_samples, window_source
 
 KEEP_ALL = ("pseudo.agreement=0", "pseudo.confidence=0", "postprocess.threshold=0.51")
 
@@ -133,9 +133,9 @@ def test_networks_that_saw_a_held_out_strip_are_refused(settings, trained_run, m
     swapped = text.replace(",0,", ",x,").replace(",1,", ",0,").replace(",x,", ",1,")
     (other / "folds.csv").write_text(swapped)
 
-    with pytest.raises(ConfigError, match=r"networks of fold 0 were trained on train_.*flatter"):
+    with pytest.raises(ConfigError, match=r"networks of fold 0 were trained on train_.*optimistic"):
         samples_of(settings(labels=other), trained_run)
-    with pytest.raises(ConfigError, match="flatter"):
+    with pytest.raises(ConfigError, match="optimistic"):
         train(settings(labels=other), tmp_path / "run")
     assert not (tmp_path / "run" / "fold_0").exists()
 

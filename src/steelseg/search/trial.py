@@ -30,8 +30,8 @@ from steelseg.search.results import trial_name, write_value
 from steelseg.search.space import apply, has_same_folds
 from steelseg.search.speed import images_per_second, speed_key
 from steelseg.search.study import Asked, draw
-from steelseg.training.fold import monitored
 from steelseg.training.train import train_run
+from steelseg.training.trainer import monitor_value
 
 # A trial that fails so often fails of something that all trials share.
 _MOST_FAILURES = 3
@@ -69,7 +69,7 @@ class _Hook:
 
     def __call__(self, fold: int, row: Mapping[str, float]) -> None:
         """Take a row of history.csv; raises GivenUp or TimeIsUp where training shall end."""
-        epoch, score = int(row["epoch"]), monitored(dict(row))
+        epoch, score = int(row["epoch"]), monitor_value(dict(row))
         self.best[fold] = max(score, self.best.get(fold, score))
         self.seconds += row["seconds"]
         self.trial.set_user_attr("seconds", self.seconds)
