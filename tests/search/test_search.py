@@ -85,12 +85,6 @@ def history(folder, trial, fold=0):
         return [float(row["val_dice"]) for row in csv.DictReader(file)]
 
 
-def read_svg(page, title):
-    """Find a chart of the page."""
-    (chart,) = re.findall(f'<svg[^>]*aria-label="{title}".*?</svg>', page, re.DOTALL)
-    return chart
-
-
 def outcome(search):
     return [(t.number, t.state, dict(t.drawn), t.score, t.epochs) for t in search.trials]
 
@@ -121,20 +115,26 @@ def test_best_yaml_holds_the_settings_of_the_best_trial(found, settings):
     assert search.best.score == max(trial.score for trial in search.trials)
 
 
-def test_the_report_shows_what_matters(found):
-    """A bar a setting; trials are links, and nothing is loaded from elsewhere."""
+def test_the_report_shows_all_trials(found):
+    """Optuna's charts, and a link to the folder of each trial."""
     search, folder = found
     page = (folder / "report.html").read_text()
 
-    importance = read_svg(page, "Importance of each setting")
-    assert all(name in importance for name in SPACE)
-    assert sum(search.importance.values()) == pytest.approx(1)
-    for title in ("Score by trial", "Score by epoch", "Score by train.loss"):
-        assert read_svg(page, title)
+    for title in ("Score by epoch", "Score by trial", "Importance of each setting"):
+        assert f"<h3>{title}</h3>" in page
     for trial in search.trials:
         assert f'<a href="{trial.name}/">trial {trial.number}</a>' in page
-    assert "<script" not in page
-    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page)
+
+
+def test_a_broken_report_does_not_end_a_search(settings, tmp_path, capsys):
+    """Here report.html cannot be written; the trial and best.yaml are kept."""
+    (tmp_path / "search" / "report.html").mkdir(parents=True)
+
+    (trial,) = search_run(settings("train.epochs=1", trials=1), tmp_path / "search").trials
+
+    assert trial.state == "finished"
+    assert (tmp_path / "search" / "best.yaml").exists()
+    assert "report.html was not written: " in capsys.readouterr().err
 
 
 def test_the_table_has_the_best_first(found):

@@ -5,7 +5,6 @@ score, its speed, settings that contradict each other, a loss that is not a numb
 files are damaged, and it was queued again.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,8 +52,6 @@ class Search:
     trials: tuple[Trial, ...]
     wanted: int
     """Trials in all."""
-    importance: Mapping[str, float] | None
-    """Share of each setting, the largest first; None of too few trials."""
     folds: tuple[int, ...]
     score_name: str
     """What the score is, such as "best threshold Dice"."""
@@ -70,6 +67,11 @@ class Search:
         """Trials with a score, the best first; of equal ones the earlier."""
         done = [trial for trial in self.trials if trial.state == "finished"]
         return sorted(done, key=lambda trial: -(trial.score or 0.0))
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Finished trials, the best first, then all others in their order."""
+        return [*self.finished, *(trial for trial in self.trials if trial.state != "finished")]
 
     @property
     def best(self) -> Trial | None:

@@ -118,7 +118,11 @@ def write_results(study: optuna.Study, asked: Asked, folder: Path) -> Search:
     if search.best is not None:
         text = dump_config(apply(asked.config, asked.space, search.best.drawn))
         write_text(folder / "best.yaml", text)
-    write_search_report(search, folder, best_settings=text)
+    try:
+        write_search_report(study, search, folder, best_settings=text)
+    except Exception as error:
+        # Trials take hours; a fault in a chart must not end them.
+        _say(f"report.html was not written: {error}. The search continues.")
     return search
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -40,12 +39,6 @@ _MAY_CHANGE = (
     *("train.num_workers", "train.save_minutes", "train.save_best_only"),
     *("inference.cascade", "inference.ensemble"),
 )
-
-# With fewer finished trials than these, what matters is a guess.
-_ENOUGH_FOR_IMPORTANCE = 4
-
-# Trials that count as good when it is asked what matters.
-_GOOD = 5
 
 
 @dataclass(frozen=True)
@@ -231,7 +224,6 @@ def read_search(study: optuna.Study, asked: Asked) -> Search:
             _record(trial) for trial in trials if trial.state != TrialState.WAITING and trial.params
         ),
         wanted=search.trials,
-        importance=_importance(study),
         folds=asked.folds,
         score_name=asked.config.train.monitor.replace("_", " ").replace("dice", "Dice"),
         min_images_per_second=search.min_images_per_second,
@@ -252,15 +244,4 @@ def _record(trial: optuna.trial.FrozenTrial) -> Trial:
         images_per_second=trial.user_attrs.get("images_per_second"),
         seconds=trial.user_attrs.get("seconds", 0.0),
         reason=trial.user_attrs.get("reason", ""),
-    )
-
-
-def _importance(study: optuna.Study) -> dict[str, float] | None:
-    """How much each setting decides whether a finished trial is among the best."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) < _ENOUGH_FOR_IMPORTANCE:
-        return None
-    share = min(0.5, max(0.1, _GOOD / len(done)))
-    return get_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(target_quantile=share)
     )
