@@ -285,21 +285,24 @@ def test_settings_that_contradict_each_other_end_their_trial(settings, tmp_path)
 
 
 def test_a_trial_behind_the_others_is_given_up(settings, tmp_path):
-    """After the epoch that shows it, with its score and epoch as the reason."""
+    """After the third epoch, once five trials are finished; score and epoch are the reason."""
     config = settings(
-        *("search.pruning=median", "search.warm_up_trials=1", "search.warm_up_epochs=0"),
-        *("train.epochs=3", "train.seed=3"),
+        *("search.pruning=median", "train.epochs=5"),
         space={"train.learning_rate": [0.01, 1e-9]},
-        trials=8,
+        trials=6,
     )
+    folder = tmp_path / "pruned"
+    folder.mkdir()
+    with open_study(folder, Asked(config, read_space(config), (0,))) as study:
+        for rate in [*["0.01"] * 5, "1e-09"]:
+            study.enqueue_trial({"train.learning_rate": rate})
 
-    search = search_run(config, tmp_path / "pruned")
+    *finished, behind = search_run(config, folder).trials
 
-    by_rate = {trial.drawn["train.learning_rate"]: trial for trial in search.trials[::-1]}
-    assert by_rate["0.01"].state == "finished"
-    assert by_rate["1e-09"].state == "given up"
-    assert len(by_rate["1e-09"].epochs) < 3
-    assert by_rate["1e-09"].reason.endswith("of 3 epochs is too far behind the others")
+    assert [trial.state for trial in finished] == ["finished"] * 5
+    assert behind.state == "given up"
+    assert len(behind.epochs) == 4
+    assert behind.reason.endswith("after 4 of 5 epochs is too far behind the others")
 
 
 @pytest.fixture(scope="module")

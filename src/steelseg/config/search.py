@@ -48,13 +48,8 @@ class SearchConfig(Section):
 
     pruning: Literal["median", "hyperband", "none"] = "median"
     """median: prune a trial whose best score so far is below the median of the others at the same
-    epoch. hyperband: keep the best third at each rung. none: train every trial to its end."""
-
-    warm_up_epochs: int = Field(3, ge=0)
-    """Epochs before a trial can be pruned for its score."""
-
-    warm_up_trials: int = Field(5, ge=1)
-    """Completed trials before pruning=median can prune another."""
+    epoch, after 3 epochs and once 5 trials have finished. hyperband: keep the best third at each
+    rung, the first after 3 epochs. none: train every trial to its end."""
 
     @field_validator("space", mode="before")
     @classmethod

@@ -119,7 +119,7 @@ def pseudo_run(
                 candidates,
                 journal,
                 channels=config.data.channels,
-                load=partial(_load_teachers, config, runs, fold),
+                load=partial(_load_teachers, runs, fold),
                 judge=make_judge(config, settings, chosen.thresholds),
             )
             for fold, chosen in thresholds.items()
@@ -242,12 +242,11 @@ def _fold_thresholds(
     return {fold: choose_fold_thresholds(evidence, fold, precision=precision) for fold in folds}
 
 
-def _load_teachers(config: Config, runs: Sequence[_Run], fold: int) -> Teachers:
+def _load_teachers(runs: Sequence[_Run], fold: int) -> Teachers:
     """The networks of one fold."""
     return Teachers(
         [one.members[fold] for one in runs],
         [one.plan for one in runs],
-        views=config.pseudo.views,
         device=pick_device(),
     )
 

@@ -36,7 +36,6 @@ class Teachers:
         members: Sequence[Member],
         plans: Sequence[ForwardPlan],
         *,
-        views: str,
         device: torch.device,
     ) -> None:
         """Load the networks.
@@ -44,7 +43,6 @@ class Teachers:
         Args:
             members: The networks; they may differ in architecture and encoder.
             plans: How each predicts; without flips.
-            views: A key of `FLIP_AXES`.
             device: Where to predict.
 
         Raises:
@@ -57,7 +55,7 @@ class Teachers:
         networks = [member.load(device) for member in members]
         self._networks = list(zip(networks, plans, strict=True))
         # Axes of NCHW; a strip is HWC, its probabilities CHW.
-        self._flips = [tuple(axis - 2 for axis in axes) for axes in FLIP_AXES[views]]
+        self._flips = [tuple(axis - 2 for axis in axes) for axes in FLIP_AXES["both"]]
         self._device = device
         self._at_once = images_at_once(len(self._flips), device)
 

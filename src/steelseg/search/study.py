@@ -41,6 +41,13 @@ _MAY_CHANGE = (
 )
 
 
+# Scores of the first epochs say little about the last: encoder and decoder are still adapting.
+_WARM_UP_EPOCHS = 3
+
+# Finished trials that a median needs; Optuna's default.
+_WARM_UP_TRIALS = 5
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a study is about: going on asks for the same."""
@@ -171,11 +178,11 @@ def _pruner(config: Config) -> optuna.pruners.BasePruner:
         return optuna.pruners.NopPruner()
     if search.pruning == "median":
         return optuna.pruners.MedianPruner(
-            n_startup_trials=search.warm_up_trials, n_warmup_steps=search.warm_up_epochs + 1
+            n_startup_trials=_WARM_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS + 1
         )
     most = _most_epochs(config)
     return optuna.pruners.HyperbandPruner(
-        min_resource=min(most, max(1, search.warm_up_epochs)), max_resource=most
+        min_resource=min(most, _WARM_UP_EPOCHS), max_resource=most
     )
 
 
