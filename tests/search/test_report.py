@@ -18,15 +18,15 @@ SPACE = (
 
 STATES = {
     "finished": TrialState.COMPLETE,
-    "given up": TrialState.PRUNED,
+    "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
-    "under way": TrialState.RUNNING,
+    "running": TrialState.RUNNING,
 }
 
 
 def trial(number, state="finished", score=0.5, word="resnet18", **changes):
     values = {
-        "drawn": {"train.learning_rate": 1e-3 * (number + 1), "model.encoder": word},
+        "params": {"train.learning_rate": 1e-3 * (number + 1), "model.encoder": word},
         "epochs": () if score is None else ((1, score / 2), (2, score)),
         "images_per_second": 12.5,
         "seconds": 60.0,
@@ -47,7 +47,7 @@ def study_of(trials):
             optuna.trial.create_trial(
                 state=STATES[one.state],
                 value=one.score if one.state == "finished" else None,
-                params=dict(one.drawn),
+                params=dict(one.params),
                 distributions=distributions,
                 intermediate_values=dict(one.epochs),
             )
@@ -86,7 +86,7 @@ def test_charts_appear_once_they_have_something_to_show(tmp_path, finished, has_
 
 
 def test_a_page_without_a_finished_trial_shows_the_epochs_so_far(tmp_path):
-    assert titles(page(tmp_path, trial(0, "given up", 0.2))) == ["Score by epoch"]
+    assert titles(page(tmp_path, trial(0, "pruned", 0.2))) == ["Score by epoch"]
 
 
 def test_the_page_is_one_file_that_may_load_nothing(tmp_path):
@@ -104,9 +104,9 @@ def test_names_that_a_user_chose_are_escaped(tmp_path):
     trials = [
         trial(0),
         trial(1, score=0.7, word=NASTY),
-        trial(2, "given up", None, reason=NASTY, images_per_second=None),
+        trial(2, "pruned", None, reason=NASTY, images_per_second=None),
         trial(3, "failed", 0.1, reason=NASTY),
-        trial(4, "under way", 0.2),
+        trial(4, "running", 0.2),
     ]
 
     text = page(tmp_path, *trials)
@@ -115,12 +115,12 @@ def test_names_that_a_user_chose_are_escaped(tmp_path):
     assert json.dumps(NASTY) not in text
     assert "<script>alert" not in text
     assert text.count("&lt;script&gt;") >= 3
-    assert "3 of 40 trials: 2 finished, 1 given up, 1 failed, 1 under way" in text
+    assert "3 of 40 trials: 2 finished, 1 pruned, 1 failed, 1 running" in text
 
 
 def test_the_table_lists_all_trials_the_best_first(tmp_path):
     """Then those without a final score, with the reason."""
-    trials = [trial(0), trial(1, "given up", 0.9, reason="too slow"), trial(2, score=0.7)]
+    trials = [trial(0), trial(1, "pruned", 0.9, reason="too slow"), trial(2, score=0.7)]
 
     rows = re.findall(r'<th scope="row">trial (\d)</th>', page(tmp_path, *trials))
 
