@@ -1,4 +1,4 @@
-"""The settings of section `pseudo`."""
+"""Settings of section `pseudo`."""
 
 from typing import Annotated, Self
 
