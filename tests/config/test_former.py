@@ -28,6 +28,11 @@ train:
   monitor: swept_dice
 inference:
   submission_form: auto
+pseudo:
+  views: hflip
+search:
+  warm_up_epochs: 0
+  warm_up_trials: 1
 tune:
   objective: dice
   min_recall: 0.95
@@ -131,6 +136,9 @@ def test_a_removed_setting_matters_to_training_alone(stored, old, new, setting):
             "train.monitor: swept_dice was renamed; use best_threshold_dice.",
         ),
         ("train.sampling=rare", "train.sampling: rare was removed .*; use balanced."),
+        ("search.warm_up_epochs=0", "search.warm_up_epochs: was removed .*; use search.pruning=.*"),
+        ("search.warm_up_trials=1", "search.warm_up_trials: was removed .*; use search.pruning=.*"),
+        ("pseudo.views=hflip", "pseudo.views: was removed .*; use pseudo.agreement .*"),
     ],
 )
 def test_a_former_setting_is_refused_where_a_user_writes_it(tmp_path, stored, override, line):

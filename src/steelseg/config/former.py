@@ -80,6 +80,16 @@ REMOVED = {
     "tune.sizes": Removed(
         "the default grid follows the size of the strips", "postprocess.min_size for a fixed value"
     ),
+    "search.warm_up_epochs": Removed(
+        "it is now always 3 epochs", "search.pruning=none to train every trial to its end"
+    ),
+    "search.warm_up_trials": Removed(
+        "it is now always 5 trials", "search.pruning=none to train every trial to its end"
+    ),
+    "pseudo.views": Removed(
+        "predictions of all four flips must agree",
+        "pseudo.agreement for a stricter or looser check",
+    ),
 }
 """Settings that were removed."""
 
