@@ -1,4 +1,4 @@
-"""What the warm processes do: commands of steelseg, some of them stopped at a chosen place."""
+"""Run commands of steelseg in warm processes, some of them stopped at a chosen point."""
 
 import os
 import resource

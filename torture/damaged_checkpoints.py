@@ -1,11 +1,10 @@
 """Damaged and swapped checkpoints, given to `train --resume` and `predict`.
 
 The run has trained two epochs of three. In nine of twenty trials both resumable checkpoints are
-spoilt: training must refuse in one line before its first step and touch no file. In one both are
-whole, but the newest is spoilt: it must be set aside by name and the end be that of a whole run.
-In five `best_model` is spoilt, and in five only `predict` is asked: one line again. Strangers are
-checkpoints of another fold, architecture, other settings, other masks, and models without their
-optimizer.
+damaged: training must fail with one line before its first step and change no file. In one trial
+only the newest is damaged: it must be set aside, and the result equal an undisturbed run. In five
+`best_model` is damaged, and five call only `predict`: one line again. Swapped checkpoints come from
+another fold, architecture, other settings or other masks, or are models without optimizer.
 """
 
 import random
@@ -71,13 +70,13 @@ class _Bench:
         return FoldFiles(RunFolder(self.tiny.folder / "run").fold(0))
 
     def resume(self) -> tuple[int, list[str]]:
-        """Go on with the copy; exit code and what was said on stderr."""
+        """Resume the copy; return the exit code and stderr."""
         return call(*self.tiny.train("run", "train.epochs=3"))
 
 
 @contextmanager
 def _open_bench(count: int) -> Iterator[_Bench]:
-    """Train what the trials need."""
+    """Train the runs for the trials."""
     shared = ("train.scheduler=reduce_on_plateau", "train.save_minutes=0")
     with tempfile.TemporaryDirectory() as folder:
         tiny = Tiny.make(Path(folder), *shared, "train.epochs=2")

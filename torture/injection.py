@@ -1,4 +1,4 @@
-"""Values that are no numbers, put into a training at a chosen step."""
+"""Inject NaN and infinities into a training at a chosen step."""
 
 from collections.abc import Callable
 from unittest import mock
@@ -25,7 +25,7 @@ def run_with(place: str, value: float, step: int, command: Command) -> int:
 
 
 class _Countdown:
-    """Says once that it is time."""
+    """Returns True once, at the chosen step."""
 
     def __init__(self, step: int) -> None:
         self.left = step
