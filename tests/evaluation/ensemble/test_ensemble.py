@@ -322,7 +322,7 @@ def test_weights_and_flips_that_an_older_version_chose_still_apply(runs, old):
     expected = np.einsum("kchw,kc->chw", probs, weights_kc)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(Predictor(bundle(old)).probs(path), found)
-    assert "combined by weights=greedy on 8 held-out strips" in report(old).read_text()
+    assert "combined by weights=learnt on 8 held-out strips" in report(old).read_text()
 
 
 def test_an_older_ensemble_is_combined_again_by_the_plain_mean(runs, old):
