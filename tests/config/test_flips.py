@@ -1,9 +1,6 @@
-from steelseg.cli import evaluation
 from steelseg.config.flips import FLIPS
 from steelseg.inference.forward import FLIP_AXES
 
 
-def test_every_list_of_flips_has_the_same_names():
-    """The command line has a copy, because `--help` does without typing."""
+def test_flips_have_the_same_names_in_settings_and_in_prediction():
     assert tuple(FLIP_AXES) == FLIPS
-    assert evaluation._FLIPS == FLIPS
