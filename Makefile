@@ -1,4 +1,4 @@
-# steelseg: `make demo` shows it at work, `make test` checks it. Both set up .venv themselves.
+# steelseg: `make demo` runs it on synthetic data, `make test` tests it. Both create .venv if needed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,15 +42,15 @@ types: setup
 imports: setup
 	$(BIN)/lint-imports
 
-# Two processes; a thread each, because threads that wait for each other's cores spin.
+# Two processes with one thread each, because threads that wait for each other's cores spin.
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Every promise of docs/reliability.md in full counts; it says there how long that takes.
+# Every promise of docs/reliability.md, with full counts; that page says how long it takes.
 torture: setup
 	$(BIN)/python -m torture
 
-# Minutes for each network: torch's ONNX exporter traces it anew.
+# Takes minutes per network, because torch's ONNX exporter traces each one.
 test-export: setup
 	$(BIN)/python -m pytest -m export
 
@@ -63,7 +63,7 @@ docs: setup
 	$(BIN)/python tools/reference.py docs
 	$(BIN)/mkdocs build --strict
 
-# About an hour: two networks are trained for it. Rows alone: benchmarks/table.py bench --rows rle
+# About an hour, because it trains two networks. Single rows: benchmarks/table.py bench --rows rle
 bench: setup
 	$(BIN)/python benchmarks/table.py bench
 

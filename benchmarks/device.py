@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ready_batches import make_learner, train_on
 from steelseg.config.load import build_config
 from steelseg.inference.forward import ForwardPlan, predict_batch
 from steelseg.models.device import half_type, pick_device
-from steelseg.models.losses import build_loss
-from steelseg.training.loop import Position, train_epoch
-from steelseg.training.setup import build_learner
 
 CLASSES = 4
 # Dense bf16 TFLOP/s of the makers' data sheets.
@@ -71,36 +69,26 @@ def measure(args, encoder, batch, device, peak):
 
 def training(args, encoder, batch, device, peak):
     """Crops per second of whole optimizer steps."""
-    learner = learner_of(args, encoder)
-    loss = build_loss("bce_dice_pos_weight", pos_weight=(1.0,) * CLASSES)
+    config = config_of(args, encoder)
+    learner = make_learner(config)
     images = torch.randint(0, 256, (batch, 1, 256, 512), dtype=torch.uint8)
     masks = torch.rand(batch, CLASSES, 256, 512).gt(0.95).to(torch.uint8)
     if device.type == "cuda":
         images, masks = images.pin_memory(), masks.pin_memory()
 
     def step():
-        train_epoch(
-            learner,
-            [(images, masks, None)],
-            loss,
-            num_batches=1,
-            accumulate=1,
-            gradient_clip=1.0,
-            position=Position(),
-            before_batch=lambda _step: None,
-            after_step=lambda: None,
-        )
+        train_on(config, learner, [(images, masks, None)])
 
     rate = calls_per_second(step, device, args.seconds)
     # Counted on an uncompiled network: the counter sees operators, not kernels.
-    network = learner_of(args, encoder, compiled=False).model
+    network = make_learner(config_of(args, encoder, compiled=False)).model
     work = 3 * operations(network, images.to(device))
     return figures("training_crops", rate, batch, work, peak)
 
 
 def prediction(args, encoder, batch, device, peak):
     """Strips per second from pixels to probabilities on the host."""
-    model = learner_of(args, encoder).model.eval()
+    model = make_learner(config_of(args, encoder)).model.eval()
     strips = np.random.default_rng(0).integers(0, 256, (batch, 256, 1600, 1), np.uint8)
     plan = ForwardPlan(amp=True)
 
@@ -109,17 +97,21 @@ def prediction(args, encoder, batch, device, peak):
 
     rate = calls_per_second(step, device, args.seconds)
     images = torch.from_numpy(strips).permute(0, 3, 1, 2).to(device)
-    network = learner_of(args, encoder, compiled=False).model.eval()
+    network = make_learner(config_of(args, encoder, compiled=False)).model.eval()
     return figures("prediction_strips", rate, batch, operations(network, images), peak)
 
 
-def learner_of(args, encoder, *, compiled=None):
+def config_of(args, encoder, *, compiled=None):
     settings = {
         "model": {"arch": args.arch, "encoder": encoder, "encoder_weights": "none"},
-        "train": {"compile": args.compile if compiled is None else compiled, "scheduler": "none"},
+        "train": {
+            "compile": args.compile if compiled is None else compiled,
+            "scheduler": "none",
+            "pos_weight": (1.0,) * CLASSES,
+            "save_minutes": 0,
+        },
     }
-    config = build_config(settings, source="the benchmark")
-    return build_learner(config, 0, num_batches=1, before=None)
+    return build_config(settings, source="the benchmark")
 
 
 def operations(network, images):

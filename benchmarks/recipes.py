@@ -135,8 +135,7 @@ ROWS = {
     "augmentation: black_ends": _steps("0.2 black_ends"),
     "augmentation: defect_blackout": _steps("0.2 defect_blackout"),
     "augmentation: defect_paste": _steps("0.3 defect_paste"),
-    "weights: ema": Row(("train.average=ema", "train.ema_decay=0.99")),
-    "weights: last 3": Row(("train.average=last", "train.average_epochs=3")),
+    "weights: ema": Row(("train.ema_decay=0.99",)),
     "rate of the encoder 0.3": Row(("train.encoder_rate=0.3",)),
     "batch normalisation frozen": Row(("train.freeze_batch_norm=true",)),
     "encoder from scratch": Row(("model.encoder_weights=none",)),
@@ -166,7 +165,7 @@ WITHOUT = {
     "sampling: all": Row(("train.sampling=all",)),
     "crops on the grid": Row(("train.centre_defects=0",)),
     "flips alone": Row(("train.augmentation=flips",)),
-    "no mean of weights": Row(("train.average=none",)),
+    "no weight averaging": Row(("train.ema_decay=0",)),
     "best epoch by dice": Row(("train.monitor=dice",)),
 }
 

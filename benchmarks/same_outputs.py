@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ SIZE = (
 )
 CROPS = "data.mode=crops data.crop_height=64 data.crop_width=128 data.crop_stride=64"
 LEARNS = (
-    "train.encoder_rate=0.5 train.sampling=balanced train.average=ema train.optimizer=adamw "
+    "train.encoder_rate=0.5 train.sampling=balanced train.ema_decay=0.999 train.optimizer=adamw "
     "train.scheduler=one_cycle "
     "train.augmentation=light train.centre_defects=0.5 model.presence_head=true inference.gate=soft"
 )
@@ -71,13 +72,21 @@ def run_commands(code, place):
     (place / "configs").symlink_to(ROOT / "configs")
     environment = {**os.environ, "PYTHONPATH": str(code / "src")}
     start = "import sys; from steelseg.cli import main; sys.exit(getattr(main, 'main', main)())"
-    for words in COMMANDS:
+    for words in map(partial(former_spelling, code), COMMANDS):
         command = [sys.executable, "-c", start, *words.split()]
         ended = subprocess.run(
             command, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
         if ended.returncode:
             sys.exit(f"steelseg {words} with {code}:\n{ended.stdout}{ended.stderr}")
+
+
+def former_spelling(code, words):
+    """Write a command as the version in `code` spells its settings."""
+    settings = "".join(p.read_text() for p in (code / "src" / "steelseg").rglob("*train.py"))
+    if "average: Literal" in settings:
+        words = words.replace("train.ema_decay", "train.average=ema train.ema_decay")
+    return words
 
 
 def compare(before, after):

@@ -21,7 +21,7 @@ from unittest import mock
 
 from steelseg.config.load import build_config
 from steelseg.data.synthetic.dataset import make_dataset
-from steelseg.training import fold
+from steelseg.training import fold_files, trainer
 from steelseg.training.train import train_run
 
 COMPETITION_STRIPS = 12_568
@@ -44,8 +44,9 @@ def measure(args, folder):
     make_dataset(folder / "data", num_train=args.strips, num_test=1)
     clock = Clock()
     with (
-        mock.patch.object(fold, "save_checkpoint", clock.save),
-        mock.patch.object(fold, "_record", clock.record),
+        mock.patch.object(trainer, "save_checkpoint", clock.save),
+        mock.patch.object(fold_files, "save_checkpoint", clock.save),
+        mock.patch.object(trainer.FoldTrainer, "save_epoch", clock.epoch_saver()),
     ):
         train_run(settings(args, folder), folder / "run", folds=[0])
     # The first epoch warmed up.
@@ -71,7 +72,7 @@ class Clock:
         self.epochs = {True: [], False: []}
         self.saves = []
         self._is_saving, self._spent, self._begin = True, 0.0, time.monotonic()
-        self._save, self._record = fold.save_checkpoint, fold._record
+        self._save = fold_files.save_checkpoint
 
     def save(self, path, checkpoint):
         if self._is_saving:
@@ -79,13 +80,19 @@ class Clock:
             self._save(path, checkpoint)
             self._spent += time.monotonic() - begin
 
-    def record(self, *args):
-        self._record(*args)
-        now = time.monotonic()
-        self.epochs[self._is_saving].append(now - self._begin)
-        if self._is_saving:
-            self.saves.append(self._spent)
-        self._is_saving, self._spent, self._begin = not self._is_saving, 0.0, now
+    def epoch_saver(self):
+        """Give a method for `FoldTrainer` that times its own."""
+        save_epoch = trainer.FoldTrainer.save_epoch
+
+        def timed(fold_trainer, row):
+            save_epoch(fold_trainer, row)
+            now = time.monotonic()
+            self.epochs[self._is_saving].append(now - self._begin)
+            if self._is_saving:
+                self.saves.append(self._spent)
+            self._is_saving, self._spent, self._begin = not self._is_saving, 0.0, now
+
+        return timed
 
 
 def settings(args, folder):

@@ -107,8 +107,8 @@ class Ours:
     """What `steelseg train` does with a batch."""
 
     def __init__(self, encoder, classes, *, seed=0, compiled=False):
+        from ready_batches import make_learner
         from steelseg.config.load import build_config
-        from steelseg.training.setup import build_learner
 
         settings = {
             "data": {"num_classes": classes},
@@ -118,26 +118,17 @@ class Ours:
                 "compile": compiled,
                 "scheduler": "none",
                 "learning_rate": LEARNING_RATE,
+                "pos_weight": (1.0,) * classes,
+                "save_minutes": 0,
             },
         }
-        config = build_config(settings, source="the benchmark")
-        self.learner = build_learner(config, 0, num_batches=1, before=None)
-        self.loss = loss_of(classes)
+        self.config = build_config(settings, source="the benchmark")
+        self.learner = make_learner(self.config)
 
     def train(self, batches):
-        from steelseg.training.loop import Position, train_epoch
+        from ready_batches import train_on
 
-        train_epoch(
-            self.learner,
-            batches,
-            self.loss,
-            num_batches=len(batches),
-            accumulate=1,
-            gradient_clip=1.0,
-            position=Position(),
-            before_batch=lambda _step: None,
-            after_step=lambda: None,
-        )
+        train_on(self.config, self.learner, batches)
 
     def probs(self, images):
         self.learner.model.eval()

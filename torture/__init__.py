@@ -1,12 +1,12 @@
-"""The promises of docs/reliability.md, put to the test in full counts.
+"""The promises of docs/reliability.md, tested with full counts.
 
-One module is one row of the table. It has
+Each module is one row of the table. It has
 
-    NAME                    what is promised, in a few words
-    COUNT                   how often the full run tries it
-    QUICK                   how often `make test` does
-    run(count) -> Outcome   tries it so often
-    MISSING                 what this machine lacks for it; "" or absent when nothing
+    NAME                    the promise, in a few words
+    COUNT                   number of trials in a full run
+    QUICK                   number of trials in `make test`
+    run(count) -> Outcome   run this many trials
+    MISSING                 what this machine lacks to run it; "" or absent if nothing
 
-`python -m torture` runs all rows, `python -m torture csv_texts --count 500` one of them.
+`python -m torture` runs all rows, `python -m torture csv_texts --count 500` one row.
 """

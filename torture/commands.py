@@ -1,4 +1,4 @@
-"""What the warm processes do: commands of steelseg, some of them stopped at a chosen place."""
+"""Run commands of steelseg in warm processes, some of them stopped at a chosen point."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ import steelseg.evaluation.oof
 import steelseg.prediction.predict
 import steelseg.training.train  # noqa: F401  imported before the server forks
 from steelseg.cli import main as cli
-from steelseg.training import fold
+from steelseg.training.trainer import FoldTrainer
 
 Command = Sequence[str]
 
@@ -28,14 +28,14 @@ def run_stopped_at_save(epoch: int, command: Command) -> int:
 
     Whoever started it may attach then, and let it go on with SIGCONT.
     """
-    record = fold._record
+    save_epoch = FoldTrainer.save_epoch
 
-    def stop_first(learner, progress, *args, **options):
-        if progress.epoch == epoch - 1:
+    def stop_first(trainer, row):
+        if trainer.progress.epoch == epoch - 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        record(learner, progress, *args, **options)
+        save_epoch(trainer, row)
 
-    with mock.patch.object(fold, "_record", stop_first):
+    with mock.patch.object(FoldTrainer, "save_epoch", stop_first):
         return run(command)
 
 

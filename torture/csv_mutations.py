@@ -1,4 +1,4 @@
-"""Texts of train.csv: sound ones, and what people, programs and disks make of them."""
+"""Generate train.csv texts: valid ones, and mutations as caused by people, programs and disks."""
 
 import random
 
@@ -14,7 +14,7 @@ ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "latin-1", "utf-7", "cp037", "utf-
 
 
 def make_text(number, sizes, num_classes):
-    """Text `number`: a sound file, with up to three mutations; always the same bytes."""
+    """Return text `number`: a valid file with up to three mutations; deterministic."""
     chance = random.Random(number)
     columns = list(chance.choice((JOINED, SEPARATE)))
     if chance.random() < 0.3:

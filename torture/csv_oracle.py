@@ -1,6 +1,6 @@
-"""What a train.csv means, read slowly and plainly: one character at a time, no csv, no regex.
+"""A second, slow parser of train.csv: one character at a time, without csv or regex.
 
-Written from the rules in docs/reliability.md and apart from `steelseg.data`, which it judges.
+Written from the rules in docs/reliability.md, independently of `steelseg.data`, which it checks.
 """
 
 BREAKS = ("\r\n", "\r", "\n")
@@ -16,8 +16,8 @@ def judge(content, sizes, num_classes):
         num_classes: Highest class.
 
     Returns:
-        The lines on which bad rows begin ({0} if the file as a whole is bad), and the pixels of
-        each good mask, by name and class.
+        The lines on which faulty rows start ({0} if the whole file is faulty), and the pixels of
+        each valid mask, by name and class.
     """
     try:
         text = content.decode("utf-8")

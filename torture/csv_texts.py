@@ -1,7 +1,7 @@
-"""Mutated train.csv texts: `steelseg check` against an oracle written apart from it.
+"""Mutated train.csv texts: compare `steelseg check` with an independent oracle.
 
-A text is judged right if the lines of its bad rows are the oracle's, all of them and no other,
-and so is every pixel of every good mask.
+A text passes if both report exactly the same faulty lines, and every pixel of every valid mask is
+the same.
 """
 
 import tempfile

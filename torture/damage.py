@@ -1,7 +1,6 @@
-"""Ways in which files go bad: flipped bits, lost ends, other files under their names.
+"""Damage files: flipped bits, truncation, other files under their names.
 
-`spoil` does not know what the files hold. It makes sure that every file it touches has other
-bytes than before.
+`spoil` does not depend on the content of the files, and always changes their bytes.
 """
 
 import random
@@ -38,7 +37,7 @@ def _append(content: bytes, rng: random.Random) -> bytes:
 
 
 def _zero_block(content: bytes, rng: random.Random) -> bytes:
-    """As a file system that lost a block gives it."""
+    """Overwrite a block with zeros, as a file system does that lost it."""
     begin = rng.randrange(len(content)) // 4096 * 4096
     block = content[begin : begin + 4096]
     return content[:begin] + bytes(len(block)) + content[begin + len(block) :]

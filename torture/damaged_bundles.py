@@ -1,7 +1,7 @@
 """Damaged and swapped files of a bundle, given to `predict`.
 
-In a trial one file of the bundle is spoilt, taken from another bundle, removed or replaced by a
-link, or a file too many lies there. Every one must be refused in one line, and no result written.
+In a trial one file of the bundle is damaged, taken from another bundle, removed or replaced by a
+link, or an extra file is added. Each must be refused in one line, without writing a result.
 """
 
 import random
@@ -55,7 +55,7 @@ def _bundles(root: Path) -> tuple[Path, Path]:
 
 
 def _spoil(spoilt: Path, other: Path, rng: random.Random) -> str:
-    """Spoil one file; say what was done."""
+    """Damage one file; return how."""
     file = rng.choice([path for path in sorted(spoilt.rglob("*")) if path.is_file()])
     name = file.relative_to(spoilt)
     kind = rng.choice(("spoil", "spoil", "spoil", "remove", "link", "add"))

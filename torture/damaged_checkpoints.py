@@ -1,11 +1,10 @@
 """Damaged and swapped checkpoints, given to `train --resume` and `predict`.
 
 The run has trained two epochs of three. In nine of twenty trials both resumable checkpoints are
-spoilt: training must refuse in one line before its first step and touch no file. In one both are
-whole, but the newest is spoilt: it must be set aside by name and the end be that of a whole run.
-In five `best_model` is spoilt, and in five only `predict` is asked: one line again. Strangers are
-checkpoints of another fold, architecture, other settings, other masks, and models without their
-optimizer.
+damaged: training must fail with one line before its first step and change no file. In one trial
+only the newest is damaged: it must be set aside, and the result equal an undisturbed run. In five
+`best_model` is damaged, and five call only `predict`: one line again. Swapped checkpoints come from
+another fold, architecture, other settings or other masks, or are models without optimizer.
 """
 
 import random
@@ -19,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from torture import commands, warm
 from torture.damage import spoil
 from torture.outcome import Outcome
@@ -71,13 +70,13 @@ class _Bench:
         return FoldFiles(RunFolder(self.tiny.folder / "run").fold(0))
 
     def resume(self) -> tuple[int, list[str]]:
-        """Go on with the copy; exit code and what was said on stderr."""
+        """Resume the copy; return the exit code and stderr."""
         return call(*self.tiny.train("run", "train.epochs=3"))
 
 
 @contextmanager
 def _open_bench(count: int) -> Iterator[_Bench]:
-    """Train what the trials need."""
+    """Train the runs for the trials."""
     shared = ("train.scheduler=reduce_on_plateau", "train.save_minutes=0")
     with tempfile.TemporaryDirectory() as folder:
         tiny = Tiny.make(Path(folder), *shared, "train.epochs=2")
@@ -94,14 +93,14 @@ def _open_bench(count: int) -> Iterator[_Bench]:
 
 def _spoil_all(bench: _Bench, rng: random.Random) -> tuple[str, str]:
     files = bench.fresh()
-    done = spoil(files.generations(), bench.strangers, rng)
+    done = spoil(files.resumable(), bench.strangers, rng)
     spoilt = _contents(files)
     fault = refusal_fault(*bench.resume())
     return done, fault or ("" if _contents(files) == spoilt else "a file was changed")
 
 
 def _spoil_newest(bench: _Bench, rng: random.Random) -> tuple[str, str]:
-    newest, before = bench.fresh().generations()
+    newest, before = bench.fresh().resumable()
     done = spoil([newest], [*bench.strangers, before], rng)
     # A process of one thread trains on, because threads change the last bits.
     command, output = bench.tiny.train("run", "train.epochs=3"), bench.tiny.output("run")
@@ -115,7 +114,7 @@ def _spoil_newest(bench: _Bench, rng: random.Random) -> tuple[str, str]:
 def _spoil_best(bench: _Bench, rng: random.Random) -> tuple[str, str]:
     files = bench.fresh()
     # Without a copy of it in last/ there is nothing to make it anew from.
-    for path in files.generations()[1:]:
+    for path in files.resumable()[1:]:
         path.unlink()
     done = spoil([files.best_model], bench.strangers[1:], rng)
     return done, refusal_fault(*bench.resume())

@@ -1,10 +1,9 @@
 """A disk that is full or broken at every system call of a save.
 
 As in `killed_saves`, but the call fails: open, write, mkdir and rename with "no space left", fsync,
-close and unlink with "input/output error". Besides, every file of the command is limited to some
-size, which fails at that byte of the largest. The command must end with one line that says why,
-or not have needed the call; then, with the disk mended, it must go on to the end of an undisturbed
-run.
+close and unlink with "input/output error". In further trials the file size is limited, so that
+writing the largest file fails at that byte. The command must end with one line that says why, or
+not need the call; rerun without the fault, it must reach the result of an undisturbed run.
 """
 
 import time
@@ -38,7 +37,7 @@ def run(count: int) -> Outcome:
 
 
 def _fault(saving: Saving, place: Point | int) -> str:
-    """Let a save fail at one place; say what is wrong then, or after going on."""
+    """Make a save fail at one point; return what is wrong then, or after resuming."""
     if isinstance(place, Point):
         process = saving.stopped()
         go_on_with_error(process, place, _error(place), saving.log)
@@ -55,5 +54,5 @@ def _fault(saving: Saving, place: Point | int) -> str:
 
 
 def _error(point: Point) -> str:
-    """What such a call fails with."""
+    """Return the error of such a call."""
     return "EIO" if point.call in ("fsync", "close", "unlink", "unlinkat") else "ENOSPC"

@@ -1,9 +1,9 @@
-"""Checkpoint files made to harm, under every name that a checkpoint is read from.
+"""Malicious checkpoint files, under every name that a checkpoint is read from.
 
-Pickles that run a command, headers that promise too much, settings that name code or files, links.
-Each is given to `train --resume`, `train --checkpoint` and `predict`, in a process that ends when
-it unpickles, starts a program or opens a connection. The command must refuse it with an error of
-ours, within the seconds and the memory of any refusal.
+Pickles that run a command, headers with huge sizes, settings that name code or files, links. Each
+is given to `train --resume`, `train --checkpoint` and `predict`, in a process that ends when it
+unpickles, starts a program or opens a connection. The command must refuse it with a SteelsegError,
+with little time and memory.
 """
 
 import json
@@ -67,7 +67,7 @@ def run(count: int) -> Outcome:
 
 
 def _fault(tiny: Tiny, before: Path, make: str, command: str) -> str:
-    """Give one file to one command; say what is wrong with the answer."""
+    """Give one file to one command; return what is wrong with its reaction."""
     tiny.remove("run")
     fold = tiny.folder / "run" / "fold_0"
     shutil.copytree(before, fold.parent)
@@ -91,7 +91,7 @@ def _fault(tiny: Tiny, before: Path, make: str, command: str) -> str:
 
 
 def run_watched(command: commands.Command) -> int:
-    """Run a command that ends with 99 when it does what no checkpoint may cause."""
+    """Run a command that exits with 99 if the checkpoint makes it do something forbidden."""
     baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def watch(event: str, _: tuple[Any, ...]) -> None:
@@ -121,7 +121,7 @@ def _torch_saved(*, zipped: bool) -> Make:
 
 
 def _header(length: int, content: bytes, *, size: int = 0) -> Make:
-    """A file that says how long its header is; `size` makes it a sparse file."""
+    """Return a file with this header length; `size` makes it a sparse file."""
 
     def make(path: Path, _: Path) -> None:
         with path.open("wb") as file:

@@ -1,6 +1,6 @@
-"""Hostile images, each in a data set of its own, and what `steelseg check` says of it.
+"""Hostile images, each in its own data set, given to `steelseg check`.
 
-Whatever is read or refused, the folder must be afterwards as it was, to the bit.
+Whether an image is read or refused, the folder must not change.
 """
 
 import json
@@ -68,7 +68,7 @@ def run(count):
 
 
 def _try(number, root):
-    """Make entry `number`; gives the name of its kind, and what came of it."""
+    """Create entry `number`; return the name of its kind and the outcome."""
     chance = np.random.default_rng(number)
     strip = kinds.make_strip(chance)
     folder = root / "train_images"
@@ -77,7 +77,7 @@ def _try(number, root):
     kind = KINDS[number % len(KINDS)]
     if isinstance(kind, str):
         (folder / kind).write_bytes(kinds.plain_png(strip))
-        due = strip if kind in kinds.GOOD_NAMES else "Rename it to plain text"
+        due = strip if kind in kinds.GOOD_NAMES else "Use printable characters only"
         return ascii(kind), _judge(root, folder / kind, due)
     path = folder / "a.jpg"
     if kind in kinds.ENTRIES:
@@ -91,14 +91,14 @@ def _try(number, root):
 
 
 def _judge(root, path, due):
-    """Check the data set, and say what came of the entry at `path`."""
+    """Check the data set; return the outcome for the entry at `path`."""
     before = _snapshot(root)
     outcome = _outcome(root, path, due)
     return outcome if _snapshot(root) == before else "wrong"
 
 
 def _outcome(root, path, due):
-    """What check, a reader, and the manifest make of the entry, if it is what is due."""
+    """Return how check, a reader and the manifest treat the entry; "wrong" if not as documented."""
     height, width = kinds.SHAPE
     faults = inspect(
         root, num_classes=1, img_height=height, img_width=width, channels=1, group_duplicates=False
@@ -117,7 +117,7 @@ def _outcome(root, path, due):
 
 
 def _snapshot(root):
-    """Every entry of a folder: kind, size, time and content."""
+    """Return kind, size, time and content of every entry of a folder."""
     entries = {}
     for path in root.rglob("*"):
         status = path.lstat()
@@ -128,7 +128,7 @@ def _snapshot(root):
 
 
 def _probe_bomb():
-    """Read the bomb in a process of its own: milliseconds, megabytes, whether it was refused."""
+    """Read the bomb in a separate process; return ms, MB, and whether it was refused."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bomb.png"
         content, due = kinds.png_bomb()

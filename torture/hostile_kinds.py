@@ -1,13 +1,13 @@
-"""Kinds of hostile image files: how each is made, and what `steelseg` owes its user for it.
+"""Kinds of hostile image files: how to create each, and the expected outcome.
 
-A kind takes a random generator and a strip, and gives the content of a file and what is due:
+A kind takes a random generator and a strip, and returns the content of a file and what to expect:
 
     a text   check refuses it, with these words
-    pixels   it is read, to these values
-    bytes    the sound file that it was: it is refused, or has the same pixels, or the manifest
-             of the sound file names it
+    pixels   it is read, with these values
+    bytes    the undamaged file: it is refused, or has the same pixels, or the manifest of the
+             undamaged file reports it
 
-A kind of entry takes a path and puts something there that is no file.
+A kind of entry takes a path and creates something there that is not a regular file.
 """
 
 import os
@@ -44,7 +44,7 @@ def plain_png(strip):
 
 
 def pixels_of(content):
-    """What OpenCV, which repairs everything, makes of a sound file."""
+    """Decode an undamaged file with OpenCV."""
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
     return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
 

@@ -1,11 +1,11 @@
-"""Image files as no camera writes them, byte by byte."""
+"""Build unusual image files byte by byte."""
 
 import struct
 import zlib
 
 
 def chunk(kind, content):
-    """One chunk of a PNG, with its checksum."""
+    """Return one chunk of a PNG, with its checksum."""
     checksum = struct.pack(">I", zlib.crc32(kind + content))
     return struct.pack(">I4s", len(content), kind) + content + checksum
 

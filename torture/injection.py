@@ -1,4 +1,4 @@
-"""Values that are no numbers, put into a training at a chosen step."""
+"""Inject NaN and infinities into a training at a chosen step."""
 
 from collections.abc import Callable
 from unittest import mock
@@ -6,26 +6,26 @@ from unittest import mock
 import torch
 from torch import nn
 
-from steelseg.training import train
-from steelseg.training.loop import Learner
+from steelseg.training import resume
+from steelseg.training.learner import Learner
 from torture.commands import Command, run
 
 
 def run_with(place: str, value: float, step: int, command: Command) -> int:
     """Run a command in whose training `value` turns up at a step, from 1 on."""
-    build = train.build_learner
+    build = resume.build_learner
 
     def spoilt(*args, **kwargs):
         learner = build(*args, **kwargs)
         PLACES[place](learner, value, _Countdown(step))
         return learner
 
-    with mock.patch.object(train, "build_learner", spoilt):
+    with mock.patch.object(resume, "build_learner", spoilt):
         return run(command)
 
 
 class _Countdown:
-    """Says once that it is time."""
+    """Returns True once, at the chosen step."""
 
     def __init__(self, step: int) -> None:
         self.left = step
@@ -85,14 +85,14 @@ def _into_moment(learner: Learner, value: float, is_due: Callable[[], bool]) -> 
 
 def _into_average(learner: Learner, value: float, is_due: Callable[[], bool]) -> None:
     assert learner.average is not None
-    follow = learner.average.follow
+    update = learner.average.update
 
     def spoil(model: nn.Module, *, decay: float) -> None:
-        follow(model, decay=decay)
+        update(model, decay=decay)
         if is_due():
             next(learner.average.model.parameters()).view(-1)[0] = value
 
-    learner.average.follow = spoil
+    learner.average.update = spoil
 
 
 PLACES = {

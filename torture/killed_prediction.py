@@ -1,9 +1,9 @@
-"""SIGKILL at random moments of a prediction, then the same command again until it is through.
+"""SIGKILL at random moments of a prediction, which is then rerun until it is complete.
 
-A trial predicts 1,000 strips and is killed one to three times. In every second trial all stays as
-it was, and the last command must say how many strips it need not predict again. In the others the
-network, the threshold or an image changes before the last command. Either way each file must be,
-byte for byte, that of a prediction that nobody killed, and none may be there before.
+A trial predicts 1,000 strips and is killed one to three times. In every second trial nothing else
+changes, and the last command must say how many strips it need not predict again. In the others the
+network, the threshold or an image changes before the last command. In both cases each file must
+equal that of an undisturbed prediction, byte for byte, and must not exist before the end.
 """
 
 import random
@@ -68,14 +68,14 @@ def _change_of(trial: int) -> str:
 
 @dataclass(frozen=True)
 class _Bench:
-    """A trained run, and what it finds when nobody disturbs it."""
+    """A trained run and its undisturbed predictions."""
 
     tiny: Tiny
 
     strips: int
 
     straight: Mapping[str, Mapping[str, bytes]]
-    """The files, by what has changed."""
+    """The files, by the change that was made."""
 
     seconds: float
     """How long a prediction takes."""
@@ -98,7 +98,7 @@ class _Bench:
         return cls(tiny, strips, straight, seconds)
 
     def kill(self, rng: random.Random) -> str:
-        """Begin or go on, and kill it after a while; say what is wrong then."""
+        """Start or continue, kill it after a while, and return what is wrong then."""
         process = self._begin("nothing")
         process.join(self.seconds * rng.random())
         process.kill()
@@ -111,7 +111,7 @@ class _Bench:
         return "" if all(whole.values()) else f"half of {whole} is there"
 
     def finish(self, change: str) -> str:
-        """Go on to the end, all or most as before; say what is not as it should be."""
+        """Run to the end, with or without a change; return what is wrong."""
         journal = self.tiny.folder / "out" / JOURNAL
         known = journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
         self.tiny.output("out").unlink(missing_ok=True)
@@ -130,7 +130,7 @@ class _Bench:
         return warm.begin(commands.run, command, output=self.tiny.output("out"))
 
     def _expected(self, change: str, known: int) -> list[str]:
-        """What the last command must say, one of it."""
+        """Return what the last command may print; one of these is required."""
         if change in ("network", "threshold"):
             return ["The prediction starts again."]
         counts = (known, known - 1) if change == "image" else (known,)
@@ -148,7 +148,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def _changed(tiny: Tiny, change: str) -> Iterator[None]:
-    """Let another strip be in the place of the first, if that is what changes."""
+    """Replace the first strip, if that is the change of this trial."""
     if change != "image":
         yield
         return

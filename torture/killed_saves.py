@@ -1,9 +1,9 @@
 """SIGKILL at every system call by which the files of an epoch are saved.
 
-strace lists the calls from the moment when the second epoch's files are to be written until the
-command ends: best model, history, resumable checkpoint, the removal of old ones, the log. Then
-the run is made again for each call and killed as it enters it. Every file must load as it is, old
-or new, and the same command go on to the end of an undisturbed run without passing one over.
+strace lists the calls from the start of the second epoch's save until the command ends: best
+model, history, resumable checkpoint, removal of old ones, log. The run is then repeated for each
+call and killed as it enters the call. Every file must load, old or new, and the same command must
+reach the result of an undisturbed run without skipping a checkpoint.
 """
 
 import time
@@ -33,7 +33,7 @@ def run(count: int) -> Outcome:
 
 
 def _fault(saving: Saving, point: Point) -> str:
-    """Kill a save at one call; say what is wrong then, or after going on."""
+    """Kill a save at one call; return what is wrong then, or after resuming."""
     process = saving.stopped()
     go_on_with_kill(process, point, saving.log)
     if warm.end(process) != -9:

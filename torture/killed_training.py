@@ -1,8 +1,8 @@
-"""SIGKILL at random moments, then the same commands again, until they are through.
+"""SIGKILL at random moments of a training, which is then rerun until it is complete.
 
-A trial is `steelseg train --resume`, `oof` and `predict`. It is killed once, and half of them once
-more, at moments spread evenly over the time that an undisturbed one takes; then it may end. Every
-step saves, so that many of the moments lie within a save.
+A trial is `steelseg train --resume`, `oof` and `predict`. It is killed once, and every second trial
+twice, at moments spread evenly over the duration of an undisturbed one. Every step saves, so that
+many kills hit a save.
 """
 
 import random
@@ -52,7 +52,7 @@ def _kill(tiny: Tiny, delay: float) -> bool:
 
 
 def _finish(tiny: Tiny, straight: Path) -> str:
-    """Go on to the end; say what is not as in a run that nobody killed."""
+    """Run to the end; return what differs from an undisturbed run."""
     process = warm.begin(commands.run, *tiny.pipeline("killed"), output=tiny.output("killed"))
     if code := warm.end(process):
         return f"exit code {code}: {tiny.output('killed').read_text().splitlines()[-1]}"

@@ -1,8 +1,8 @@
-"""`steelseg watch`, killed at random moments while strips come, and started again.
+"""`steelseg watch`, killed at random moments while strips arrive, and restarted.
 
-A camera writes strips in two parts with a pause between them; a web server takes what is delivered.
-In the end every strip has one line, with the masks of the predictor, and the server has each line
-of the file at least once, and none besides.
+A camera writes strips in two parts with a pause in between; a web server receives the deliveries.
+In the end every strip must have one line, with the masks of the predictor, and the server each line
+of the file at least once and no other.
 """
 
 import json
@@ -124,7 +124,7 @@ def _wait(condition):
 
 
 def _fault(root, strips, delivered):
-    """What is wrong in the end; nothing if all is well."""
+    """Return what is wrong in the end; empty if nothing is."""
     from steelseg import Predictor
 
     lines = (root / "out" / "results.jsonl").read_bytes().splitlines(keepends=True)
@@ -157,7 +157,7 @@ def _expected(predictor, root, line):
 
 
 class _receiver:  # noqa: N801
-    """A web server that takes every line; gives its URL and the lines."""
+    """Run a web server that accepts every line; yield its URL and the lines."""
 
     def __enter__(self):
         delivered = []

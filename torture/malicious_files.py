@@ -1,8 +1,8 @@
-"""Files that try to run something, or to have something outside their folder read.
+"""Files that try to run something, or to make something outside their folder be read.
 
-An attempt puts a file where `steelseg` reads one and reads it. It fails, as it must, if the file
-is refused in the words of a SteelsegError, the payload has not run, and not a byte of the secret
-outside was told. Attempts on other entries are functions of the same form in `ATTEMPTS`.
+An attempt puts a file where `steelseg` reads one, and reads it. The attempt fails, as it must, if
+the file is refused with a SteelsegError, the payload has not run, and nothing of the secret outside
+was revealed. Attempts on other entries are functions with the same signature in `ATTEMPTS`.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def label_of_an_image_outside(root, _mark):
 
 
 def manifest_of_a_file_outside(root, _mark):
-    """A manifest that names a file outside: its hash would tell what is in it."""
+    """A manifest with a file outside the folder: its hash would reveal its content."""
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
     (root / "m").write_text(f"{digest}  ../secret\n")
     faults = compare_manifest(root / "m", root)

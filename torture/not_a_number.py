@@ -1,8 +1,8 @@
 """NaN and infinities in input, loss, gradient, weight, statistic, moment or averaged weights.
 
-Each is put in at some step of a training that saves after every step, with and without gradient
-clipping. The command must say where in one line and keep only finite checkpoints; resumed without
-the fault, it must end as an undisturbed run.
+Each is injected at some step of a training that saves after every step, with and without gradient
+clipping. The command must report where in one line and keep only finite checkpoints; resumed
+without the fault, it must reach the result of an undisturbed run.
 """
 
 import math
@@ -33,7 +33,7 @@ def run(count: int) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         tinies = {
             clip: Tiny.make(
-                Path(folder) / str(clip), f"train.gradient_clip={clip}", "train.average=ema"
+                Path(folder) / str(clip), f"train.gradient_clip={clip}", "train.ema_decay=0.999"
             )
             for clip in (0, 1)
         }
@@ -48,7 +48,7 @@ def run(count: int) -> Outcome:
 
 
 def _fault(tiny: Tiny, straight: Path, place: str, value: float, step: int) -> str:
-    """Put a value in; say what is wrong then, or after going on without it."""
+    """Inject a value; return what is wrong then, or after resuming without it."""
     output = tiny.output("run")
     process = warm.begin(injection.run_with, place, value, step, tiny.train("run"), output=output)
     code = warm.end(process)

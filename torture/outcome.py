@@ -1,4 +1,4 @@
-"""What came of one row, and the table of all rows."""
+"""The outcome of one row, and the table of all rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ class Outcome:
     """How often a promise was kept."""
 
     reached: int
-    """Cases in which it held."""
+    """Number of cases in which the promise held."""
 
     of: int
     """Cases that were tried."""
@@ -18,11 +18,11 @@ class Outcome:
     """How long they took."""
 
     note: str = ""
-    """What a reader of the table should know: figures, or the first case that failed."""
+    """Note for the reader of the table: figures, or the first case that failed."""
 
     @property
     def is_kept(self) -> bool:
-        """Whether the promise held every time, and was tried at all."""
+        """Whether the promise was tried and held every time."""
         return 0 < self.of == self.reached
 
     def __str__(self) -> str:

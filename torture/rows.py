@@ -1,4 +1,4 @@
-"""Finding the rows: every module of this folder that has a NAME."""
+"""Find the rows: all modules of this folder with a NAME."""
 
 import importlib
 import pkgutil
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def find_rows() -> dict[str, Any]:
-    """Import the modules of this folder; those that are rows, by module name."""
+    """Import the modules of this folder and return the rows by module name."""
     names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     modules = {
         name: importlib.import_module(f"torture.{name}") for name in names if name != "__main__"

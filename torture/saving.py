@@ -1,4 +1,4 @@
-"""A training that stops itself before an epoch is saved, again and again at the same place."""
+"""A training that stops itself before an epoch is saved, repeatedly at the same point."""
 
 import random
 import shutil
@@ -45,7 +45,7 @@ class Saving:
         return self._again(commands.run_with_small_files, size)
 
     def _again(self, work: Callable[..., int], *args: object) -> BaseProcess:
-        """Let a process go on with the run as it was before the save."""
+        """Resume a process with the run as it was before the save."""
         self.tiny.remove("run")
         if (self.tiny.folder / "before").exists():
             shutil.copytree(self.tiny.folder / "before", self.run)
@@ -56,12 +56,12 @@ class Saving:
         return list_points(self.stopped(), self.log)
 
     def said(self) -> list[str]:
-        """What the process at hand said on its way out."""
+        """Return the last output of the current process."""
         lines = self.tiny.output("run").read_text().splitlines()
         return [line for line in lines if line.startswith(("error", "Traceback"))]
 
     def fault_after_resuming(self) -> str:
-        """Go on to the end; say what is not as in an undisturbed run."""
+        """Run to the end; return what differs from an undisturbed run."""
         output = self.tiny.output("resumed")
         output.unlink(missing_ok=True)
         code = warm.end(warm.begin(commands.run, self.tiny.train("run"), output=output))

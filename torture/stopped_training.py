@@ -58,7 +58,7 @@ def run(count: int) -> Outcome:
 def _stop(
     tiny: Tiny, straight: Path, signum: int, send, workers: int, delay: float
 ) -> tuple[float, str]:
-    """Stop one training; how long it took to end, and what went wrong."""
+    """Stop one training; return how long it took to end, and what went wrong."""
     command = tiny.train("run", _workers(workers))
     process = warm.begin(commands.run, command, output=tiny.output("run"))
     _wait_for_training(process, tiny.output("run"))
@@ -83,7 +83,7 @@ def _workers(number: int) -> str:
 
 
 def _wait_for_training(process: BaseProcess, output: Path) -> None:
-    """Wait until the training says that it begins."""
+    """Wait until the training reports that it starts."""
     while process.exitcode is None:
         if output.exists() and "training samples" in output.read_text():
             return

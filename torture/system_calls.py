@@ -38,7 +38,7 @@ class Point:
 
 
 def list_points(process: BaseProcess, log: Path) -> list[Point]:
-    """Let a stopped process go on to its end; its system calls in order."""
+    """Resume a stopped process until it ends; return its system calls in order."""
     _go_on(process, log)
     process.join()
     seen: dict[str, int] = {}
@@ -50,12 +50,12 @@ def list_points(process: BaseProcess, log: Path) -> list[Point]:
 
 
 def go_on_with_kill(process: BaseProcess, point: Point, log: Path) -> None:
-    """Let a stopped process go on and kill it as it enters a system call."""
+    """Resume a stopped process and kill it as it enters a system call."""
     _go_on(process, log, f"inject={point.call}:signal=KILL:when={point.nth}")
 
 
 def go_on_with_error(process: BaseProcess, point: Point, error: str, log: Path) -> None:
-    """Let a stopped process go on with a system call that fails; `error` is such as ENOSPC."""
+    """Resume a stopped process with a failing system call; `error` is a name such as ENOSPC."""
     _go_on(process, log, f"inject={point.call}:error={error}:when={point.nth}")
 
 
@@ -72,7 +72,7 @@ def wait_until_stopped(process: BaseProcess, seconds: float = 60) -> None:
 
 
 def _go_on(process: BaseProcess, log: Path, *expressions: str) -> None:
-    """Attach strace to a stopped process and let it go on."""
+    """Attach strace to a stopped process and resume it."""
     words = ["strace", "-y", "-p", str(process.pid), "-o", str(log), "-e", f"trace={_FILTER}"]
     for expression in expressions:
         words += ["-e", expression]

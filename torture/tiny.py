@@ -1,4 +1,4 @@
-"""A training that takes a second, and what two of them must have in common."""
+"""A training that takes a second, and the comparison of two of them."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from steelseg.data.synthetic.dataset import make_dataset
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from torture import warm
 from torture.commands import Command, run
 
@@ -47,7 +47,7 @@ class Tiny:
         return cls(folder)
 
     def train(self, name: str, *settings: str) -> Command:
-        """The command that begins a run, or goes on with it."""
+        """Return the command that starts or resumes a run."""
         config, out = self.folder / "config.yaml", self.folder / name
         return ["train", str(config), "--fold", "0", "--out", str(out), "--resume", *settings]
 
@@ -57,7 +57,7 @@ class Tiny:
         return [self.train(name), ["oof", out], ["predict", out]]
 
     def output(self, name: str) -> Path:
-        """What the processes of a run print."""
+        """Return the output of the processes of a run."""
         return self.folder / f"{name}.txt"
 
     def whole(self, name: str, *commands: Command) -> "Path":
@@ -81,7 +81,7 @@ def call(*words: str | Path) -> tuple[int, list[str]]:
 
 
 def refusal_fault(code: int, lines: Sequence[str]) -> str:
-    """What is wrong with a refusal, "" if nothing: it is one line, and ends with 1."""
+    """Return what is wrong with a refusal (one line, exit code 1); "" if nothing."""
     if code == 1 and len(lines) == 1 and lines[0].startswith("error: "):
         return ""
     return f"exit code {code}, it said {lines}"
@@ -110,7 +110,7 @@ def difference(one: Path, other: Path) -> str:
 
 def newest(run: Path) -> Path:
     """The newest resumable checkpoint of a run."""
-    return FoldFiles(RunFolder(run).fold(0)).generations()[0]
+    return FoldFiles(RunFolder(run).fold(0)).resumable()[0]
 
 
 def checkpoint_difference(one: Path, other: Path) -> str:

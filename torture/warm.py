@@ -20,7 +20,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def begin(work: Callable[..., Any], *args: object, output: Path) -> BaseProcess:
-    """Start `work` in a warm process; its exit code is what `work` returns."""
+    """Start `work` in a warm process; its return value is the exit code."""
     with mock.patch.dict(os.environ, _ONE_THREAD):
         _CONTEXT.set_forkserver_preload(["torture.commands"])
         forkserver.ensure_running()

@@ -552,7 +552,7 @@ def watch(
         Stopped: on Ctrl-C or SIGTERM, after the current strip.
     """
     from steelseg.inference.predictor import Predictor
-    from steelseg.signals import noting_signals
+    from steelseg.signals import defer_signals
     from steelseg.watch.watch import WatchPlan, watch_folder
 
     plan = WatchPlan(
@@ -565,11 +565,11 @@ def watch(
         webhook=webhook,
         mqtt=mqtt,
     )
-    with noting_signals() as note:
+    with defer_signals() as stop:
         predictor = Predictor(source, overrides, folds=folds)
         print(f"watching {folder}, writing {Path(out) / 'results.jsonl'}", flush=True)
         watch_folder(
-            predictor, Path(folder), Path(out), plan, is_stopped=lambda: note.signum is not None
+            predictor, Path(folder), Path(out), plan, is_stopped=lambda: stop.signum is not None
         )
 
 

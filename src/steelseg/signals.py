@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM while a fold trains: finish the step, save, then stop.
+"""Deferred handling of Ctrl-C and SIGTERM: finish the current step, save, then stop.
 
-An exception in the middle of an optimizer step would leave weights that no whole training has.
-So the signals only leave a note here, and the loop asks for it where it can save.
+An exception in the middle of an optimizer step would leave weights that an uninterrupted training
+never has. So a signal only sets a flag here, and a loop reads it where it can save.
 """
 
 import signal
@@ -15,39 +15,39 @@ from steelseg.errors import Stopped
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopNote:
-    """Whether someone has asked to stop."""
+class StopRequest:
+    """Whether a signal asked the process to stop."""
 
     def __init__(self) -> None:
-        """Nobody has."""
+        """Start without a request."""
         self.signum: int | None = None
 
-    def take(self, signum: int, _frame: FrameType | None) -> None:
-        """Note a signal; the second one stops at once."""
+    def receive(self, signum: int, _frame: FrameType | None) -> None:
+        """Record a signal; a second one raises Stopped at once."""
         if self.signum is not None:
             raise Stopped(signum)
         self.signum = signum
 
 
 @contextmanager
-def noting_signals() -> Iterator[StopNote]:
-    """Note Ctrl-C and SIGTERM inside the block instead of stopping; stop at its end.
+def defer_signals() -> Iterator[StopRequest]:
+    """Record Ctrl-C and SIGTERM inside the block, and raise Stopped at its end if one came.
 
-    Outside the main thread, where Python delivers no signals, nothing is noted.
+    Outside the main thread, to which Python delivers no signals, nothing is recorded.
     """
-    note = StopNote()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield note
+        yield stop
         return
-    before = {signum: signal.signal(signum, note.take) for signum in _SIGNALS}
+    before = {signum: signal.signal(signum, stop.receive) for signum in _SIGNALS}
     try:
-        yield note
+        yield stop
     except RuntimeError:
-        # Where every process was sent the signal, the loss of a worker is no error of its own.
-        if note.signum is None:
+        # A signal to the whole process group also ends loader workers, which raises this error.
+        if stop.signum is None:
             raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    if note.signum is not None:
-        raise Stopped(note.signum)
+    if stop.signum is not None:
+        raise Stopped(stop.signum)

@@ -141,7 +141,7 @@ def test_the_switches_make_the_recommended_mode(tmp_path):
 
 
 def test_config_py_names_every_setting_with_its_default(tmp_path):
-    """What is left out of the file is what stands in it."""
+    """The file in unet_baseline/ shows the defaults."""
     names = runpy.run_path(str(SCRIPTS / "config.py"))
 
     assert {name for name in names if name.isupper()} == {*SETTINGS, *SWITCHES}
@@ -242,12 +242,12 @@ def test_messages_of_the_stages_speak_the_baselines_words():
     """Paths and other words stay as they are."""
     said = in_baseline_words(
         "model.encoder_weights=none; train.learning_rate, not /x/min_size; the loss is nan; "
-        "Make it: steelseg precrop CONFIG."
+        "Create it: steelseg precrop CONFIG."
     )
 
     assert said == (
         "ENCODER_WEIGHTS=None; LEARNING_RATE, not /x/min_size; the loss is nan; "
-        "Make it: bash precrop_setup.sh."
+        "Create it: bash precrop_setup.sh."
     )
 
 
@@ -337,7 +337,7 @@ def test_the_baselines_way_from_folds_to_a_submission(place, call):
 
 
 def test_a_trained_fold_is_predicted_and_kept(place, call):
-    """The files that the baseline's users look for, beside ours."""
+    """The files that users of the baseline expect, next to ours."""
     code, out, _ = call("train.py", "--fold", 0)
 
     folder = outputs(place)
@@ -468,7 +468,7 @@ def test_crops_come_back_as_strips(place, call):
 
 def test_a_missing_store_names_the_command_that_makes_it(place, call):
     """As it is called in this folder."""
-    line = "There is no precropped store in precropped_data. Make it: bash precrop_setup.sh.\n"
+    line = "There is no precropped store in precropped_data. Create it: bash precrop_setup.sh.\n"
     set_up(place, "USE_CROPS = USE_PRECROPPED = True")
 
     assert call("test_precropped.py") == (1, "", f"error: store: {line}")

@@ -27,12 +27,12 @@ def test_a_space_is_read_back_as_it_was_written():
     ("space", "line"),
     [
         ([], "give the names of settings, each with its values."),
-        ({"a.b": 3}, "a.b needs a list of values, or a span such as {low: 1, high: 9}."),
-        ({"a.b": []}, "a.b needs a list of values, or a span such as {low: 1, high: 9}."),
-        ({"a.b": {"low": 1}}, "a.b needs a list of values, or a span such as {low: 1, high: 9}."),
+        ({"a.b": 3}, "a.b needs a list of values, or a range such as {low: 1, high: 9}."),
+        ({"a.b": []}, "a.b needs a list of values, or a range such as {low: 1, high: 9}."),
+        ({"a.b": {"low": 1}}, "a.b needs a list of values, or a range such as {low: 1, high: 9}."),
         (
             {"a.b": {"low": 1, "high": 2, "lgo": True}},
-            "a.b has lgo, but a span has only low, high and log.",
+            "a.b has lgo, but a range has only low, high and log.",
         ),
         ({"a.b": {"low": "x", "high": 2}}, "a.b: low=x is not a number."),
         ({"a.b": {"low": 2, "high": 2}}, "a.b: low=2 must be below high=2."),

@@ -35,7 +35,7 @@ def classifier(tmp_path_factory, trained_run, make_config):
     """
     path = tmp_path_factory.mktemp("classifier") / "run"
     root = RunFolder(trained_run).load_config().data.root
-    more = ("train.loss=lovasz", "postprocess.min_area=999999", "train.average=ema")
+    more = ("train.loss=lovasz", "postprocess.min_area=999999", "train.ema_decay=0.999")
     run(make_config(root, *CLASSIFIER, *more), path)
     return RunFolder(path)
 
@@ -89,7 +89,6 @@ def test_out_of_fold_it_is_a_run_like_any(classifier):
         samples,
         sampling="all",
         hard_negatives=classifier.path,
-        hard_negative_weight=3.0,
     )
 
     assert chances.sum() == pytest.approx(1)

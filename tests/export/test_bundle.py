@@ -240,3 +240,11 @@ def test_an_empty_folder_may_be_filled(run, tmp_path):
     (tmp_path / "new").mkdir()
 
     assert contents(bundle(run.path, out=tmp_path / "new"))
+
+
+def test_only_a_run_can_be_bundled(trained_run, tmp_path):
+    """A bundle is complete already: it can be copied."""
+    path = bundle(trained_run, out=tmp_path / "bundle", folds=[0])
+
+    with pytest.raises(ConfigError, match="Only a run folder can be bundled"):
+        bundle(path, out=tmp_path / "again")

@@ -22,9 +22,7 @@ def test_a_file_is_read_into_what_parse_makes_of_it(tmp_path):
     assert read_json(path, dict, remedy=REMEDY) == {"x": 3}
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"x": "three"}', b"\xff\xfe", b"[" * 100_000]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_file_is_refused_in_one_line(tmp_path, content):
     """The line names the file, and says how to make it again."""
     path = tmp_path / "point.json"
@@ -34,6 +32,21 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content):
         read_json(path, Point.model_validate, remedy=REMEDY)
 
     assert str(caught.value) == f"{path} is damaged. {REMEDY}"
+
+
+@pytest.mark.parametrize(
+    ("content", "place"), [("[]", "content"), ("{}", "x"), ('{"x": "three"}', "x")]
+)
+def test_a_model_names_the_place_of_the_damage(tmp_path, content, place):
+    """A file that someone has edited can be repaired by it."""
+    path = tmp_path / "point.json"
+    path.write_text(content)
+
+    with pytest.raises(DataError) as caught:
+        read_json(path, Point.model_validate, remedy=REMEDY)
+
+    assert str(caught.value).startswith(f"{path} is damaged: {place}: ")
+    assert str(caught.value).endswith(f". {REMEDY}")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,24 @@ def test_a_run_has_its_own_settings_and_checkpoints_have_theirs(trained_run):
     assert [member.sha256 for member in of_run.members] == [of_file.members[0].sha256]
 
 
+def test_models_with_other_masks_have_another_identity(trained_run):
+    """Results, the server and the journal of a prediction name a model by it."""
+    model = resolve_model(trained_run)
+
+    for overrides in (["postprocess.threshold=0.4"], ["inference.tta=hflip"]):
+        assert resolve_model(trained_run, overrides).sha256 != model.sha256
+    assert resolve_model(trained_run, folds=[0]).sha256 != model.sha256
+    for override in ("train.batch_size_val=1", "inference.ensemble=sequential", "data.root=x"):
+        assert resolve_model(trained_run, [override]).sha256 == model.sha256
+
+
+def test_the_folds_of_a_run_are_settled_too(trained_run):
+    """Exports and bundles are made of them."""
+    assert resolve_model(trained_run).folds == (0, 1)
+    assert resolve_model(trained_run, folds=[1, 1]).folds == (1,)
+    assert resolve_model(trained_run / "fold_1" / "best_model.safetensors").folds == ()
+
+
 def test_no_checkpoints_at_all_are_refused():
     """A list that a script has filled with nothing."""
     with pytest.raises(CheckpointError, match="No checkpoint was given"):

@@ -171,18 +171,3 @@ def test_a_wrong_override_is_refused(trained_run):
     """With the nearest name."""
     with pytest.raises(ConfigError, match=r"did you mean postprocess.threshold"):
         Predictor(trained_run, ["postprocess.treshold=0.4"])
-
-
-def test_another_number_of_classes_is_refused(trained_run):
-    """The classes are the network's; a setting cannot give it more."""
-    with pytest.raises(CheckpointError, match=r"with data.num_classes=2.* say 3"):
-        Predictor(trained_run, ["data.num_classes=3"])
-
-
-@pytest.mark.parametrize(
-    "override", ["model.arch=fpn", "model.encoder=resnet18", "data.channels=3", "data.mean=[0.1]"]
-)
-def test_what_the_network_was_trained_as_cannot_be_set(trained_run, override):
-    """The setting would change nothing, in silence, or give wrong masks."""
-    with pytest.raises(CheckpointError, match=f"trained with {override.partition('=')[0]}="):
-        Predictor(trained_run, [override])

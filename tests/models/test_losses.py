@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steelseg.config.components import LOSS_TERMS
-from steelseg.config.loss_terms import BASELINE
+from steelseg.config.loss_terms import BASELINE, parse_loss
 from steelseg.errors import ConfigError
 from steelseg.models.losses import (
     bce,
@@ -164,11 +164,20 @@ def test_extreme_logits_give_a_finite_gradient(name):
         ("nan bce", "the weight nan of bce is not above 0"),
         ("half bce", "'half' before bce is not a number"),
         ("bce +", "'' is not a loss"),
+        ("focal(2", "'focal(2' is not a loss"),
+        ("focal(-1)", "gamma=-1 of focal must be 0 or more, such as focal(2)"),
+        ("focal(inf)", "gamma=inf of focal must be 0 or more"),
+        (
+            "0.5 bce + tversky(1.5)",
+            "alpha=1.5 of tversky must be from 0 to 1, such as tversky(0.3)",
+        ),
+        ("focal_tversky(a)", "alpha=a of focal_tversky must be from 0 to 1"),
+        ("dice(2)", "dice has no parameter, so write it without (2)"),
     ],
 )
 def test_what_is_no_loss_is_refused(text, reason):
     """With what is wrong, and the names that there are."""
-    with pytest.raises(ConfigError, match=rf"^train\.loss={re.escape(text)}: {reason}"):
+    with pytest.raises(ConfigError, match=rf"^train\.loss={re.escape(f'{text}: {reason}')}"):
         build_loss(text, pos_weight=())
 
 
@@ -179,6 +188,18 @@ def test_a_sum_adds_its_terms_by_their_weights():
 
     expected = 0.5 * focal(logits, masks) + 2 * lovasz(logits, masks) + jaccard(logits, masks)
     torch.testing.assert_close(loss(logits, masks, None), expected)
+
+
+def test_the_number_in_parentheses_is_the_parameter_of_a_term():
+    """Gamma of focal, alpha of the Tversky losses; without it the default."""
+    logits, masks = make_random()
+    loss = build_loss("2 focal(1.5) + tversky( 0.7 ) + focal_tversky(0)", pos_weight=())
+
+    expected = 2 * focal(logits, masks, gamma=1.5) + tversky(logits, masks, alpha=0.7)
+    expected = expected + focal_tversky(logits, masks, alpha=0.0)
+    torch.testing.assert_close(loss(logits, masks, None), expected)
+    for short, long in (("focal", "focal(2)"), ("tversky", "tversky(0.3)")):
+        assert parse_loss(short) == parse_loss(long)
 
 
 def test_focal_is_cross_entropy_of_what_is_not_sure():

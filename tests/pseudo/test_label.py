@@ -121,7 +121,7 @@ def test_a_class_that_is_never_found_is_warned_of(run, more):
 
     assert set(verdicts_of(out).values()) == {KEPT}
     log = (run / "training_log.txt").read_text()
-    assert "class 2. A network that never finds a class calls its strips clean" in log
+    assert "class 2. A network that never finds a class labels its strips as clean" in log
 
 
 def test_precision_chooses_on_the_held_out_strips_of_other_folds(run, more):
@@ -186,7 +186,7 @@ def test_labelling_goes_on_where_it_was(run, more, monkeypatch):
     from steelseg.pseudo.teachers import Teachers
 
     whole = pseudo(run, KEEP_ALL, images=more, out=run / "whole")
-    ask, asked = Teachers.ask, []
+    ask, asked = Teachers.predict, []
 
     def ask_thrice(self, image_hwc):
         if len(asked) == 3:
@@ -194,12 +194,12 @@ def test_labelling_goes_on_where_it_was(run, more, monkeypatch):
         asked.append(1)
         return ask(self, image_hwc)
 
-    monkeypatch.setattr(Teachers, "ask", ask_thrice)
+    monkeypatch.setattr(Teachers, "predict", ask_thrice)
     with pytest.raises(KeyboardInterrupt):
         pseudo(run, KEEP_ALL, images=more)
     assert not (run / "pseudo").exists()
 
-    monkeypatch.setattr(Teachers, "ask", lambda *args: asked.append(1) or ask(*args))
+    monkeypatch.setattr(Teachers, "predict", lambda *args: asked.append(1) or ask(*args))
     out = pseudo(run, KEEP_ALL, images=more)
 
     assert len(asked) == 8

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from steelseg.reporting.charts import Range, Series, heat_map, line_chart, range_chart
+from steelseg.reporting.charts import Series, heat_map, line_chart
 from steelseg.reporting.scales import Axis
 
 X, Y = Axis("epoch", low=0, high=10), Axis("Dice", low=0, high=1)
@@ -62,10 +62,8 @@ def test_axes_have_their_labels():
 
 def test_names_are_escaped():
     """Class names come from a file."""
-    row = Range(NASTY, 0.1, 0.9, 0.5, note=NASTY)
     charts = [
         line_chart([Series([(0, 1)], "s0", [NASTY])], x=Axis(NASTY), y=Y, title=NASTY),
-        range_chart([row], x=Axis(NASTY), title=NASTY),
         heat_map(
             [[1.0]], columns=[NASTY], rows=["1"], labels=("a", NASTY), chosen=None, title=NASTY
         ),
@@ -74,27 +72,6 @@ def test_names_are_escaped():
     for svg in charts:
         assert "<script" not in svg
         ElementTree.fromstring(str(svg))
-
-
-def test_a_range_is_a_dot_on_a_line_with_a_mark_beside_it():
-    """The axis from 0 to 1 lies from 120 to 346."""
-    row = Range("class 1", 0.25, 0.75, 0.5, box=(0.4, 0.6), mark=1.0, note="class 1: 0.5")
-    svg = range_chart([row], x=Y, title="Dice")
-
-    (whisker,) = [line for line in parts(svg, "line") if line["class"] == "whisker"]
-    assert (whisker["x1"], whisker["x2"]) == ("176.5", "289.5")
-    assert parts(svg, "circle")[0]["cx"] == "233.0"
-    assert parts(svg, "rect")[0]["width"] == "45.2"
-    assert parts(svg, "path")[0]["d"].startswith("M346.0 ")
-    assert "<title>class 1: 0.5</title>" in svg
-
-
-def test_a_long_name_is_cut_where_it_stands_and_whole_in_the_tooltip():
-    """It must not run into the picture."""
-    svg = range_chart([Range("a" * 40, 0, 1, 0.5, note="a" * 40)], x=Y, title="Dice")
-
-    assert re.search("<text[^>]*>(a+\\.\\.\\.)</text>", svg)[1] == "a" * 15 + "..."
-    assert f"<title>{'a' * 40}</title>" in svg
 
 
 def heat(values, chosen=None):

@@ -43,8 +43,8 @@ def test_each_fold_has_a_line_and_a_dot_on_its_best_epoch():
     assert len(elements(svg, "line s")) == 2
     assert len(elements(svg, "line reference dashed")) == 1
     assert [dot[0].text for dot in elements(svg, "dot s")] == [
-        "fold 0: the best epoch, 2, is kept",
-        "fold 1: the best epoch, 3, is kept",
+        "fold 0: best epoch 2",
+        "fold 1: best epoch 3",
     ]
 
 

@@ -75,8 +75,9 @@ def test_a_whole_run_fills_every_part(whole_page):
 
     assert 'class="hint"' not in text
     assert "cross-fitted" in text
-    for name in ("Scores", "Post-processing", "Training", "Data set"):
+    for name in ("Scores", "Post-processing", "Training"):
         assert "<svg" in heading(text, name)
+    assert "largest mask" in heading(text, "Data set")
     assert "data:image/jpeg" in heading(text, "Worst strips")
     assert "encoder: tu-mobilenetv3_small_050" in heading(text, "Settings and versions")
 

@@ -2,7 +2,7 @@ import pytest
 
 from steelseg.errors import CheckpointError, DataError
 from steelseg.evaluation.tune import tune_run
-from steelseg.reporting.facts import Chosen, read_tuning
+from steelseg.reporting.facts import read_tuning
 from steelseg.run.run_folder import RunFolder
 
 NAMES = ("class 1", "class 2")
@@ -39,18 +39,3 @@ def test_settings_of_other_classes_are_refused(predicted_run):
 
     with pytest.raises(DataError, match=r"postprocess.json is damaged, or of an older version"):
         read_tuning(run, (*NAMES, "class 3"))
-
-
-def test_milestones_are_the_first_points_that_find_enough():
-    """Of 20 strips: 8 are less than half, 12 more than half, 16 are 80 %, 20 are all."""
-    points = [{"found": found, "positives": 20} for found in (8, 12, 13, 16, 17, 18, 20)]
-    chosen = Chosen("class 1", 0, {}, {}, {}, points, {})
-
-    assert [point["found"] for point in chosen.milestones] == [12, 16, 18, 20]
-
-
-def test_where_half_is_out_of_reach_the_last_point_stands_alone():
-    """The best that can be had is told all the same."""
-    chosen = Chosen("class 1", 0, {}, {}, {}, [{"found": 1, "positives": 20}], {})
-
-    assert [point["found"] for point in chosen.milestones] == [1]

@@ -38,15 +38,15 @@ def fault_of(space):
         ({"train.loss": ["dice", "dise"]}, "train.loss: 'dise' is not a loss; use one of bce"),
         (
             {"model.presence_head": {"low": 0, "high": 1}},
-            "model.presence_head takes no span of numbers; give a list of values.",
+            "model.presence_head does not take a range of numbers; give a list of values.",
         ),
         ({"train.epochs": [3, 3.0]}, "train.epochs: 3 is duplicated."),
+        ({"train.monitor": ["dice", "best_threshold_dice"]}, "train.monitor selects the score"),
         (
-            {"train.monitor": ["dice", "best_threshold_dice"]},
-            "train.monitor says which score counts",
+            {"tune.min_recall": [0.5, 0.9]},
+            "tune.min_recall does not affect the score of a training",
         ),
-        ({"tune.min_recall": [0.5, 0.9]}, "tune.min_recall changes no score of a training"),
-        ({"search.trials": [1, 2]}, "search.trials is how the search itself goes."),
+        ({"search.trials": [1, 2]}, "search.trials configures the search itself."),
     ],
 )
 def test_what_does_not_fit_its_setting_is_refused(space, line):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.training.averaging import Average
+from steelseg.training.averaging import WeightAverage
 
 
 def make_network(value):
@@ -18,47 +18,33 @@ def values_of(state):
     return {name: tensor.flatten()[0].item() for name, tensor in state.items()}
 
 
-def test_a_plain_mean_is_the_mean_of_its_members():
-    """Of weights and statistics; a counter has no mean and is the last one's."""
-    average = Average(make_network(7))
-
-    for value in (1, 2, 6):
-        average.add(make_network(value))
-
-    found = values_of(average.model.state_dict())
-    assert found.pop("0.num_batches_tracked") == 6
-    assert found == pytest.approx(dict.fromkeys(found, 3.0))
-
-
-def test_a_moving_mean_follows_by_its_decay():
-    """By hand: the first is taken whole, but for the warm-up; then by what decay leaves."""
-    average = Average(make_network(0))
+def test_the_average_follows_by_its_decay():
+    """By hand; the first updates use a lower decay."""
+    average = WeightAverage(make_network(0))
     expected = 0.0
 
     for count, value in enumerate([4, 4, 8, 8]):
-        average.follow(make_network(value), decay=0.25)
+        average.update(make_network(value), decay=0.25)
         keep = min(0.25, (1 + count) / (10 + count))
         expected = keep * expected + (1 - keep) * value
         found = values_of(average.model.state_dict())["1.weight"]
         assert found == pytest.approx(expected)
 
 
-def test_the_first_network_is_taken_to_the_bit():
-    """A mean of one is that one."""
-    model = nn.Conv2d(1, 2, 3)
-    average = Average(nn.Conv2d(1, 2, 3))
+def test_counters_are_copied():
+    """Batch normalization counts its batches in integers, which are not averaged."""
+    average = WeightAverage(make_network(7))
 
-    average.add(model)
+    average.update(make_network(2), decay=0.9)
 
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(average.model.state_dict()[name], tensor)
+    assert values_of(average.model.state_dict())["0.num_batches_tracked"] == 2
 
 
-def test_a_mean_changes_no_network_and_learns_nothing():
-    """It is a copy, out of reach of the optimizer."""
+def test_the_average_changes_no_network_and_is_not_trained():
+    """It is a copy without gradients."""
     model = make_network(1)
-    average = Average(model)
-    average.follow(make_network(3), decay=0.5)
+    average = WeightAverage(model)
+    average.update(make_network(3), decay=0.5)
 
     assert values_of(model.state_dict())["1.weight"] == 1
     assert not any(parameter.requires_grad for parameter in average.model.parameters())

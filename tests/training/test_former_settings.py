@@ -12,7 +12,7 @@ from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from steelseg.reporting.facts import read_histories
 from steelseg.run.bundle_manifest import MANIFEST, read_manifest, sealed_text
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from steelseg.training.train import train_run
 
 

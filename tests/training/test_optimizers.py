@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.training.optimizers import Schedule, build_optimizer
+from steelseg.models.model import build_model
+from steelseg.training.optimizers import Schedule, build_optimizer, parameter_groups
 
 NAMES = ["reduce_on_plateau", "cosine", "one_cycle", "none"]
 
@@ -104,3 +105,52 @@ def test_a_schedule_goes_on_from_json(name):
 
     assert all(rate == other_rate for rate, other_rate in rates)
     assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(
+        arch="linknet",
+        encoder="tu-test_resnet",
+        encoder_weights=None,
+        channels=1,
+        num_classes=2,
+        mean=(0.4,),
+        std=(0.2,),
+    )
+
+
+def test_the_encoder_has_a_group_of_its_own(model):
+    """Every parameter is in one group; decoder and heads come first."""
+    outside, encoder = parameter_groups(model, learning_rate=1.0, encoder_rate=0.5)
+
+    assert (outside["lr"], encoder["lr"]) == (1, 0.5)
+    listed = [id(parameter) for group in (outside, encoder) for parameter in group["params"]]
+    assert sorted(listed) == sorted(id(parameter) for parameter in model.parameters())
+    inside = [id(parameter) for parameter in model.network.encoder.parameters()]
+    assert [id(parameter) for parameter in encoder["params"]] == inside
+
+
+@pytest.mark.parametrize("name", ["cosine", "one_cycle", "reduce_on_plateau"])
+def test_every_schedule_keeps_the_rates_apart(model, name):
+    """By the factors that they began with."""
+    groups = parameter_groups(model, learning_rate=0.1, encoder_rate=0.5)
+    optimizer = build_optimizer(groups, name="sgd", learning_rate=0.1, weight_decay=0)
+    schedule = Schedule(optimizer, name=name, steps=6, patience=0)
+
+    for _ in range(3):
+        optimizer.step()
+        schedule.after_step()
+        schedule.after_epoch(0.5)
+
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] < 0.1 or name == "one_cycle"
+    assert rates[1:] == pytest.approx([rates[0] / 2])
+
+
+def test_one_rate_is_one_group(model):
+    """As it always was, so that old checkpoints go on."""
+    plain = parameter_groups(model, learning_rate=1.0, encoder_rate=1.0)
+
+    assert [id(p) for p in plain] == [id(p) for p in model.parameters()]

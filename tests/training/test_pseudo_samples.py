@@ -13,8 +13,8 @@ from steelseg.data.samples.dataset import FolderReader
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
+from steelseg.training.fold_data import training_samples, window_source
 from steelseg.training.pseudo_samples import load_pseudo_samples, with_pseudo_labels
-from steelseg.training.setup import training_samples, window_source
 
 KEEP_ALL = ("pseudo.agreement=0", "pseudo.confidence=0", "postprocess.threshold=0.51")
 
@@ -133,9 +133,9 @@ def test_networks_that_saw_a_held_out_strip_are_refused(settings, trained_run, m
     swapped = text.replace(",0,", ",x,").replace(",1,", ",0,").replace(",x,", ",1,")
     (other / "folds.csv").write_text(swapped)
 
-    with pytest.raises(ConfigError, match=r"networks of fold 0 were trained on train_.*flatter"):
+    with pytest.raises(ConfigError, match=r"networks of fold 0 were trained on train_.*optimistic"):
         samples_of(settings(labels=other), trained_run)
-    with pytest.raises(ConfigError, match="flatter"):
+    with pytest.raises(ConfigError, match="optimistic"):
         train(settings(labels=other), tmp_path / "run")
     assert not (tmp_path / "run" / "fold_0").exists()
 
@@ -162,12 +162,15 @@ def test_a_strip_that_was_labelled_since_is_refused(settings, trained_run, made,
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: shutil.rmtree(folder / "fold_0"), "no pseudo-labels of fold 0"),
-        (lambda folder: (folder / "index.json").unlink(), "holds no pseudo-labels"),
+        (lambda folder: shutil.rmtree(folder / "fold_0"), "no pseudo-labels for fold 0"),
+        (lambda folder: (folder / "index.json").unlink(), "contains no pseudo-labels"),
         (lambda folder: (folder / "index.json").write_text("{"), "index.json is damaged"),
         (lambda folder: (folder / "fold_0" / "strips.csv").write_text("a,b\n"), "is damaged"),
         (lambda folder: relabel(folder, "test_000.jpg,1,99999999 5"), "test_000"),
-        (lambda folder: edit(folder / "index.json", '"images": "', '"images": "/no'), "put"),
+        (
+            lambda folder: edit(folder / "index.json", '"images": "', '"images": "/no'),
+            "Restore the folder",
+        ),
         (lambda folder: edit(folder / "index.json", "class 1", "scratch"), "has the classes"),
         (lambda folder: edit(folder / "fold_0" / "strips.csv", ",kept,", ",unsure,"), "no strip"),
         (lambda folder: edit(folder / "fold_0" / "strips.csv", ",32,96,", ",64,48,"), "64x48"),

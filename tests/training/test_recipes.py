@@ -9,10 +9,10 @@ import torch
 from steelseg.errors import CheckpointError, ConfigError, TrainingError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.run.run_folder import RunFolder
-from steelseg.training import fold
-from steelseg.training.epoch_runner import Epochs
-from steelseg.training.fold import FoldFiles
+from steelseg.training.averaging import WeightAverage
+from steelseg.training.fold_files import FoldFiles
 from steelseg.training.train import train_run
+from steelseg.training.trainer import FoldTrainer
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +86,7 @@ def assert_same(found, expected):
         assert torch.equal(tensor, expected[name]), name
 
 
-MEANS = {
-    "ema": ("train.average=ema", "train.ema_decay=0.9"),
-    "last": ("train.average=last", "train.average_epochs=2"),
-}
+EMA = "train.ema_decay=0.9"
 EVERY_STEP = ("train.epochs=3", "train.save_minutes=1e-9", "train.save_best_only=false")
 
 
@@ -97,28 +94,27 @@ def epoch_of(run, epoch):
     return load_checkpoint(run.fold(0) / f"checkpoint_epoch_{epoch}.safetensors")
 
 
-@pytest.mark.parametrize("kind", MEANS)
-def test_a_mean_goes_on_to_the_same_bits(train, kind, monkeypatch):
-    """Stopped in the second epoch after a step and resumed: mean, network and best model."""
-    settings = (*EVERY_STEP, *MEANS[kind])
-    whole = train(f"whole_{kind}", *settings)
+def test_a_run_with_averaged_weights_resumes_to_the_same_bits(train, monkeypatch):
+    """Stopped in the second epoch after a step: average, network and best model are the same."""
+    settings = (*EVERY_STEP, EMA)
+    whole = train("whole_ema", *settings)
 
     steps = 0
 
-    real = fold._Saver.after_step
+    real = FoldTrainer.save_if_due
 
-    def stop(saver):
+    def stop(trainer):
         nonlocal steps
-        real(saver)
+        real(trainer)
         steps += 1
         if steps == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fold._Saver, "after_step", stop)
+        patch.setattr(FoldTrainer, "save_if_due", stop)
         with pytest.raises(KeyboardInterrupt):
-            train(f"parted_{kind}", *settings)
-    parted = train(f"parted_{kind}", *settings, go_on=True)
+            train("parted_ema", *settings)
+    parted = train("parted_ema", *settings, go_on=True)
 
     for one, other in ((last_of(whole, 3), last_of(parted, 3)), (best_of(whole), best_of(parted))):
         assert_same(one.model, other.model)
@@ -126,9 +122,9 @@ def test_a_mean_goes_on_to_the_same_bits(train, kind, monkeypatch):
     assert best_of(whole).state["dice"] == best_of(parted).state["dice"]
 
 
-def test_a_moving_mean_is_what_is_validated_and_kept(train):
-    """The best model is the mean of its epoch; the network learns as it does without."""
-    run = train("whole_ema", *EVERY_STEP, *MEANS["ema"])
+def test_averaged_weights_are_validated_and_kept(train):
+    """The best model is the average of its epoch; the network itself trains as without it."""
+    run = train("whole_ema", *EVERY_STEP, EMA)
     plain = train("plain_monitor", "train.epochs=3")
 
     best = best_of(run)
@@ -137,33 +133,21 @@ def test_a_moving_mean_is_what_is_validated_and_kept(train):
     assert history_of(run)[0]["val_loss"] != history_of(plain)[0]["val_loss"]
 
 
-def test_the_mean_of_the_last_epochs_is_their_mean(train):
-    """Of the last two of three; before them the network itself is judged."""
-    run = train("whole_last", *EVERY_STEP, *MEANS["last"])
-
-    members = [epoch_of(run, epoch) for epoch in (2, 3)]
-    for name, tensor in last_of(run, 3).average.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, sum(m.model[name] for m in members) / 2)
-    counts = [epoch_of(run, epoch).state["average_count"] for epoch in (1, 2, 3)]
-    assert counts == [0, 1, 2]
-
-
-def test_a_mean_that_is_not_a_number_is_never_saved(train, monkeypatch):
-    """The epoch before it is kept, and training goes on from there."""
-    real = Epochs._follow
+def test_an_average_that_is_not_finite_is_never_saved(train, monkeypatch):
+    """The epoch before it is kept, and training resumes from there."""
+    real = WeightAverage.update
     steps = 0
 
-    def spoil(epochs, after_step):
+    def spoil(average, model, *, decay):
         nonlocal steps
         steps += 1
         if steps == 4:
-            next(iter(epochs.learner.average.model.parameters())).fill_(float("nan"))
-        real(epochs, after_step)
+            next(iter(average.model.parameters())).fill_(float("nan"))
+        real(average, model, decay=decay)
 
-    settings = (*EVERY_STEP, *MEANS["ema"])
+    settings = (*EVERY_STEP, EMA)
     with monkeypatch.context() as patch:
-        patch.setattr(Epochs, "_follow", spoil)
+        patch.setattr(WeightAverage, "update", spoil)
         with pytest.raises(TrainingError, match="epoch 2"):
             train("spoilt", *settings)
 
@@ -232,12 +216,12 @@ def test_a_start_that_has_seen_the_held_out_strips_is_refused(train):
     assert not (train.folder / "peeking").exists()
 
 
-def test_a_start_from_a_resumable_checkpoint_is_from_its_mean(train):
-    """Which is what the run it is of would have kept."""
-    first = train("whole_ema", *EVERY_STEP, *MEANS["ema"])
+def test_initial_weights_of_a_resumable_checkpoint_are_its_averaged_ones(train):
+    """They are what that run would have kept."""
+    first = train("whole_ema", *EVERY_STEP, EMA)
 
     start = FoldFiles(first.fold(0)).last(3)
-    second = train("from_mean", f"model.init_from={start}", "train.learning_rate=1e-12")
+    second = train("from_average", f"model.init_from={start}", "train.learning_rate=1e-12")
 
     weight = next(name for name in best_of(second).model if name.endswith("conv_stem.weight"))
     torch.testing.assert_close(best_of(second).model[weight], last_of(first, 3).average[weight])

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from steelseg.errors import CheckpointError
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from steelseg.training.fold import FoldFiles
+from steelseg.training.fold_files import FoldFiles
 from steelseg.training.train import train_run
 
 
@@ -90,7 +90,7 @@ def test_a_fold_has_a_checkpoint_before_its_first_step(trained, tmp_path):
 )
 def test_what_cannot_be_gone_on_from_is_passed_over(files, go_on, capsys, spoil, reason):
     """By name, for the checkpoint before it; the end is that of a whole run."""
-    newest, before = files.generations()
+    newest, before = files.resumable()
     best = sha256(files.best_model)
     whole = load_checkpoint(newest).model
     spoil(newest)
@@ -109,11 +109,11 @@ def test_what_cannot_be_gone_on_from_is_passed_over(files, go_on, capsys, spoil,
 
 def test_nothing_left_to_go_on_from_is_an_error(files, go_on):
     """Never a silent new start; nothing is changed."""
-    for path in files.generations():
+    for path in files.resumable():
         flip_a_bit(path)
     before = {path: path.read_bytes() for path in files.folder.rglob("*.safetensors")}
 
-    with pytest.raises(CheckpointError, match=r"no checkpoint to go on from\. .* is damaged"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from\. .* is damaged"):
         go_on()
 
     assert {path: path.read_bytes() for path in files.folder.rglob("*.safetensors")} == before
@@ -121,7 +121,7 @@ def test_nothing_left_to_go_on_from_is_an_error(files, go_on):
 
 def test_weights_of_another_network_are_refused(files, go_on):
     """With the settings of this one and a right SHA-256, as only a swap by hand gives."""
-    for path in files.generations():
+    for path in files.resumable():
         old = load_checkpoint(path)
         model = dict(old.model)
         model["network.segmentation_head.0.weight"] = torch.zeros(7, 1, 3, 3)
@@ -133,12 +133,14 @@ def test_weights_of_another_network_are_refused(files, go_on):
 
 def test_an_optimizer_of_another_network_is_refused(files, go_on):
     """Torch itself would find out at the first step."""
-    for path in files.generations():
+    for path in files.resumable():
         old = load_checkpoint(path)
         optimizer = dict(old.optimizer) | {"0.exp_avg": torch.zeros(1, 2)}
         save_checkpoint(path, Checkpoint(old.model, optimizer, old.state))
 
-    with pytest.raises(CheckpointError, match=r"exp_avg of shape \(1, 2\) is of another network"):
+    with pytest.raises(
+        CheckpointError, match=r"exp_avg of shape \(1, 2\) belongs to another network"
+    ):
         go_on()
 
 
@@ -156,14 +158,14 @@ def test_other_masks_are_other_data(trained, files, go_on, tmp_path):
 
 def test_going_back_sets_aside_what_lies_ahead(trained, files, go_on, capsys):
     """--resume goes on from the newest, which is now the one that was named."""
-    newest, before = files.generations()
+    newest, before = files.resumable()
 
     go_on(go_on=False, checkpoint=before)
 
     assert "1 checkpoints of" in capsys.readouterr().err
     assert newest.with_name(f"{newest.name}.set_aside").exists()
     assert same_model(newest, newest.with_name(f"{newest.name}.set_aside"))
-    assert files.generations() == [newest, before]
+    assert files.resumable() == [newest, before]
 
 
 def test_a_best_model_that_is_lost_is_made_again(trained, files, go_on):
@@ -192,7 +194,7 @@ def test_a_damaged_best_model_without_a_copy_is_an_error(trained, files, go_on):
 
 def test_a_header_that_promises_too_much_is_refused(files, go_on):
     """Eight bytes that ask for 2**60 bytes of header."""
-    for path in files.generations():
+    for path in files.resumable():
         path.write_bytes((2**60).to_bytes(8, "little") + path.read_bytes()[8:])
 
     with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
@@ -201,11 +203,11 @@ def test_a_header_that_promises_too_much_is_refused(files, go_on):
 
 def test_json_that_is_too_deep_is_refused(files, go_on):
     """Python's parser gives up with an error of its own."""
-    for path in files.generations():
+    for path in files.resumable():
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         deep = "[" * 100_000 + "]" * 100_000
         save_file(tensors, path, metadata={"steelseg": json.dumps({"a": 1})[:-1] + deep + "}"})
 
-    with pytest.raises(CheckpointError, match="no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         go_on()

@@ -26,13 +26,12 @@ def labels(tmp_path, make_strips):
     return load_labels(DataConfig(root=root, num_classes=2, img_height=None, img_width=None))
 
 
-def chances_of(labels, samples, sampling="all", hard_negatives=None, weight=3.0):
+def chances_of(labels, samples, sampling="all", hard_negatives=None):
     return sample_chances(
         labels,
         samples,
         sampling=sampling,
         hard_negatives=hard_negatives,
-        hard_negative_weight=weight,
     )
 
 
@@ -87,16 +86,16 @@ def test_clean_crops_that_a_run_was_mistaken_about_come_more_often(labels, earli
 
 
 def test_positives_draws_defects_and_the_clean_crops_that_a_run_was_mistaken_about(labels, earlier):
-    """What stands behind a gate sees no other clean strip; a sure mistake counts as it is told."""
+    """A network behind a gate sees no other clean strip; a false positive counts three times."""
     samples = list_samples(labels, list(labels.sizes), crop=(32, 32, 32))
     is_clean = np.array([not labels.draw(*sample).any() for sample in samples])
     is_mistaken = is_clean & np.array([box.left == 64 for _, box in samples])
 
     alone = chances_of(labels, samples, "positives")
-    with_mistakes = chances_of(labels, samples, "positives", earlier, weight=0.5)
+    with_mistakes = chances_of(labels, samples, "positives", earlier)
 
     np.testing.assert_allclose(alone * (~is_clean).sum(), ~is_clean)
-    expected = np.where(is_clean, 0.5 * is_mistaken, 1)
+    expected = np.where(is_clean, 3 * is_mistaken, 1)
     np.testing.assert_allclose(with_mistakes, expected / expected.sum())
 
 

@@ -15,8 +15,8 @@ from steelseg.data.samples.precropped_store import build_store
 from steelseg.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.run_folder import RunFolder
-from steelseg.signals import noting_signals
-from steelseg.training.fold import FoldFiles
+from steelseg.signals import defer_signals
+from steelseg.training.fold_files import FoldFiles
 from steelseg.training.train import choose_folds, deal_folds, train_run
 
 KILLER = '''
@@ -129,7 +129,7 @@ def test_a_stopped_training_saves_within_the_epoch(
     with pytest.raises(Stopped) as caught:
         train_run(config, tmp_path / "stopped", folds=[1])
     assert caught.value.signum == signal.SIGTERM
-    newest = FoldFiles(tmp_path / "stopped" / "fold_1").generations()[0]
+    newest = FoldFiles(tmp_path / "stopped" / "fold_1").resumable()[0]
     assert "_step_" in newest.name
 
     train_run(config, tmp_path / "stopped", folds=[1], go_on=True)
@@ -142,11 +142,11 @@ def test_a_second_signal_stops_at_once():
     before = signal.getsignal(signal.SIGINT)
 
     def ask_twice():
-        with noting_signals() as note:
+        with defer_signals() as stop:
             os.kill(os.getpid(), signal.SIGINT)
-            assert note.signum == signal.SIGINT
+            assert stop.signum == signal.SIGINT
             os.kill(os.getpid(), signal.SIGINT)
-            pytest.fail("the second signal was noted too")
+            pytest.fail("the second signal was recorded too")
 
     with pytest.raises(Stopped):
         ask_twice()
@@ -154,9 +154,9 @@ def test_a_second_signal_stops_at_once():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_that_nobody_looked_at_stops_at_the_end():
+def test_a_signal_that_was_never_checked_stops_at_the_end():
     """One that comes while the last epoch is saved must not be lost: the next stage takes hours."""
-    with pytest.raises(Stopped) as caught, noting_signals():
+    with pytest.raises(Stopped) as caught, defer_signals():
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert caught.value.signum == signal.SIGTERM
@@ -427,7 +427,7 @@ def test_a_fold_without_a_whole_checkpoint_is_not_trained_over(root, tmp_path, m
     train_run(make_config(root), tmp_path / "run", folds=[0])
     shutil.rmtree(tmp_path / "run" / "fold_0" / "last")
 
-    with pytest.raises(CheckpointError, match="last/ holds no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match="last/ has no checkpoint to resume from"):
         train_run(make_config(root), tmp_path / "run", folds=[0], go_on=True)
 
 

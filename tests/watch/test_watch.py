@@ -289,7 +289,7 @@ def test_a_strip_whose_pictures_have_no_name_is_refused_alone(predictor, camera,
 
     refused = {line["image_id"]: line.get("refused", "") for line in lines(out)}
     assert refused["a.png"] == ""
-    assert "does not name a file inside" in refused[""]
+    assert "is not a file name inside" in refused[""]
 
 
 def test_lines_are_delivered_while_strips_come(predictor, camera, tmp_path):

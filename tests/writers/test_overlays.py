@@ -135,7 +135,7 @@ def test_the_file_holds_the_picture_in_its_colours(tmp_path):
 
 def test_an_image_id_cannot_lead_out_of_the_folder(tmp_path):
     """A CSV file names the images, and a CSV file comes from anywhere."""
-    with pytest.raises(DataError, match="does not name a file inside"):
+    with pytest.raises(DataError, match="is not a file name inside"):
         OverlayWriter(tmp_path / "overlays", NAMES).add("../a.jpg", GREY, square(0))
 
     assert list(tmp_path.iterdir()) == []

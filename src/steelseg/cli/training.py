@@ -167,7 +167,8 @@ def _run_search(args: argparse.Namespace) -> int | None:
     print(table(found))
     if found.best is not None:
         print(f"wrote {args.out / 'best.yaml'}, the settings of trial {found.best.number}")
-    print(f"wrote {args.out / 'report.html'}")
+    if (args.out / "report.html").is_file():
+        print(f"wrote {args.out / 'report.html'}")
     if found.best is None and found.ended >= found.wanted:
         reason = next((t.reason for t in reversed(found.trials) if t.reason), "")
         raise ConfigError(f"No trial has a score, so there is no best.yaml. The last: {reason}.")

@@ -1,10 +1,11 @@
-"""Settings of older versions: renamed and removed ones, and renamed and removed values.
+"""Settings of older versions: renamed, replaced and removed ones, and renamed and removed values.
 
 To rename or remove a setting or a value, add a row to one of the tables. A setting that a user
 writes today is refused with what to use instead. Settings that an older version stored in a run
 folder, a checkpoint or a bundle are translated.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LAST_COMMIT = "0c2f354"
-"""A commit that still has every setting below."""
+"""A commit that has every setting below, unless the setting names a later one."""
 
 NO_GAIN = "it did not improve scores"
 
@@ -31,6 +32,9 @@ class Removed:
     """Value at which a removed setting had no effect. Required for settings that change training:
     a run that was trained with another value can predict, but not resume."""
 
+    commit: str = LAST_COMMIT
+    """The last commit that had it."""
+
 
 RENAMED = {
     "tune.parts": "tune.inner_folds",
@@ -47,12 +51,25 @@ RENAMED_COLUMNS = {
 }
 """Former name and name today of a column of history.csv."""
 
+REPLACED = {
+    "train.average": "train.ema_decay, 0 without averaging (average=last did not improve scores)",
+    "train.average_epochs": "train.ema_decay (average=last did not improve scores)",
+    "train.focal_gamma": 'train.loss with the number in parentheses, as in "focal(2.0)"',
+    "train.tversky_alpha": (
+        'train.loss with the number in parentheses, as in "tversky(0.3)" or "focal_tversky(0.3)"'
+    ),
+}
+"""Settings whose values moved into another one, and how to write them there."""
+
 REMOVED = {
     "train.layer_decay": Removed(NO_GAIN, "train.encoder_rate", default=1.0),
     "train.freeze_encoder_epochs": Removed(
         NO_GAIN, "train.encoder_rate or train.freeze_batch_norm", default=0
     ),
-    "train.swa_rate": Removed(NO_GAIN, "train.average=ema or last", default=0.2),
+    "train.swa_rate": Removed(NO_GAIN, "train.ema_decay", default=0.2),
+    "train.hard_negative_weight": Removed(
+        "only its default of 3 was measured", "train.hard_negatives", default=3.0, commit="180fe94"
+    ),
     "inference.submission_form": Removed(
         "submission.csv has the columns of sample_submission.csv",
         "a sample_submission.csv with these columns in data.root",
@@ -63,15 +80,26 @@ REMOVED = {
     "tune.sizes": Removed(
         "the default grid follows the size of the strips", "postprocess.min_size for a fixed value"
     ),
+    "search.warm_up_epochs": Removed(
+        "it is now always 3 epochs", "search.pruning=none to train every trial to its end"
+    ),
+    "search.warm_up_trials": Removed(
+        "it is now always 5 trials", "search.pruning=none to train every trial to its end"
+    ),
+    "pseudo.views": Removed(
+        "predictions of all four flips must agree",
+        "pseudo.agreement for a stricter or looser check",
+    ),
 }
 """Settings that were removed."""
 
 REMOVED_VALUES = {
-    ("train.average", "swa"): Removed(NO_GAIN, "ema or last"),
-    ("train.average", "soup"): Removed(NO_GAIN, "ema or last"),
+    ("train.average", "swa"): Removed(NO_GAIN, "train.ema_decay"),
+    ("train.average", "soup"): Removed(NO_GAIN, "train.ema_decay"),
+    ("train.average", "last"): Removed(NO_GAIN, "train.ema_decay", commit="180fe94"),
     ("train.sampling", "rare"): Removed(NO_GAIN, "balanced"),
 }
-"""Values that were removed from a setting that remains."""
+"""Values that were removed from a setting."""
 
 # Settings of the other sections have no effect on training.
 _TRAINING_SECTIONS = ("data", "model", "train")
@@ -86,6 +114,8 @@ def advice(name: str, value: Any = None) -> str:
     """
     if name in RENAMED:
         return f"was renamed; use {RENAMED[name]}."
+    if name in REPLACED:
+        return f"was replaced; use {REPLACED[name]}."
     if removed := REMOVED.get(name):
         return f"was removed because {removed.because}; use {removed.instead}."
     if not isinstance(value, str):
@@ -105,6 +135,9 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
         section, key = _locate(translated, old)
         if key in section:
             section.setdefault(_locate(translated, new)[1], section.pop(key))
+    if isinstance(translated.get("train"), dict):
+        _translate_average(translated["train"])
+        _translate_loss(translated["train"])
     for name in REMOVED:
         section, key = _locate(translated, name)
         section.pop(key, None)
@@ -122,6 +155,33 @@ def translate(content: Mapping[str, Any]) -> dict[str, Any]:
 def translate_row(row: Mapping[str, T]) -> dict[str, T]:
     """Return a row of history.csv with former columns renamed, in the same order."""
     return {RENAMED_COLUMNS.get(name, name): value for name, value in row.items()}
+
+
+def _translate_average(train: dict[str, Any]) -> None:
+    """Write train.average as train.ema_decay, in place."""
+    train.pop("average_epochs", None)
+    if "average" not in train:
+        return
+    if train.pop("average") == "ema":
+        train.setdefault("ema_decay", 0.999)
+    else:
+        # Versions with train.average stored a decay even where it had no effect.
+        train["ema_decay"] = 0.0
+
+
+def _translate_loss(train: dict[str, Any]) -> None:
+    """Write train.focal_gamma and train.tversky_alpha into the terms of the losses, in place."""
+    gamma, alpha = train.pop("focal_gamma", 2.0), train.pop("tversky_alpha", 0.3)
+    for name in ("loss", "later_loss"):
+        text = train.get(name)
+        if not isinstance(text, str):
+            continue
+        if gamma != 2.0:
+            text = re.sub(r"\bfocal\b(?!\()", lambda term: f"{term[0]}({gamma})", text)
+        if alpha != 0.3:
+            names = r"\b(tversky|focal_tversky)\b(?!\()"
+            text = re.sub(names, lambda term: f"{term[0]}({alpha})", text)
+        train[name] = text
 
 
 def removed_in_use(content: Mapping[str, Any]) -> str:
@@ -144,10 +204,12 @@ def removed_in_use(content: Mapping[str, Any]) -> str:
 
 
 def way_out(setting: str) -> str:
-    """Say what to do about a removed setting without which training cannot continue."""
+    """Say what to do about a removed setting, name=value, without which training cannot resume."""
+    name, _, value = setting.partition("=")
+    removed = REMOVED.get(name) or REMOVED_VALUES[name, value]
     return (
         f"was trained with {setting}, which was removed. "
-        f"Train again without it, or use steelseg at commit {LAST_COMMIT}."
+        f"Train again without it, or use steelseg at commit {removed.commit}."
     )
 
 

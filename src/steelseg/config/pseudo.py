@@ -1,6 +1,6 @@
-"""The settings of section `pseudo`."""
+"""Settings of section `pseudo`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -14,9 +14,6 @@ class PseudoConfig(Section):
 
     A strip is accepted only if all its classes pass.
     """
-
-    views: Literal["hflip", "vflip", "both"] = "both"
-    """TTA flips whose predictions must agree with that of the strip itself; both uses all four."""
 
     agreement: Probability = 0.8
     """Minimum Dice, per class, between the mask of each network and flip and the mask of their mean

@@ -1,7 +1,7 @@
-"""The settings of section `search`: what `steelseg search` tries.
+"""Settings of section `search`.
 
-Whether each value fits the setting that it is for is checked by `steelseg.search.space`, where all
-other settings are known.
+Whether each value is valid for its setting is checked by `steelseg.search.space`, where all other
+settings are known.
 """
 
 from collections.abc import Mapping
@@ -48,33 +48,28 @@ class SearchConfig(Section):
 
     pruning: Literal["median", "hyperband", "none"] = "median"
     """median: prune a trial whose best score so far is below the median of the others at the same
-    epoch. hyperband: keep the best third at each rung. none: train every trial to its end."""
-
-    warm_up_epochs: int = Field(3, ge=0)
-    """Epochs before a trial can be pruned for its score."""
-
-    warm_up_trials: int = Field(5, ge=1)
-    """Completed trials before pruning=median can prune another."""
+    epoch, after 3 epochs and once 5 trials have finished. hyperband: keep the best third at each
+    rung, the first after 3 epochs. none: train every trial to its end."""
 
     @field_validator("space", mode="before")
     @classmethod
     def _each_is_a_list_or_a_span(cls, value: Any) -> Any:
-        """Say what is wrong with an entry, where pydantic would list every form that it is not."""
+        """Validate each entry; pydantic alone would report every form that it does not match."""
         if not isinstance(value, Mapping):
             raise ValueError("give the names of settings, each with its values")
         return {str(name): _entry(str(name), entry) for name, entry in value.items()}
 
 
 def _entry(name: str, entry: Any) -> "Span | tuple[Any, ...]":
-    """A span or choices, or ValueError."""
+    """Return a range or choices, or raise ValueError."""
     if isinstance(entry, Span):
         return entry
     if isinstance(entry, list | tuple) and entry:
         return tuple(entry)
     if not isinstance(entry, Mapping) or not {"low", "high"} <= set(entry):
-        raise ValueError(f"{name} needs a list of values, or a span such as {{low: 1, high: 9}}")
+        raise ValueError(f"{name} needs a list of values, or a range such as {{low: 1, high: 9}}")
     if odd := [word for word in entry if word not in Span.model_fields]:
-        raise ValueError(f"{name} has {odd[0]}, but a span has only low, high and log")
+        raise ValueError(f"{name} has {odd[0]}, but a range has only low, high and log")
     try:
         return Span.model_validate(dict(entry))
     except ValidationError as error:
@@ -87,5 +82,5 @@ def _entry(name: str, entry: Any) -> "Span | tuple[Any, ...]":
 
 
 def _plain(fault: Any) -> str:
-    """The message of one of our validators."""
+    """Return the message of one of our validators."""
     return str(fault["msg"]).removeprefix("Value error, ")

@@ -11,18 +11,18 @@ from steelseg.config.section import Probability, Section
 
 
 def largest_part(share: float, size: int) -> int:
-    """Largest number of samples within a fraction of `size`."""
+    """Return the largest number of samples within a fraction of `size`."""
     # 0.29 of 100 is 28.999999999999996 in floating point.
     return math.floor(share * size + 1e-9)
 
 
-def _is_a_loss(text: str) -> str:
-    """Raise ValueError unless the text is a loss."""
+def _check_loss(text: str) -> str:
+    """Return the text of a loss; raise ValueError if it is not one."""
     parse_loss(text)
     return text
 
 
-LossText = Annotated[str, AfterValidator(_is_a_loss)]
+LossText = Annotated[str, AfterValidator(_check_loss)]
 
 
 class TrainConfig(Section):
@@ -69,20 +69,15 @@ class TrainConfig(Section):
     loss: LossText = "bce_dice_pos_weight"
     """Loss: a term, a weighted sum of terms such as "0.5 bce + 0.5 lovasz", or a loss of the
     baseline: bce_with_logits, combo (0.5 BCE + 0.5 Dice), bce_dice_pos_weight (0.75 weighted BCE +
-    0.25 Dice)."""
+    0.25 Dice). focal(2) sets the focusing parameter gamma, which down-weights well-classified
+    pixels; tversky(0.3) and focal_tversky(0.3) set alpha, the weight of false positives (false
+    negatives get 1 - alpha)."""
 
     later_loss: LossText | None = None
     """Loss from epoch `later_loss_epoch` on. null: `loss` throughout. Validation reports `loss`."""
 
     later_loss_epoch: int = Field(2, ge=2)
     """First epoch of `later_loss`."""
-
-    focal_gamma: float = Field(2.0, ge=0)
-    """Focusing parameter gamma of the focal loss; larger values down-weight well-classified
-    pixels."""
-
-    tversky_alpha: Probability = 0.3
-    """Weight alpha of false positives in the Tversky losses; false negatives get 1 - alpha."""
 
     pos_weight: tuple[Annotated[float, Field(gt=0)], ...] = ()
     """Positive-pixel weight of each class. Empty: 2, 2, 1, 1.5 for four classes, otherwise 1."""
@@ -105,11 +100,8 @@ class TrainConfig(Section):
     its pixels. 0: crops stay on the stride grid."""
 
     hard_negatives: Path | None = None
-    """Run folder whose out-of-fold false positives are sampled more often. null: none."""
-
-    hard_negative_weight: float = Field(3.0, ge=0)
-    """Sampling weight added to a clean crop on which hard_negatives is most confident of a defect;
-    with sampling=positives, its weight relative to a crop with a defect."""
+    """Run folder whose out-of-fold false positives are sampled more often, up to 4 times. null:
+    none."""
 
     pseudo_labels: Path | None = None
     """Folder written by `steelseg pseudo`; fold K also trains on its fold_K. null: none."""
@@ -117,15 +109,10 @@ class TrainConfig(Section):
     pseudo_share: float = Field(0.25, gt=0, lt=1)
     """Maximum fraction of a batch that is pseudo-labelled."""
 
-    average: Literal["none", "ema", "last"] = "none"
-    """Weight averaging: the weights that are validated and kept. ema: an exponential moving average
-    over steps. last: the mean of the last `average_epochs` epochs."""
-
-    ema_decay: float = Field(0.999, gt=0, lt=1)
-    """Decay of ema per step; lower during the first steps."""
-
-    average_epochs: int = Field(5, ge=1)
-    """Number of epochs that average=last averages."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay per step of the exponential moving average (EMA) of the weights, which is validated and
+    kept in place of the weights themselves; lower during the first steps. Such as 0.999; 0 disables
+    averaging."""
 
     gradient_clip: float = Field(1.0, ge=0)
     """Maximum gradient norm; 0 disables clipping."""
@@ -159,7 +146,7 @@ class TrainConfig(Section):
     """Random seed of weights, sample order, augmentation and, without data.fold_seed, folds."""
 
     @model_validator(mode="after")
-    def _a_later_loss_needs_its_epoch(self) -> Self:
+    def _later_loss_starts_within_training(self) -> Self:
         if self.later_loss and self.later_loss_epoch > self.epochs:
             raise ValueError(
                 f"later_loss_epoch={self.later_loss_epoch} is after the last of {self.epochs} "
@@ -168,10 +155,10 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_share_is_a_sample_at_least(self) -> Self:
+    def _pseudo_share_is_at_least_one_sample(self) -> Self:
         if self.pseudo_labels and largest_part(self.pseudo_share, self.batch_size_train) == 0:
             raise ValueError(
                 f"pseudo_share={self.pseudo_share} of batch_size_train={self.batch_size_train} is "
-                "less than one sample, so no pseudo-label would ever be seen; raise one of them"
+                "less than one sample, so no pseudo-label would be used; increase one of them"
             )
         return self

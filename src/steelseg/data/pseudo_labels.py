@@ -1,13 +1,13 @@
-"""Pseudo-labels in a folder: what networks say of strips that nobody has labelled, fold by fold.
+"""A folder of pseudo-labels: predictions for unlabelled strips, one set per fold.
 
     pseudo/
-      index.json          where the images are, which networks labelled them, what was kept
-      folds.csv           the folds of those networks: what each of them has not seen
-      fold_K/train.csv    the masks, in the project's form; strips without a defect have no row
-      fold_K/strips.csv   every strip with its verdict, size and SHA-256; only "kept" ones count
+      index.json          folder of the images, the networks (teachers), and how they were selected
+      folds.csv           the folds of the teachers
+      fold_K/train.csv    the masks, in the form of train.csv; clean strips have no row
+      fold_K/strips.csv   every strip with its verdict, size and SHA-256; only "kept" ones are used
 
-fold_K is the word of networks that never saw the held-out strips of fold K, and of no others. The
-images stay where they are; a changed one is refused.
+The labels in fold_K come only from teachers that were not trained on the held-out strips of fold K.
+The images stay in their folder; a changed image is rejected.
 """
 
 import csv
@@ -39,7 +39,7 @@ _STRIPS = ("image_id", "height", "width", "sha256", "verdict", "reason")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a strip."""
+    """Whether a strip is used, and why."""
 
     image_id: str
     """File name of the image."""
@@ -48,13 +48,13 @@ class Verdict:
     """Height and width, in pixels."""
 
     sha256: str
-    """Of the image file."""
+    """SHA-256 of the image file."""
 
     verdict: str
-    """kept, or in a word why not."""
+    """"kept", or a word that says why not."""
 
     reason: str = ""
-    """The class and the figure that decided, or the strip that it is a copy of."""
+    """The class and value that decided, or the strip that it is a copy of."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,25 @@ class PseudoLabels:
     """Folder of the images."""
 
     labels: Labels
-    """Masks of the strips that were kept; clean ones are there too."""
+    """Masks of the kept strips, including clean ones."""
 
     class_names: tuple[str, ...]
-    """Of the networks that labelled them."""
+    """Class names of the teachers."""
 
     sha256: str
-    """Over masks, verdicts and images."""
+    """SHA-256 over masks, verdicts and image hashes."""
 
     folds_csv: Path
-    """The folds of the networks."""
+    """The folds of the teachers."""
 
 
 def is_pseudo_folder(folder: Path) -> bool:
-    """Whether pseudo-labels were written to a folder."""
+    """Whether a folder contains pseudo-labels."""
     return (folder / _INDEX).is_file()
 
 
 def write_index(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write index.json: `images` and `class_names`, and what else is worth knowing."""
+    """Write index.json: `images`, `class_names`, and further information for the user."""
     write_text(folder / _INDEX, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
 
 
@@ -93,10 +93,10 @@ def write_fold(
     """Write the labels of one fold.
 
     Args:
-        folder: Of the pseudo-labels.
+        folder: Folder of the pseudo-labels.
         fold: Number of the fold.
-        strips: Every strip.
-        masks: RLE of each class, "" where it has no mask, of every strip that was kept.
+        strips: All strips.
+        masks: RLE of each class, "" for an empty mask, of every kept strip.
     """
     with replacing(folder / f"fold_{fold}" / "train.csv") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -110,7 +110,7 @@ def write_fold(
 
 
 def encode_masks(mask_chw: NDArray[np.bool_]) -> tuple[str, ...]:
-    """RLE of each class of a strip, "" of an empty one."""
+    """Return the RLE of each class of a strip; "" for an empty mask."""
     return tuple(rle.encode(mask_hw) for mask_hw in mask_chw)
 
 
@@ -118,26 +118,26 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
     """Read the labels of one fold; images are hashed, not decoded.
 
     Raises:
-        DataError: if there are none, they are damaged, or an image has changed or is gone.
+        DataError: if they are missing or damaged, or an image has changed or is missing.
     """
-    again = "Make them again: steelseg pseudo RUN --images DIR."
+    again = "Create them again: steelseg pseudo RUN --images DIR."
     if not is_pseudo_folder(folder):
-        raise DataError(f"{folder} holds no pseudo-labels: it has no {_INDEX}. {again}")
+        raise DataError(f"{folder} contains no pseudo-labels: {_INDEX} is missing. {again}")
     place = folder / f"fold_{fold}"
     if not place.is_dir():
-        raise DataError(f"{folder} has no pseudo-labels of fold {fold}. {again}")
+        raise DataError(f"{folder} has no pseudo-labels for fold {fold}. {again}")
 
     def parse(index: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
         if index["format"] != FORMAT:
-            raise DataError(f"{folder / _INDEX} is of another version. {again}")
+            raise DataError(f"{folder / _INDEX} has a different format version. {again}")
         return Path(index["images"]), tuple(map(str, index["class_names"]))
 
     images, names = read_json(folder / _INDEX, parse, remedy=again)
     kept = [strip for strip in read_verdicts(place / "strips.csv") if strip.verdict == KEPT]
     if not images.is_dir():
         raise DataError(
-            f"{folder / _INDEX} says that the images are in {images}, which is not a folder. Put "
-            'them back, or name their new place under "images" there.'
+            f"{folder / _INDEX} says that the images are in {images}, which is not a folder. "
+            'Restore the folder, or change "images" in this file.'
         )
     for strip in kept:
         if hash_image(images / strip.image_id) != strip.sha256:

@@ -17,18 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steelseg.config.load import build_stored_config
+from steelseg.config.config import Config
 from steelseg.errors import ConfigError
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.inference.backends import need
+from steelseg.inference.model_source import resolve_model
 from steelseg.run.bundle_manifest import (
     FORMAT_WITH_SHARES,
     MANIFEST,
     BundledModel,
-    Manifest,
     is_bundle,
     read_manifest,
-    refuse_changed,
 )
 
 Server = Literal["triton", "ovms"]
@@ -79,8 +78,7 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
         )
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise ConfigError(f"{out} is not an empty folder. Choose another --out.")
-    manifest = read_manifest(bundle)
-    refuse_changed(bundle, manifest.files)
+    manifest, config = read_manifest(bundle), resolve_model(bundle).config
     if manifest.backend == "torch":
         raise ConfigError(
             f"{bundle} has checkpoints, which inference servers cannot read. Bundle an export: "
@@ -99,10 +97,10 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
             version.mkdir(parents=True)
             _copy(bundle / model.file, version)
             if server == "triton":
-                text = _triton_text(bundle / model.file, manifest)
+                text = _triton_text(bundle / model.file, config)
                 write_text(version.parent / "config.pbtxt", text)
         if server == "ovms":
-            write_text(folder / "config.json", _ovms_text(models, manifest))
+            write_text(folder / "config.json", _ovms_text(models, config))
     return out
 
 
@@ -118,13 +116,12 @@ def _copy(path: Path, version: Path) -> None:
         shutil.copyfile(path.with_suffix(".bin"), version / "model.bin")
 
 
-def _triton_text(path: Path, manifest: Manifest) -> str:
+def _triton_text(path: Path, config: Config) -> str:
     """Return config.pbtxt of one network."""
     source, target = _tensors(path)
     if path.suffix == ".onnx":
-        batch_size = build_stored_config(manifest.config, source=MANIFEST).train.batch_size_val
         return (
-            f'backend: "onnxruntime"\nmax_batch_size: {batch_size}\n'
+            f'backend: "onnxruntime"\nmax_batch_size: {config.train.batch_size_val}\n'
             + _tensor_text("input", source, skip=1)
             + _tensor_text("output", target, skip=1)
             + f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}\n"
@@ -144,10 +141,10 @@ def _tensor_text(kind: str, tensor: _Tensor, *, skip: int) -> str:
     return f'{kind} [ {{ name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ] }} ]\n'
 
 
-def _ovms_text(models: Sequence[BundledModel], manifest: Manifest) -> str:
+def _ovms_text(models: Sequence[BundledModel], config: Config) -> str:
     """Return config.json of OpenVINO Model Server, with paths relative to it."""
     plugin = {"PERFORMANCE_HINT": "THROUGHPUT"}
-    if not build_stored_config(manifest.config, source=MANIFEST).inference.amp:
+    if not config.inference.amp:
         # By default it uses half precision where the CPU supports it.
         plugin["INFERENCE_PRECISION_HINT"] = "f32"
     names = [model_name(model) for model in models]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from steelseg.errors import DataError, SteelsegError
 
 T = TypeVar("T")
@@ -44,5 +46,10 @@ def read_json(
         raise error(f"{path} cannot be read: {fault.strerror}.") from None
     except SteelsegError:
         raise
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        place = ".".join(str(part)[:60] for part in first["loc"]) or "content"
+        reason = f"{place}: {first['msg'][:160]}"
+        raise error(f"{path} is damaged: {reason}. {remedy}") from None
     except _DAMAGE:
         raise error(f"{path} is damaged. {remedy}") from None

@@ -1,10 +1,9 @@
-"""Losses for multi-label masks with many empty ones.
+"""Losses for multi-label masks of which many are empty.
 
-Arguments everywhere: `logits_nchw` before the sigmoid, `masks_nchw` float 0/1 of the same
-shape, `valid_nchw` bool of shape (N, 1, H, W) that is False on padding, or None. What is a ratio
-of sums (Dice, Tversky, Jaccard, Lovasz) is taken over each class in the whole batch and then over
-the classes, so that an empty truth gives a gradient where the batch has others, and alone;
-`image_dice` alone takes each image by itself.
+All losses take `logits_nchw` before the sigmoid, `masks_nchw` float 0/1 of the same shape, and
+`valid_nchw` bool of shape (N, 1, H, W), False on padding, or None. Ratios of sums (Dice, Tversky,
+Jaccard, Lovasz) are computed per class over the whole batch, then averaged over the classes, so
+that an empty mask also has a gradient; only `image_dice` is computed per image.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,45 +21,39 @@ from steelseg.errors import ConfigError
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def build_loss(
-    text: str,
-    *,
-    pos_weight: Sequence[float],
-    focal_gamma: float = 2.0,
-    tversky_alpha: float = 0.3,
-) -> Loss:
-    """Make a loss.
+def build_loss(text: str, *, pos_weight: Sequence[float]) -> Loss:
+    """Build a loss.
 
     Args:
-        text: What `train.loss` says, as `parse_loss` reads it.
-        pos_weight: Weight of a defect pixel of each class; read by bce_pos_weight.
-        focal_gamma: Power by which focal turns away from what is sure.
-        tversky_alpha: Weight of false pixels; missed ones have the rest of 1.
+        text: `train.loss`, as `parse_loss` reads it.
+        pos_weight: Weight of a defect pixel of each class, for bce_pos_weight.
 
     Returns:
-        Function of (logits_nchw, masks_nchw, valid_nchw) giving a scalar, float32.
+        Function of (logits_nchw, masks_nchw, valid_nchw) that returns a scalar, float32.
 
     Raises:
-        ConfigError: if there is no such loss.
+        ConfigError: if a term is unknown, or its weight or parameter is out of range.
     """
     try:
         terms = parse_loss(text)
     except ValueError as error:
         raise ConfigError(f"train.loss={text}: {error}.") from None
-    arguments: dict[str, dict[str, Any]] = {
-        "bce_pos_weight": {"pos_weight": tuple(pos_weight)},
-        "focal": {"gamma": focal_gamma},
-        "tversky": {"alpha": tversky_alpha},
-        "focal_tversky": {"alpha": tversky_alpha},
-    }
+    arguments: dict[str, dict[str, Any]] = {"bce_pos_weight": {"pos_weight": tuple(pos_weight)}}
     parts: list[tuple[Loss, float]] = [
-        (partial(import_component(LOSS_TERMS[term]), **arguments.get(term, {})), weight)
-        for term, weight in terms
+        (
+            partial(
+                import_component(LOSS_TERMS[term.name]),
+                **arguments.get(term.name, {}),
+                **dict(term.options),
+            ),
+            term.weight,
+        )
+        for term in terms
     ]
 
     def loss(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
         total = logits_nchw.new_zeros((), dtype=torch.float32)
-        # Half precision cannot add up a strip's pixels.
+        # Sums over the pixels of a strip overflow in half precision.
         logits_nchw, masks_nchw = logits_nchw.float(), masks_nchw.float()
         for term, weight in parts:
             total = total + weight * term(logits_nchw, masks_nchw, valid_nchw)
@@ -76,7 +69,7 @@ def bce(
     *,
     pos_weight: Sequence[float] | None = None,
 ) -> Tensor:
-    """Mean binary cross-entropy over valid pixels, defect pixels weighted by class."""
+    """Return the mean binary cross-entropy over valid pixels, defect pixels weighted by class."""
     weight = None
     if pos_weight is not None:
         weight = torch.tensor(pos_weight, device=logits_nchw.device).view(1, -1, 1, 1)
@@ -87,7 +80,7 @@ def bce(
 
 
 def _mean(per_pixel_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
-    """Mean over valid pixels."""
+    """Return the mean over valid pixels."""
     if valid_nchw is None:
         return per_pixel_nchw.mean()
     classes = per_pixel_nchw.shape[1]
@@ -101,24 +94,27 @@ def focal(
     *,
     gamma: float = 2.0,
 ) -> Tensor:
-    """Mean over valid pixels of cross-entropy times (probability of what is false) ** gamma."""
+    """Return the focal loss: cross-entropy times (1 - p) ** gamma, averaged over valid pixels.
+
+    p is the probability of the true label (Lin et al., 2017, arXiv:1708.02002, without alpha).
+    """
     per_pixel = F.binary_cross_entropy_with_logits(logits_nchw, masks_nchw, reduction="none")
-    # Of the logits, where it does not round to 0 while the cross-entropy is not.
-    false = torch.sigmoid(logits_nchw * (1 - 2 * masks_nchw))
-    return _mean(false**gamma * per_pixel, valid_nchw)
+    # 1 - p from the logits does not round to 0 while the cross-entropy is above 0.
+    wrong = torch.sigmoid(logits_nchw * (1 - 2 * masks_nchw))
+    return _mean(wrong**gamma * per_pixel, valid_nchw)
 
 
 def presence_loss(logits_nc: Tensor, masks_nchw: Tensor) -> Tensor:
-    """Mean binary cross-entropy of which classes the masks show at all."""
+    """Return the mean binary cross-entropy of which classes the masks show, shape (N, C)."""
     shown_nc = masks_nchw.flatten(2).any(dim=2)
     return F.binary_cross_entropy_with_logits(logits_nc.float(), shown_nc.float())
 
 
 def classifier_loss(weight: float) -> Loss:
-    """Make the loss of a classifier: that of presence, whose logit every pixel has.
+    """Build the loss of a classifier: its presence loss, whose logit every pixel repeats.
 
     Args:
-        weight: Factor of it, `train.presence_weight`.
+        weight: Factor of the loss, `train.presence_weight`.
     """
 
     def loss(logits_nchw: Tensor, masks_nchw: Tensor, _valid_nchw: Tensor | None) -> Tensor:
@@ -134,12 +130,11 @@ def dice_loss(
     *,
     smooth: float = 1.0,
 ) -> Tensor:
-    """Mean over classes of 1 - (2 I + smooth) / (P + T + smooth).
+    """Return the mean over classes of 1 - (2 I + smooth) / (P + T + smooth).
 
-    I, P and T are summed over the pixels of one class in the whole batch, so that a small
-    defect weighs as much as a large one only beside those of its own class. On an empty
-    truth this is 1 - smooth / (P + smooth): false alarms have a gradient, which a Dice that
-    skips empty truths does not give.
+    I, P and T are the sums of intersection, probabilities and true mask over the pixels of one
+    class in the whole batch. If the true mask is empty, the loss is 1 - smooth / (P + smooth), so
+    false positives have a gradient, which a Dice that skips empty masks does not give.
     """
     probs = logits_nchw.sigmoid()
     if valid_nchw is not None:
@@ -156,10 +151,10 @@ def image_dice(
     *,
     smooth: float = 1.0,
 ) -> Tensor:
-    """Mean of 1 - Dice over the pairs of image and class that show a defect; 0 without one.
+    """Return the mean of 1 - Dice over the pairs of image and class with a defect; 0 without any.
 
-    It weighs a small defect as much as a large one, as the competition's mean does. Empty truths
-    have no part in it, so it wants a term beside it that does, such as bce.
+    Small defects count as much as large ones, as in the competition's mean Dice. Empty masks do
+    not count, so combine it with a term in which they do, such as bce.
     """
     probs = logits_nchw.sigmoid()
     if valid_nchw is not None:
@@ -179,9 +174,10 @@ def tversky(
     alpha: float = 0.3,
     smooth: float = 1.0,
 ) -> Tensor:
-    """Mean over classes of 1 - (I + smooth) / (I + alpha F + (1 - alpha) M + smooth).
+    """Return the mean over classes of 1 - (TP + s) / (TP + alpha FP + (1 - alpha) FN + s).
 
-    I, F and M are what is right, false and missed; alpha below 0.5 asks for recall.
+    s is `smooth`. TP, FP and FN are sums of probabilities over the pixels of a class in the whole
+    batch; alpha below 0.5 favours recall (Salehi et al., 2017, arXiv:1706.05721).
     """
     return _tversky_c(logits_nchw, masks_nchw, valid_nchw, alpha, 1 - alpha, smooth).mean()
 
@@ -194,14 +190,18 @@ def focal_tversky(
     alpha: float = 0.3,
     power: float = 0.75,
 ) -> Tensor:
-    """Mean over classes of the Tversky loss to a power below 1: steep where little is left."""
+    """Return the mean over classes of the Tversky loss to a power below 1.
+
+    The power increases the gradient where the loss is small (Abraham and Khan, 2018,
+    arXiv:1810.07842, with power = 1 / gamma).
+    """
     per_class = _tversky_c(logits_nchw, masks_nchw, valid_nchw, alpha, 1 - alpha, 1.0)
-    # The power has no slope at 0.
+    # The gradient of the power is infinite at 0.
     return per_class.clamp_min(1e-6).pow(power).mean()
 
 
 def jaccard(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None) -> Tensor:
-    """Mean over classes of 1 - (I + 1) / (union + 1)."""
+    """Return the mean over classes of 1 - (intersection + 1) / (union + 1)."""
     return _tversky_c(logits_nchw, masks_nchw, valid_nchw, 1.0, 1.0, 1.0).mean()
 
 
@@ -213,7 +213,7 @@ def _tversky_c(
     beta: float,
     smooth: float,
 ) -> Tensor:
-    """The Tversky loss of each class, with weights of false and of missed pixels."""
+    """Return the Tversky loss per class; alpha weights false positives, beta false negatives."""
     probs = logits_nchw.sigmoid()
     if valid_nchw is not None:
         probs, masks_nchw = probs * valid_nchw, masks_nchw * valid_nchw
@@ -224,10 +224,10 @@ def _tversky_c(
 
 
 def lovasz(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None) -> Tensor:
-    """Mean over classes of the Lovasz hinge: the convex closure of the Jaccard loss.
+    """Return the mean over classes of the Lovasz hinge, the convex closure of the Jaccard loss.
 
-    On an empty truth it is the hinge of the surest false pixel, because one such pixel is all
-    that the Jaccard index needs to fall to 0.
+    If the true mask is empty, it is the hinge of the most confident false positive, because one
+    such pixel already makes the Jaccard index 0 (Berman et al., 2018, arXiv:1705.08790).
     """
     classes = logits_nchw.shape[1]
     is_valid = torch.ones_like(masks_nchw, dtype=torch.bool)
@@ -241,16 +241,16 @@ def lovasz(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = 
 def symmetric_lovasz(
     logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None = None
 ) -> Tensor:
-    """Mean of the Lovasz hinge of defects and of that of the background."""
+    """Return the mean of the Lovasz hinge of defects and of the background."""
     of_defects = lovasz(logits_nchw, masks_nchw, valid_nchw)
     return (of_defects + lovasz(-logits_nchw, 1 - masks_nchw, valid_nchw)) / 2
 
 
 def _lovasz_hinge(logits: Tensor, truth: Tensor) -> Tensor:
-    """The Lovasz hinge of one class, of its pixels in a row."""
+    """Return the Lovasz hinge of one class, from flat tensors of its pixels."""
     errors = 1 - logits * (2 * truth - 1)
     positives = truth.sum()
-    # Pixels beyond the margin weigh nothing and come last; most are, and sorting is what costs.
+    # Pixels beyond the margin have zero weight. Leaving most pixels out makes sorting cheap.
     is_near = errors > 0
     errors, order = errors[is_near].sort(descending=True)
     truth = truth[is_near][order]

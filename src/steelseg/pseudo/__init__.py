@@ -1,1 +1,1 @@
-"""The stage that labels unlabelled strips with trained models."""
+"""The pseudo-label stage: labels for unlabelled strips from trained networks."""

@@ -1,15 +1,14 @@
-"""The pseudo-label stage: strips that nobody has labelled, labelled by the networks of a run.
+"""The pseudo-label stage: label unlabelled strips with the networks of a run.
 
 Reads  RUN/folds.csv, RUN/fold_K/best_model.safetensors, RUN/postprocess.json, a folder of images;
        data.root, to find copies; RUN/fold_K/oof_predictions.zarr with pseudo.precision
 Writes OUT: index.json, folds.csv, fold_K/train.csv, fold_K/strips.csv
 
-A network that will be judged on the held-out strips of fold K must not learn from labels by a
-network that has seen them. So every fold has labels of its own: fold_K/train.csv is what the fold-K
-networks say, of this run and of other runs with the same folds. The word of another fold's network,
-which was trained on the held-out strips of fold K, never enters it. Images that are copies of
-labelled strips, or look like them, are left out of every fold. What remains of the held-out strips
-are the settings of post-processing, a few numbers that were tuned on strips of all folds.
+A network that is scored on the held-out strips of fold K must not learn from labels by a network
+that was trained on them. So every fold has its own labels: fold_K/train.csv holds the predictions
+of the fold-K networks of this run and of other runs with the same folds, and of no other networks.
+Copies and near-duplicates of labelled strips are left out of every fold. The only remaining leak is
+post-processing: a few numbers that were tuned on strips of all folds.
 
 A strip is kept only if all votes agree and every class is confident; see `scoring.confidence`.
 Findings are written to a journal next to OUT, so a killed stage continues where it was; OUT appears
@@ -62,12 +61,12 @@ from steelseg.version import __version__
 
 @dataclass(frozen=True)
 class _Run:
-    """A run whose networks label."""
+    """A run that labels strips."""
 
     folder: RunFolder
     plan: ForwardPlan
     members: Mapping[int, Member]
-    """Of each fold."""
+    """The network of each fold."""
 
 
 def pseudo_run(
@@ -78,22 +77,22 @@ def pseudo_run(
     out: Path | None = None,
     teachers: Sequence[RunFolder] = (),
 ) -> Path:
-    """Label the images of a folder by the networks of a run.
+    """Label the images of a folder with the networks of a run.
 
     Args:
         run: A run with trained folds; its settings make the masks.
         overrides: Settings to change, such as "pseudo.agreement=0.9".
-        images: The folder.
-        out: Where the labels go; None makes RUN/pseudo. Pseudo-labels that are there are replaced.
-        teachers: Other runs with the same folds, whose networks have a vote too.
+        images: Folder of the images.
+        out: Output folder; None for RUN/pseudo. Existing pseudo-labels are replaced.
+        teachers: Other runs with the same folds, whose networks vote too.
 
     Returns:
-        The folder of the labels.
+        The output folder.
 
     Raises:
         CheckpointError: if a checkpoint or its predictions cannot be used.
         ConfigError: if the runs have other folds, or `out` holds something else.
-        DataError: if an image cannot be read or has another size, or every one is labelled already.
+        DataError: if an image cannot be read or has another size, or all are labelled already.
     """
     out = out or run.path / "pseudo"
     config = run.load_config(tuple(overrides))
@@ -119,7 +118,7 @@ def pseudo_run(
                 candidates,
                 journal,
                 channels=config.data.channels,
-                load=partial(_load_teachers, config, runs, fold),
+                load=partial(_load_teachers, runs, fold),
                 judge=make_judge(config, settings, chosen.thresholds),
             )
             for fold, chosen in thresholds.items()
@@ -147,7 +146,7 @@ def _refuse_other_folder(path: Path) -> None:
 def _open_runs(
     config: Config, folders: Sequence[RunFolder], overrides: tuple[str, ...]
 ) -> list[_Run]:
-    """Find the networks of every run, fold by fold."""
+    """Open the networks of every run, fold by fold."""
     first = folders[0]
     for folder in folders:
         refuse_combined(folder, "Name its members: one as RUN, the others as --teachers.")
@@ -159,8 +158,8 @@ def _open_runs(
         refuse_classifier(own, folder.path, what="to label strips with")
         if read_fold_numbers(folder.folds_csv) != fold_of:
             raise ConfigError(
-                f"{folder.path} has other folds than {first.path}, so its networks may have seen "
-                "what is held out there. Name runs with the same folds.csv: same train.csv, "
+                f"{folder.path} has other folds than {first.path}, so its networks may have been "
+                "trained on held-out strips. Name runs with the same folds.csv: same train.csv, "
                 "data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
@@ -175,19 +174,19 @@ def _open_runs(
 
 
 def _refuse_other_fold(path: Path, fold: int) -> None:
-    """Raise CheckpointError if a checkpoint was not trained as the fold in whose folder it lies."""
+    """Raise CheckpointError if a checkpoint is in the folder of another fold."""
     trained = load_checkpoint(path).state.get("fold")
     if trained != fold:
         raise CheckpointError(
-            f"{path} was trained as fold {trained}, so it has seen strips that fold {fold} holds "
-            "out. Put the model of that fold there."
+            f"{path} was trained as fold {trained}, so it was trained on held-out strips of fold "
+            f"{fold}. Put the model of fold {fold} there."
         )
 
 
 def _find_candidates(
     config: Config, run: RunFolder, labels: Labels, images: Path
 ) -> dict[str, Candidate]:
-    """Look at every image, and find those that are labelled strips."""
+    """List the images, and find those that are copies of labelled strips."""
     image_ids = list_images(images)
     data, known = config.data, list(labels.sizes)
     read_folds(run.folds_csv, image_ids=known, num_folds=data.num_folds)
@@ -217,7 +216,7 @@ def _find_candidates(
 
 
 def _refuse_other_sizes(config: Config, images: Path, candidates: Mapping[str, Candidate]) -> None:
-    """Raise DataError if an image has another size than strips must have."""
+    """Raise DataError if an image does not have the size that the settings require."""
     wanted = config.data.img_height, config.data.img_width
     for image_id, one in candidates.items():
         if any(side not in (None, own) for side, own in zip(wanted, one.size, strict=True)):
@@ -242,12 +241,11 @@ def _fold_thresholds(
     return {fold: choose_fold_thresholds(evidence, fold, precision=precision) for fold in folds}
 
 
-def _load_teachers(config: Config, runs: Sequence[_Run], fold: int) -> Teachers:
-    """The networks of one fold."""
+def _load_teachers(runs: Sequence[_Run], fold: int) -> Teachers:
+    """Load the networks of one fold."""
     return Teachers(
         [one.members[fold] for one in runs],
         [one.plan for one in runs],
-        views=config.pseudo.views,
         device=pick_device(),
     )
 
@@ -260,7 +258,7 @@ def _index(
     thresholds: Mapping[int, FoldThresholds],
     found: Mapping[int, Mapping[str, Finding]],
 ) -> dict[str, object]:
-    """What index.json holds."""
+    """Return the content of index.json."""
     content: dict[str, object] = plain(
         {
             "steelseg": __version__,
@@ -291,7 +289,7 @@ def _tell(
     thresholds: Mapping[int, FoldThresholds],
     found: Mapping[int, Mapping[str, Finding]],
 ) -> None:
-    """Say what became of the strips; loudly where nothing can be learnt from them."""
+    """Print a summary of each fold, with warnings where the labels are not usable."""
     for fold, strips in found.items():
         told = describe_fold(strips, thresholds[fold], class_names=config.data.names)
         run.say(f"fold {fold}: {told}")
@@ -308,7 +306,7 @@ def _tell(
         elif lacking := lacking_classes(strips, labels):
             names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
             run.warn(
-                f"fold {fold}: no strip that was kept shows {names}. A network that never finds a "
-                "class calls its strips clean, and teaches that; pseudo.precision=0.9 holds its "
-                "word against the truth."
+                f"fold {fold}: no kept strip shows {names}. A network that never finds a class "
+                "labels its strips as clean, and training learns that; pseudo.precision=0.9 "
+                "compares its predictions with the ground truth."
             )

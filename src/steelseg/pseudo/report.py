@@ -1,4 +1,4 @@
-"""What became of unlabelled strips, in figures and in words."""
+"""Summaries of the pseudo-labels of a fold, for index.json and the terminal."""
 
 import math
 from collections import Counter
@@ -15,12 +15,12 @@ from steelseg.pseudo.verdicts import COPY, DISAGREE, UNSURE, Finding
 def report_fold(
     found: Mapping[str, Finding], chosen: FoldThresholds, *, num_classes: int
 ) -> dict[str, Any]:
-    """What became of the strips of a fold, for index.json.
+    """Count the verdicts on the strips of a fold, for index.json.
 
     Args:
-        found: Of each strip.
+        found: The finding of each strip.
         chosen: Confidence thresholds of the fold.
-        num_classes: Classes C.
+        num_classes: Number of classes C.
     """
     counts = Counter(one.verdict for one in found.values())
     kept = [one.masks for one in found.values() if one.verdict == KEPT]
@@ -62,7 +62,7 @@ def never_accepted(chosen: FoldThresholds, class_names: Sequence[str]) -> list[s
 
 
 def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
-    """Name the class ids that labelled strips show, but none that was kept."""
+    """Return the ids of classes that labelled strips show, but no kept strip does."""
     kept = [one.masks for one in found.values() if one.verdict == KEPT]
     shown = {class_id for _, class_id in labels.runs}
     return sorted(k for k in shown if not any(masks[k - 1] for masks in kept))
@@ -74,7 +74,7 @@ def _from(least: float, right: float) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: names become text, and what is not finite null."""
+    """Convert to JSON types: keys become text, and numbers that are not finite null."""
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

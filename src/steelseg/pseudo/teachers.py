@@ -1,8 +1,8 @@
-"""The networks of one fold that label strips: what each says of each view, and their mean.
+"""The networks of one fold that label strips: their votes, and the mean of the votes.
 
-A vote is one view of a strip by one network, turned back. Every network is held in memory and asked
-as its own run predicts (crops, precision); flips are the views. Strips are asked about one by one,
-so that the answer to a strip hangs on no other.
+A vote is the prediction of one network for one TTA flip of a strip, flipped back. All networks stay
+in memory; each predicts as its own run does (crops, precision). Strips are predicted one by one, so
+the result of a strip does not depend on the others.
 """
 
 from collections.abc import Sequence
@@ -19,36 +19,34 @@ from steelseg.models.libc import keep_freed_memory
 
 @dataclass(frozen=True)
 class Vote:
-    """What one network says of one view, or the mean of several votes; before any gate."""
+    """Prediction of one network for one flip, or the mean of several votes; before any gate."""
 
     probs_chw: NDArray[np.float32]
-    """Of each pixel of the strip as it lies."""
+    """Probabilities in the orientation of the strip, shape (C, H, W)."""
 
     presence_c: NDArray[np.float32]
-    """Of each class on the whole strip; empty of a network without a presence head."""
+    """Presence of each class, shape (C,); empty without a presence head."""
 
 
 class Teachers:
-    """Networks that are asked together."""
+    """Networks that vote together."""
 
     def __init__(
         self,
         members: Sequence[Member],
         plans: Sequence[ForwardPlan],
         *,
-        views: str,
         device: torch.device,
     ) -> None:
         """Load the networks.
 
         Args:
             members: The networks; they may differ in architecture and encoder.
-            plans: How each predicts; without flips.
-            views: A key of `FLIP_AXES`.
+            plans: How each predicts, without flips.
             device: Where to predict.
 
         Raises:
-            CheckpointError: if one cannot be used, or they were trained for different classes.
+            CheckpointError: if a network cannot be used, or their classes differ.
         """
         check_members_compatible(members, with_presence=True)
         assert all(plan.tta == "none" for plan in plans), plans
@@ -57,26 +55,26 @@ class Teachers:
         networks = [member.load(device) for member in members]
         self._networks = list(zip(networks, plans, strict=True))
         # Axes of NCHW; a strip is HWC, its probabilities CHW.
-        self._flips = [tuple(axis - 2 for axis in axes) for axes in FLIP_AXES[views]]
+        self._flips = [tuple(axis - 2 for axis in axes) for axes in FLIP_AXES["both"]]
         self._device = device
         self._at_once = images_at_once(len(self._flips), device)
 
-    def ask(self, image_hwc: NDArray[np.uint8]) -> list[Vote]:
-        """Ask every network about every view of a strip, shape (H, W, channels)."""
-        views = [("", np.flip(image_hwc, flip)) for flip in self._flips]
+    def predict(self, image_hwc: NDArray[np.uint8]) -> list[Vote]:
+        """Predict every flip of a strip, shape (H, W, channels), with every network."""
+        flipped = [("", np.flip(image_hwc, flip)) for flip in self._flips]
         votes: list[Vote] = []
         for network, plan in self._networks:
-            turned = iter(self._flips)
-            for _, images_nhwc in stack(views, batch_size=self._at_once):
+            flips = iter(self._flips)
+            for _, images_nhwc in stack(flipped, batch_size=self._at_once):
                 answer = predict_batch(network, images_nhwc, plan, self._device)
                 for probs_chw, presence_c in zip(*(p.cpu().numpy() for p in answer), strict=True):
-                    flip = tuple(axis + 1 for axis in next(turned))
+                    flip = tuple(axis + 1 for axis in next(flips))
                     votes.append(Vote(np.flip(probs_chw, flip), presence_c))
         return votes
 
 
 def mean_vote(votes: Sequence[Vote]) -> Vote:
-    """The mean of votes, as an ensemble with flips gives it."""
+    """Return the mean of votes, which equals the prediction of an ensemble with TTA."""
     count = np.float32(len(votes))
     return Vote(
         np.sum([vote.probs_chw for vote in votes], axis=0) / count,

@@ -1,6 +1,6 @@
-"""Strips that are asked about and judged: each becomes a label, or a reason why not.
+"""Verdicts on strips: each is accepted with its masks, or rejected with a reason.
 
-What is found of a strip goes to a journal at once, so that labelling goes on where it was.
+Every finding is written to a journal immediately, so an interrupted stage resumes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,20 +30,20 @@ COPY, DISAGREE, UNSURE = "copy", "disagree", "unsure"
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a strip."""
+    """The verdict on a strip."""
 
     verdict: str
     """kept, copy, disagree or unsure."""
 
     reason: str = ""
-    """The class and the figure that decided, or the strip that it is a copy of."""
+    """The class and the value that decided, or the strip that it is a copy of."""
 
     masks: tuple[str, ...] = ()
-    """RLE of each class, "" of an empty one; nothing of a strip that is not kept."""
+    """RLE of each class, "" for an empty mask; empty unless the strip is kept."""
 
 
 Judge = Callable[[Sequence[Vote]], Finding]
-"""From the votes on a strip to what becomes of it."""
+"""Decides the verdict on a strip from its votes."""
 
 
 def make_judge(config: Config, settings: MaskSettings, thresholds: ConfidenceThresholds) -> Judge:
@@ -87,22 +87,22 @@ def label_strips(
     load: Callable[[], Teachers],
     judge: Judge,
 ) -> dict[str, Finding]:
-    """Label the strips of a folder, but for copies of labelled ones.
+    """Label the strips of a folder, except copies of labelled ones.
 
     Args:
-        fold: Whose networks are asked.
-        folder: Where the images are.
-        candidates: What is known of every image, by image_id.
-        journal: What was found before; it gets what is found now.
-        channels: Channels that the networks take.
-        load: Loads the networks; called if there is anything to ask.
-        judge: Makes a label of their votes.
+        fold: Fold of the networks.
+        folder: Folder of the images.
+        candidates: Every image, by image_id.
+        journal: Earlier findings; new ones are added.
+        channels: Input channels of the networks.
+        load: Loads the networks; only called if a strip is to be predicted.
+        judge: Decides the verdict from the votes.
 
     Returns:
-        What became of each image, in the order of `candidates`.
+        The finding of each image, in the order of `candidates`.
 
     Raises:
-        DataError: if an image has changed since it was looked at.
+        DataError: if an image has changed since the search for copies.
     """
     found: dict[str, Finding] = {}
     for image_id, candidate in candidates.items():
@@ -118,7 +118,7 @@ def label_strips(
         shown = show(waiting, len(waiting), f"fold {fold} pseudo-labels")
         read = partial(_read_same, folder, candidates, channels=channels)
         for (image_id,), (image_hwc,) in batches(shown, read, batch_size=1):
-            found[image_id] = one = judge(teachers.ask(image_hwc))
+            found[image_id] = one = judge(teachers.predict(image_hwc))
             content = {"pseudo": [one.verdict, one.reason, one.masks]}
             sha256 = candidates[image_id].sha256
             journal.add(Entry(f"{fold}/{image_id}", sha256, content, []))
@@ -128,15 +128,17 @@ def label_strips(
 def _read_same(
     folder: Path, candidates: Mapping[str, Candidate], image_id: str, *, channels: int
 ) -> NDArray[np.uint8]:
-    """Read an image that is what it was when copies were looked for."""
+    """Read an image; raise DataError if it has changed since the search for copies."""
     image_hwc = read_image(folder / image_id, channels=channels)
     if hash_image(folder / image_id) != candidates[image_id].sha256:
-        raise DataError(f"{folder / image_id} was changed while it was labelled. Start again.")
+        raise DataError(
+            f"{folder / image_id} changed while it was being labelled. Run the command again."
+        )
     return image_hwc
 
 
 def verdicts(candidates: Mapping[str, Candidate], found: Mapping[str, Finding]) -> list[Verdict]:
-    """What became of each strip, as strips.csv has it."""
+    """Return the rows of strips.csv."""
     return [
         Verdict(
             image_id, candidates[image_id].size, candidates[image_id].sha256, f.verdict, f.reason

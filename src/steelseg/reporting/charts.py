@@ -1,9 +1,9 @@
-"""Charts as SVG text: lines, ranges and heat maps, for a page that needs no chart library.
+"""Line charts and heat maps as SVG text, for a page that runs no script.
 
-Every chart is 360 units wide and grows with its column. Colours are classes of the page's style
-sheet (`s0` to `s7`, `ink`, `reference`), so that they follow light and dark. Text is escaped by
-Markup. A value that is None or NaN is left out and breaks its line; a chart without any value
-says so. No files and no scores: `figures` decides what is drawn.
+Every chart is 360 units wide and scales with its column. Colours are classes of the style sheet
+(`s0` to `s7`, `ink`, `reference`), so they follow light and dark mode. Text is escaped by Markup. A
+value that is None or NaN breaks its line; a chart without any value says so. `figures` decides what
+is drawn.
 """
 
 import math
@@ -14,12 +14,11 @@ from markupsafe import Markup
 
 from steelseg.reporting.scales import Axis, Scale, Value, fit
 
-WIDTH = 360
+_WIDTH = 360
 _HEIGHT = 232
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 26, 42
-_ROW, _NAMES, _NAME_LETTERS = 24, 112, 17
-_SPAN = 0.01  # Colours of a heat map span at least this much, lest they show noise.
-_STRIPES = 12  # Axis labels of a heat map keep this many units apart.
+_SPAN = 0.01  # Minimum range of the colours of a heat map, so that they do not show noise.
+_STRIPES = 12  # Minimum distance of the axis labels of a heat map.
 
 # Viridis in ten steps: brightness grows with the value, for every kind of colour vision.
 _STEPS = (
@@ -33,37 +32,20 @@ _TEXT = Markup('<text class="{}" x="{}" y="{}">{}</text>')
 _PATH = Markup('<polyline class="line {}" points="{}"/>')
 _DOT = Markup('<circle class="{}" cx="{}" cy="{}" r="{}">{}</circle>')
 _RECT = Markup('<rect x="{}" y="{}" width="{}" height="{}" fill="{}">{}</rect>')
-_BOX = Markup('<rect class="box {}" x="{}" y="{}" width="{}" height="10"/>')
-_MARK = Markup('<path class="reference" d="M{} {}l6 6l-6 6l-6 -6z"/>')
-_ROW_GROUP = Markup("<g><title>{}</title>{}</g>")
 _TITLE = Markup("<title>{}</title>")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line."""
+    """One line of a chart."""
 
     points: Sequence[tuple[float, Value]]
     style: str
     """Classes of the style sheet."""
     notes: Sequence[str] = ()
-    """What to show when the pointer is on a point; one a point, or none."""
+    """Tooltip of each point; empty for none."""
     has_dots: bool = False
-    """Show the points that have notes."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """One row of a range chart."""
-
-    label: str
-    low: Value
-    high: Value
-    middle: Value
-    box: tuple[float, float] | None = None
-    mark: Value = None
-    """A second value to compare with, as a hollow diamond."""
-    note: str = ""
+    """Draw a dot at each point that has a note."""
 
 
 def line_chart(series: Sequence[Series], *, x: Axis, y: Axis, title: str) -> Markup:
@@ -72,23 +54,23 @@ def line_chart(series: Sequence[Series], *, x: Axis, y: Axis, title: str) -> Mar
     Args:
         series: The lines, the last on top.
         x: Axis below.
-        y: Axis at the left; its label stands above it.
-        title: What the chart shows, for those who cannot see it.
+        y: Axis at the left; its label is above it.
+        title: Description of the chart for screen readers.
     """
-    across = fit(x, (x for s in series for x, _ in s.points), _LEFT, WIDTH - _RIGHT)
+    across = fit(x, (x for s in series for x, _ in s.points), _LEFT, _WIDTH - _RIGHT)
     up = fit(y, (y for s in series for _, y in s.points), _HEIGHT - _BOTTOM, _TOP)
     if across is None or up is None:
         return _nothing(title)
     parts = [_TEXT.format("axis", 0, 12, y.label), *_x_axis(across, x.label, _HEIGHT)]
     for place, label in up.ticks():
-        parts.append(_LINE.format("grid", _LEFT, place, WIDTH - _RIGHT, place))
+        parts.append(_LINE.format("grid", _LEFT, place, _WIDTH - _RIGHT, place))
         parts.append(_TEXT.format("tick end", _LEFT - 9, place + 4, label))
     parts += [_draw(one, across, up) for one in series]
     return _CHART.format(_HEIGHT, title, Markup("").join(parts))
 
 
 def _x_axis(scale: Scale, label: str, height: int) -> list[Markup]:
-    """Ticks and label below a chart."""
+    """Draw the ticks and the label below a chart."""
     bottom = height - _BOTTOM
     parts = [_LINE.format("base", scale.begin, bottom, scale.end, bottom)]
     for place, text in scale.ticks():
@@ -98,7 +80,7 @@ def _x_axis(scale: Scale, label: str, height: int) -> list[Markup]:
 
 
 def _draw(series: Series, across: Scale, up: Scale) -> Markup:
-    """Draw one line; a point without neighbours is a dot."""
+    """Draw one line; a point without neighbours becomes a dot."""
     pieces: list[list[tuple[float, float]]] = [[]]
     dots = []
     for number, (x, y) in enumerate(series.points):
@@ -121,36 +103,6 @@ def _draw(series: Series, across: Scale, up: Scale) -> Markup:
     return Markup("").join(lines + dots)
 
 
-def range_chart(rows: Sequence[Range], *, x: Axis, title: str) -> Markup:
-    """Draw rows of a dot on its range, with a box and a mark where given."""
-    height = 10 + _ROW * len(rows) + _BOTTOM
-    values = (v for r in rows for v in (r.low, r.high, r.middle, r.mark))
-    scale = fit(x, values, _NAMES + 8, WIDTH - _RIGHT)
-    if scale is None:
-        return _nothing(title)
-    parts = _x_axis(scale, x.label, height)
-    parts += [_LINE.format("grid", place, 6, place, height - _BOTTOM) for place, _ in scale.ticks()]
-    parts += [_row(row, scale, 10 + _ROW * number + _ROW // 2) for number, row in enumerate(rows)]
-    return _CHART.format(height, title, Markup("").join(parts))
-
-
-def _row(row: Range, scale: Scale, middle: float) -> Markup:
-    """One row of a range chart around a height."""
-    fits = len(row.label) <= _NAME_LETTERS
-    label = row.label if fits else row.label[: _NAME_LETTERS - 2].rstrip() + "..."
-    parts = [_TEXT.format("name end", _NAMES, middle + 4, label)]
-    if row.low is not None and row.high is not None:
-        parts.append(_LINE.format("whisker", scale.at(row.low), middle, scale.at(row.high), middle))
-    if row.box is not None:
-        left, right = map(scale.at, row.box)
-        parts.append(_BOX.format("ink", left, middle - 5, round(max(right - left, 1), 1)))
-    if row.middle is not None:
-        parts.append(_DOT.format("dot ink", scale.at(row.middle), middle, 4, ""))
-    if row.mark is not None:
-        parts.append(_MARK.format(scale.at(row.mark), middle - 6))
-    return _ROW_GROUP.format(row.note, Markup("").join(parts))
-
-
 def heat_map(
     values: Sequence[Sequence[float]],
     *,
@@ -160,20 +112,20 @@ def heat_map(
     chosen: tuple[int, int] | None,
     title: str,
 ) -> Markup:
-    """Draw a table of numbers as colours; the lowest fifth shares one, so that the best shows.
+    """Draw a table of numbers as colours; the lowest fifth shares one, for contrast at the top.
 
     Args:
-        values: A list a column, from left to right, each with a value a row, from below.
+        values: One list per column, from left to right, with one value per row, from below.
         columns: Label of each column.
         rows: Label of each row.
-        labels: Of the axis below and of the one at the left.
-        chosen: Column and row to mark; None marks none.
-        title: What the chart shows.
+        labels: Labels of the axis below and the axis at the left.
+        chosen: Column and row to mark; None for none.
+        title: Description of the chart for screen readers.
     """
     ordered = sorted(v for column in values for v in column)
     high = ordered[-1]
     low = min(ordered[len(ordered) // 5], high - _SPAN)
-    wide = (WIDTH - _LEFT - _RIGHT) / len(columns)
+    wide = (_WIDTH - _LEFT - _RIGHT) / len(columns)
     tall = (_HEIGHT - _TOP - _BOTTOM) / len(rows)
     bottom = _HEIGHT - _BOTTOM
     parts = [_TEXT.format("axis", 0, 12, labels[1]), *_legend(low, high)]
@@ -189,7 +141,7 @@ def heat_map(
     for number in range(0, len(columns), max(1, -(-len(columns) // 7))):
         middle = round(_LEFT + (number + 0.5) * wide, 1)
         parts.append(_TEXT.format("tick mid", middle, bottom + 17, columns[number]))
-    parts.append(_TEXT.format("axis mid", (_LEFT + WIDTH - _RIGHT) / 2, _HEIGHT - 6, labels[0]))
+    parts.append(_TEXT.format("axis mid", (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, labels[0]))
     if chosen is not None:
         x, y = _LEFT + (chosen[0] + 0.5) * wide, bottom - (chosen[1] + 0.5) * tall
         for style in ("ring dark", "ring light"):
@@ -198,14 +150,14 @@ def heat_map(
 
 
 def _color(value: float, low: float, high: float) -> str:
-    """Step of the palette."""
+    """Return a colour of the palette."""
     step = int((value - low) / (high - low) * len(_STEPS))
     return _STEPS[min(max(step, 0), len(_STEPS) - 1)]
 
 
 def _legend(low: float, high: float) -> list[Markup]:
-    """The palette with its ends, above the right corner."""
-    left, end = WIDTH - _RIGHT - 130, WIDTH - _RIGHT
+    """Draw the palette with its limits, above the right corner."""
+    left, end = _WIDTH - _RIGHT - 130, _WIDTH - _RIGHT
     return [
         *(_RECT.format(left + 8 * k, 3, 8, 10, color, "") for k, color in enumerate(_STEPS)),
         _TEXT.format("tick end", left - 5, 12, f"to {low:.3f}"),
@@ -214,5 +166,5 @@ def _legend(low: float, high: float) -> list[Markup]:
 
 
 def _nothing(title: str) -> Markup:
-    """A chart that has no value to show."""
-    return _CHART.format(60, title, _TEXT.format("axis mid", WIDTH / 2, 36, "nothing to show"))
+    """Draw a chart without values."""
+    return _CHART.format(60, title, _TEXT.format("axis mid", _WIDTH / 2, 36, "nothing to show"))

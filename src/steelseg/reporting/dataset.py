@@ -1,7 +1,7 @@
-"""What a data set holds: strips, classes, sizes of images and of defects.
+"""Statistics of a data set: strips, classes, sizes of images and of defects.
 
-Masks stay runs, so nothing is drawn. Images are not decoded; where the settings fix no size,
-each file is walked for its own.
+Masks stay run-length encoded. Images are not decoded; if the settings give no size, it is read from
+the header of each file.
 """
 
 from collections import Counter
@@ -29,10 +29,10 @@ class ClassStatistics:
     name: str
     channel: int
     strips: int
-    """Strips that show it."""
+    """Number of strips with the class."""
     pixels: int
     areas: tuple[float, ...] | None
-    """Pixels of its masks, one a strip: smallest, quartiles, largest; None without a mask."""
+    """Minimum, quartiles and maximum of its pixels per strip; None without a mask."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Statistics:
     """Of all strips together."""
     classes: tuple[ClassStatistics, ...]
     sizes: tuple[tuple[int, int, int], ...]
-    """The commonest heights and widths with their number of strips."""
+    """The most frequent heights and widths, with their number of strips."""
     other_sizes: int
-    """How many more sizes there are."""
+    """Number of other sizes."""
     heights: tuple[int, int]
     """Lowest and highest."""
     widths: tuple[int, int]
@@ -60,8 +60,8 @@ def read_statistics(data: DataConfig, command: str) -> Statistics:
     """Count a data set.
 
     Args:
-        data: Where it is.
-        command: What to type where it has moved to, for the message.
+        data: The settings of the data set.
+        command: Command for a data set that has moved, for the message.
 
     Raises:
         CheckpointError: if it is not there.
@@ -87,7 +87,7 @@ def must_be_there(root: Path, command: str) -> None:
 def _sizes(
     data_set: DataSet, height: int | None, width: int | None
 ) -> Mapping[str, tuple[int, int]]:
-    """Height and width of each image, from the settings or from its file."""
+    """Return height and width of each image, from the settings or its file."""
     image_ids = data_set.list_images()
     if height is not None and width is not None:
         return dict.fromkeys(image_ids, (height, width))

@@ -1,8 +1,8 @@
-"""What training and evaluation wrote about a run, as plain records for the page.
+"""Readers of the files of a run, as plain records for the report.
 
-A file that is not there raises CheckpointError with the command that makes it; `report` puts that
-line in place of the part. A file that is there and does not hold what it should raises DataError.
-Nothing is computed again: the figures are those of history.csv and metrics.json.
+A missing file raises CheckpointError with the command that makes it; the report shows that line
+instead of the part. A damaged file raises DataError. Nothing is computed again: the figures are
+those of history.csv, metrics.json and postprocess.json.
 """
 
 import csv
@@ -25,57 +25,44 @@ from steelseg.scoring.metrics import Figures
 from steelseg.scoring.postprocess import MaskSettings
 
 _KINDS = ("untuned", "cross_fitted", "naive")
-_SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was tuned for one class."""
+    """The tuned settings and scores of one class."""
 
     name: str
     channel: int
     settings: Mapping[str, float]
-    """Chosen on all strips, by the names of `MaskSettings`."""
+    """Chosen on all strips, by the names in `MaskSettings`."""
     over_parts: Mapping[str, tuple[float, float]]
-    """Lowest and highest of what was chosen for each part on the others."""
+    """Lowest and highest choice of the inner folds, by setting."""
     landscape: Mapping[str, Any]
     operating_points: Sequence[Mapping[str, Any]]
     scores: Mapping[str, Mapping[str, Any]]
-    """Outcome by kind: untuned, cross_fitted, naive."""
-
-    @property
-    def milestones(self) -> list[Mapping[str, Any]]:
-        """The operating points that first find a round share of the strips, and the last."""
-        first = {
-            share: next(
-                (p for p in self.operating_points if p["found"] >= share * p["positives"]), None
-            )
-            for share in _SHARES
-        }
-        reached = [*first.values(), *self.operating_points[-1:]]
-        return [p for n, p in enumerate(reached) if p is not None and p not in reached[:n]]
+    """Scores by kind: untuned, cross_fitted, naive."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What postprocess.json holds."""
+    """The content of postprocess.json."""
 
     objective: Mapping[str, Any]
     """The settings of section tune."""
     strips: int
     parts: int
     scores: Mapping[str, Mapping[str, Any]]
-    """Outcome over all classes by kind: untuned, cross_fitted, naive."""
+    """Scores over all classes by kind: untuned, cross_fitted, naive."""
     classes: tuple[Chosen, ...]
 
     @property
     def rows(self) -> list[tuple[str, int | None, Mapping[str, Mapping[str, Any]]]]:
-        """Name, channel and outcomes of everything, then of each class."""
+        """Name, channel and scores of all classes together, then of each class."""
         return [("all", None, self.scores), *((c.name, c.channel, c.scores) for c in self.classes)]
 
     @property
     def optimism(self) -> float:
-        """By how much a score on the strips that were tuned on flatters."""
+        """Optimistic bias: naive minus cross-fitted Dice."""
         return float(self.scores["naive"]["dice"] - self.scores["cross_fitted"]["dice"])
 
 
@@ -83,7 +70,7 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
     """Read postprocess.json.
 
     Raises:
-        CheckpointError: if it is not there.
+        CheckpointError: if it is missing.
         DataError: if it is damaged or of other classes.
     """
     tuned = read_tuned(run.postprocess_json)
@@ -115,12 +102,12 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
 
 
 def _of_class(settings: MaskSettings, channel: int) -> dict[str, float]:
-    """The settings of one class."""
+    """Return the settings of one class."""
     return {name: values[channel] for name, values in given(settings).items()}
 
 
 def _spread(parts: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest of each setting."""
+    """Return the lowest and highest value of each setting."""
     return {name: (min(p[name] for p in parts), max(p[name] for p in parts)) for name in parts[0]}
 
 
@@ -131,7 +118,7 @@ _FIGURES = tuple(field.name for field in fields(Figures))
 
 @contextmanager
 def whole(path: Path, command: str) -> Iterator[None]:
-    """Name the file and the command that makes it in whatever goes wrong in the block."""
+    """Turn errors in the block into ones that name the file and the command that makes it."""
     try:
         yield
     except FileNotFoundError:
@@ -146,14 +133,14 @@ def whole(path: Path, command: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run was made with."""
+    """The environment in which a run was made."""
 
     time: datetime
     command: str
     python: str
     platform: str
     packages: Mapping[str, str | None]
-    """Versions; None of what was not installed."""
+    """Version by package; None if it was not installed."""
 
 
 def read_environment(run: RunFolder) -> Environment | None:
@@ -184,7 +171,7 @@ class History:
 
     fold: int
     columns: Mapping[str, tuple[Value, ...]]
-    """A value an epoch, by the column names of history.csv."""
+    """Values of all epochs, by the column names of history.csv."""
 
     @property
     def epochs(self) -> list[int]:
@@ -193,29 +180,29 @@ class History:
 
     @property
     def best(self) -> int:
-        """Place of the epoch with the highest validation Dice, of the kind it was chosen by."""
+        """Index of the epoch with the highest monitored Dice."""
         monitored = self.columns.get("val_best_threshold_dice", self.columns["val_dice"])
         dices = [-1.0 if dice is None else dice for dice in monitored]
         return dices.index(max(dices))
 
     @property
     def all_empty(self) -> Value:
-        """Dice of predicting nothing on the held-out strips of the fold."""
+        """Dice of empty masks on the held-out strips of the fold."""
         pairs, positives = self.columns["val_pairs"][-1], self.columns["val_positives"][-1]
         return None if not pairs or positives is None else 1 - positives / pairs
 
 
 def read_histories(run: RunFolder, num_folds: int) -> list[History]:
-    """Read history.csv of each fold that was begun.
+    """Read history.csv of each fold that has one.
 
     Raises:
-        CheckpointError: if none was.
+        CheckpointError: if none has.
         DataError: if one is damaged.
     """
     if run.ensemble_json.exists():
         members = (shorten(run.path / member.run) for member in read_ensemble(run).members)
         raise CheckpointError(
-            "Runs were combined here. How each was trained is on its own page: "
+            "This run combines others. Each has a report of its training: "
             + "; ".join(f"steelseg report {path}" for path in members)
             + "."
         )
@@ -227,7 +214,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
 
 
 def _read_history(path: Path, fold: int, command: str) -> History:
-    """Read one history.csv; an empty cell is a figure that was not defined."""
+    """Read one history.csv; an empty cell is an undefined figure."""
     with whole(path, command), path.open(encoding="utf-8", newline="") as file:
         rows = [former.translate_row(row) for row in csv.DictReader(file, strict=True)]
         names = list(rows[0])
@@ -240,7 +227,7 @@ def _read_history(path: Path, fold: int, command: str) -> History:
 
 
 def read_members(run: RunFolder) -> str | None:
-    """What each run of a combined run counts for and scores, as a text table; None of others.
+    """Return weights and scores of the members of a combined run as text; None for other runs.
 
     Raises:
         DataError: if ensemble.json is damaged.
@@ -253,38 +240,38 @@ def read_members(run: RunFolder) -> str | None:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The figures of a class, of a fold or of everything."""
+    """The figures of one class, one fold, or all classes together."""
 
     name: str
     channel: int | None
-    """Of a class; None of other rows."""
+    """None unless the row is of a class."""
     figures: Mapping[str, Value]
-    """By the names of `metrics.Figures`; None where not defined."""
+    """By the names in `metrics.Figures`; None if undefined."""
     bounds: Mapping[str, Sequence[float] | None]
-    """95 % intervals; none of a fold."""
+    """95 % intervals; empty for a fold."""
     empty: Value
-    """Dice of predicting nothing."""
+    """Dice of empty masks."""
 
     @property
     def gain(self) -> Value:
-        """Dice above that of predicting nothing."""
+        """Dice minus that of empty masks."""
         dice = self.figures["dice"]
         return None if dice is None or self.empty is None else dice - self.empty
 
     @property
     def found(self) -> int:
-        """Positive pairs with a mask."""
+        """Number of positive pairs with a mask."""
         return int((self.figures["positives"] or 0) - (self.figures["misses"] or 0))
 
     @property
     def negatives(self) -> int:
-        """Pairs without a defect."""
+        """Number of pairs without a defect."""
         return int((self.figures["pairs"] or 0) - (self.figures["positives"] or 0))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What metrics.json holds."""
+    """The content of metrics.json."""
 
     strips: int
     is_cross_fitted: bool
@@ -292,16 +279,16 @@ class Evaluation:
     classes: tuple[ScoreRow, ...]
     folds: tuple[ScoreRow, ...]
     details: tuple[Mapping[str, Any], ...]
-    """Of each class: components, precision_recall, calibration."""
+    """Components, precision_recall and calibration of each class."""
 
     @property
     def rows(self) -> tuple[ScoreRow, ...]:
-        """Everything, then each class."""
+        """All classes together, then each class."""
         return (self.overall, *self.classes)
 
     @property
     def never_found(self) -> list[ScoreRow]:
-        """Classes that are there and of which no strip was found."""
+        """Classes that occur, but were found in no strip."""
         return [row for row in self.classes if row.figures["positives"] and not row.found]
 
 
@@ -309,7 +296,7 @@ def read_evaluation(run: RunFolder, names: Sequence[str]) -> Evaluation:
     """Read metrics.json.
 
     Raises:
-        CheckpointError: if it is not there.
+        CheckpointError: if it is missing.
         DataError: if it is damaged or of other classes.
     """
     path = run.metrics_json
@@ -338,7 +325,7 @@ def read_evaluation(run: RunFolder, names: Sequence[str]) -> Evaluation:
 
 
 def _score_row(content: Any, tail: str, name: str, channel: int | None) -> ScoreRow:
-    """The figures with one ending of metrics.json."""
+    """Read the figures with one suffix in metrics.json."""
     return ScoreRow(
         name,
         channel,
@@ -349,7 +336,7 @@ def _score_row(content: Any, tail: str, name: str, channel: int | None) -> Score
 
 
 def _fold_row(fold: str, row: Mapping[str, Any]) -> ScoreRow:
-    """The figures of one fold."""
+    """Read the figures of one fold."""
     figures = {figure: row[figure] for figure in _FIGURES}
     empty = 1 - figures["positives"] / figures["pairs"] if figures["pairs"] else None
     return ScoreRow(f"fold {fold}", None, figures, {}, empty)

@@ -1,31 +1,109 @@
-"""Which charts the page shows, made from the facts of a run.
+"""The charts of the report, made from the facts of a run.
 
-One chart has one message. Folds share a chart, told apart by colour; classes get a chart each,
-so that twelve of them stay readable.
+Folds share a chart and differ in colour; each class has its own chart, so that twelve classes stay
+readable.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from steelseg.reporting.charts import Range, Series, heat_map, line_chart, range_chart
-from steelseg.reporting.dataset import ClassStatistics
-from steelseg.reporting.facts import Chosen, History, ScoreRow
+from steelseg.reporting.charts import Series, heat_map, line_chart
+from steelseg.reporting.facts import Chosen, Evaluation, History, Tuning
+from steelseg.reporting.page import fold_style, number
 from steelseg.reporting.scales import Axis, Value
 
-_STYLES = 8
 _MOST_POINTS = 60
 _EPOCH = Axis("epoch", is_whole=True)
 
 
-def fold_style(place: int) -> str:
-    """Style class of the n-th trained fold."""
-    return f"s{place % _STYLES}"
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its caption."""
+
+    title: str
+    note: str
+    svg: Markup
+    channel: int | None = None
+    """Channel of the class that it shows; None if it shows several."""
+
+
+def training_charts(histories: Sequence[History]) -> list[Chart]:
+    """Draw losses, scores and learning rate by epoch."""
+    on_defects = Axis("Dice on defects", low=0)
+    rate = Axis("learning rate", is_log=True)
+    return [
+        Chart("Loss", "validation; training dotted", loss_chart(histories)),
+        Chart("Validation Dice", "the dot is the best epoch", dice_chart(histories)),
+        Chart(
+            "Dice on defects",
+            "of held-out strips",
+            history_chart(histories, "val_dice_positive", on_defects),
+        ),
+        Chart(
+            "Learning rate",
+            "at the start of the epoch",
+            history_chart(histories, "learning_rate", rate),
+        ),
+    ]
+
+
+def precision_recall_charts(evaluation: Evaluation) -> list[Chart]:
+    """Draw one precision-recall curve per class."""
+    return [
+        Chart(
+            row.name,
+            f"average precision {number(detail['precision_recall']['average_precision'])}",
+            precision_recall_chart(detail["precision_recall"], row.name),
+            row.channel,
+        )
+        for row, detail in zip(evaluation.classes, evaluation.details, strict=True)
+    ]
+
+
+def calibration_charts(evaluation: Evaluation) -> list[Chart]:
+    """Draw one calibration curve per class."""
+    return [
+        Chart(
+            row.name,
+            f"expected calibration error {number(detail['calibration']['error'])}",
+            calibration_chart(detail["calibration"], row.name),
+            row.channel,
+        )
+        for row, detail in zip(evaluation.classes, evaluation.details, strict=True)
+    ]
+
+
+def landscape_charts(tuning: Tuning) -> list[Chart]:
+    """Draw the grid search of each class that has one."""
+    charts = [(one, landscape_chart(one)) for one in tuning.classes]
+    return [
+        Chart(
+            one.name,
+            f"chosen: threshold {one.settings['threshold']:.2f}, "
+            f"min_size {one.settings['min_size']:,.0f} px",
+            svg,
+            one.channel,
+        )
+        for one, svg in charts
+        if svg is not None
+    ]
+
+
+def frontier_charts(tuning: Tuning) -> list[Chart]:
+    """Draw the operating points of each class that has defects."""
+    charts = [(one, frontier_chart(one)) for one in tuning.classes]
+    return [
+        Chart(one.name, "share found against false alarms", svg, one.channel)
+        for one, svg in charts
+        if svg is not None
+    ]
 
 
 def loss_chart(histories: Sequence[History]) -> Markup:
-    """Validation loss, and training loss thin beside it."""
+    """Draw validation loss and, dotted, training loss."""
     lines = [
         _line(history, name, f"{fold_style(place)} {style}", title)
         for name, style, title in (
@@ -38,7 +116,7 @@ def loss_chart(histories: Sequence[History]) -> Markup:
 
 
 def dice_chart(histories: Sequence[History]) -> Markup:
-    """Validation Dice with the epoch that was kept, above what empty masks score."""
+    """Draw validation Dice with the best epoch and the Dice of empty masks."""
     levels = sorted({round(h.all_empty, 6) for h in histories if h.all_empty is not None})
     ends = [float(min(h.epochs[0] for h in histories)), float(max(h.epochs[-1] for h in histories))]
     empty = [Series([(end, level) for end in ends], "reference dashed") for level in levels]
@@ -47,7 +125,7 @@ def dice_chart(histories: Sequence[History]) -> Markup:
         Series(
             [(h.epochs[h.best], h.columns["val_dice"][h.best])],
             fold_style(n),
-            [f"fold {h.fold}: the best epoch, {h.epochs[h.best]}, is kept"],
+            [f"fold {h.fold}: best epoch {h.epochs[h.best]}"],
             has_dots=True,
         )
         for n, h in enumerate(histories)
@@ -57,13 +135,13 @@ def dice_chart(histories: Sequence[History]) -> Markup:
 
 
 def history_chart(histories: Sequence[History], column: str, y: Axis) -> Markup:
-    """One column of history.csv."""
+    """Draw one column of history.csv."""
     lines = [_line(h, column, fold_style(n), y.label) for n, h in enumerate(histories)]
     return line_chart(lines, x=_EPOCH, y=y, title=f"{y.label} by epoch")
 
 
 def _line(history: History, column: str, style: str, title: str) -> Series:
-    """One column of one fold."""
+    """Make the line of one column and fold."""
     values = history.columns[column]
     notes = [
         f"fold {history.fold}, epoch {epoch}: {title} {'-' if value is None else f'{value:.4g}'}"
@@ -72,54 +150,13 @@ def _line(history: History, column: str, style: str, title: str) -> Series:
     return Series(list(zip(history.epochs, values, strict=True)), style.strip(), notes)
 
 
-def interval_chart(rows: Sequence[ScoreRow], figure: str, x: Axis) -> Markup:
-    """A figure of every class with its interval; of the Dice also what empty masks score."""
-    ranges = [_interval(row, figure, x.label) for row in rows]
-    return range_chart(ranges, x=x, title=f"{x.label} with 95 % intervals")
-
-
-def _interval(row: ScoreRow, figure: str, label: str) -> Range:
-    """One class."""
-    value, (low, high) = row.figures[figure], row.bounds[figure] or (None, None)
-    mark = row.empty if figure == "dice" else None
-    note = f"{row.name}: {label} {_decimal(value)} [{_decimal(low)}, {_decimal(high)}]"
-    if mark is not None:
-        note += f"; all empty {_decimal(mark)}"
-    return Range(row.name, low, high, value, mark=mark, note=note)
-
-
 def _share(label: str) -> Axis:
-    """An axis from 0 to 1."""
+    """Make an axis from 0 to 1."""
     return Axis(label, low=0.0, high=1.0)
 
 
-def _decimal(value: Value) -> str:
-    """Four decimals, or a dash."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def area_chart(classes: Sequence[ClassStatistics]) -> Markup:
-    """Size of the masks of each class, from the smallest to the largest."""
-    rows = [
-        Range(c.name, None, None, None, note=f"{c.name}: no mask")
-        if c.areas is None
-        else Range(
-            c.name,
-            c.areas[0],
-            c.areas[4],
-            c.areas[2],
-            box=(c.areas[1], c.areas[3]),
-            note=f"{c.name}: {c.areas[0]:,.0f} to {c.areas[4]:,.0f} px, half of them "
-            f"{c.areas[1]:,.0f} to {c.areas[3]:,.0f} px, median {c.areas[2]:,.0f} px",
-        )
-        for c in classes
-    ]
-    x = Axis("pixels of a strip's mask, logarithmic", is_log=True)
-    return range_chart(rows, x=x, title="Area of masks by class")
-
-
 def precision_recall_chart(curve: Mapping[str, Any], name: str) -> Markup:
-    """Pixel precision against recall over all thresholds."""
+    """Draw pixel precision against recall over all thresholds."""
     line = Series(list(zip(curve["recall"], curve["precision"], strict=True)), "ink")
     return line_chart(
         [line],
@@ -130,7 +167,7 @@ def precision_recall_chart(curve: Mapping[str, Any], name: str) -> Markup:
 
 
 def calibration_chart(calibration: Mapping[str, Any], name: str) -> Markup:
-    """Observed share of defect pixels against predicted probability."""
+    """Draw the observed share of defect pixels against the predicted probability."""
     bins = calibration["bins"]
     notes = [
         f"predicted {b['predicted']:.3f}, observed {b['observed']:.3f}, {b['pixels']:,} px"
@@ -147,7 +184,7 @@ def calibration_chart(calibration: Mapping[str, Any], name: str) -> Markup:
 
 
 def landscape_chart(chosen: Chosen) -> Markup | None:
-    """Dice over threshold and min_size; None where the settings fix both."""
+    """Draw Dice over threshold and min_size; None if the settings fix both."""
     table = chosen.landscape
     thresholds, min_sizes = table["thresholds"], table["min_sizes"]
     if len(thresholds) * len(min_sizes) < 2:
@@ -167,7 +204,7 @@ def landscape_chart(chosen: Chosen) -> Markup | None:
 
 
 def frontier_chart(chosen: Chosen) -> Markup | None:
-    """Strips found against false alarms; None without a defect to find."""
+    """Draw strips found against false alarms; None without defects."""
     points = thin(chosen.operating_points, _MOST_POINTS)
     if not points or not chosen.scores["naive"]["positives"]:
         return None
@@ -191,12 +228,12 @@ def frontier_chart(chosen: Chosen) -> Markup | None:
 
 
 def _alarms_and_share(outcome: Mapping[str, Any]) -> tuple[float, Value]:
-    """Place of an outcome."""
+    """Return the point of an outcome."""
     return float(outcome["false_alarms"]), outcome["found"] / outcome["positives"]
 
 
 def _operating_note(point: Mapping[str, Any]) -> str:
-    """An operating point in words."""
+    """Describe an operating point."""
     return (
         f"{point['found']}/{point['positives']} found, {point['false_alarms']} false alarms: "
         f"threshold {point['threshold']:.2f}, top_threshold {point['top_threshold']:.2f}, "
@@ -205,7 +242,7 @@ def _operating_note(point: Mapping[str, Any]) -> str:
 
 
 def thin(points: Sequence[Mapping[str, Any]], most: int) -> list[Mapping[str, Any]]:
-    """Take at most so many points, evenly, the first and the last among them."""
+    """Return at most `most` points, evenly spaced, including the first and the last."""
     if len(points) <= most:
         return list(points)
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]

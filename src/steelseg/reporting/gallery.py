@@ -1,8 +1,8 @@
-"""The worst strips of a run, drawn: what was missed, what was found where nothing is, lowest Dice.
+"""Pictures of the worst strips of a run: misses, false alarms and lowest Dice.
 
-Each group takes turns among the classes, so that a frequent class does not crowd out the others,
-and no strip is shown twice. The masks drawn are those that were scored: their pixel counts are
-held against scores.csv.
+Each group alternates between the classes, so that a frequent class does not crowd out the others,
+and no strip is shown twice. The masks are those that were scored: their pixel counts must equal
+those in scores.csv.
 """
 
 import base64
@@ -45,7 +45,7 @@ class Group:
     kind: str
     """misses, false alarms or lowest Dice."""
     total: int
-    """Pairs of this kind in the whole run."""
+    """Number of pairs of this kind in the run."""
     cases: tuple[Case, ...]
 
 
@@ -61,7 +61,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is shown."""
+    """The groups and their pictures."""
 
     groups: tuple[Group, ...]
     pictures: Mapping[str, Picture]
@@ -69,11 +69,11 @@ class Gallery:
 
 
 def choose(scores: ScoreTable, *, each: int = 4) -> tuple[Group, ...]:
-    """Choose what to show.
+    """Choose the worst pairs of strip and class.
 
     Args:
         scores: The counts of every strip and class.
-        each: Most cases of a kind.
+        each: Maximum number of cases per kind.
 
     Returns:
         Misses, the largest defects first; false alarms, the largest masks first; found defects,
@@ -104,10 +104,10 @@ def _take_turns(
     used: Collection[int],
     each: int,
 ) -> list[tuple[int, int]]:
-    """Pairs of strip and channel: the worst of each class, then the second of each, and so on."""
+    """Return pairs of strip and channel: the worst of each class, then the second, and so on."""
     taken: set[int] = set(used)
     pairs: list[tuple[int, int]] = []
-    # Of equal ones the first: sorting keeps their order.
+    # A stable sort keeps the order of equal severities.
     queues = [
         [int(n) for n in np.argsort(-worst_n, kind="stable") if kind_n[n]]
         for kind_n, worst_n in zip(is_kind.T, severity.T, strict=True)
@@ -124,7 +124,7 @@ def _take_turns(
 
 
 def _case(counts_nc3: NDArray[np.int64], image_id: str, fold: int, strip: int, c: int) -> Case:
-    """Lay out one pair."""
+    """Make the record of one pair."""
     intersection, predicted, truth = counts_nc3[strip, c].tolist()
     value = float(dice(counts_nc3[strip, c]))
     return Case(image_id, fold, c, intersection, predicted, truth, value)
@@ -141,23 +141,23 @@ def draw_cases(
     class_names: Sequence[str],
     command: str,
 ) -> dict[str, Picture]:
-    """Draw truth and prediction of the strips that were chosen.
+    """Draw truth and prediction of the chosen strips.
 
     Args:
-        groups: What `choose` gives.
+        groups: The chosen cases.
         held_out: The predictions.
-        to_mask: Makes the masks that were scored.
-        scores: The counts that the masks must have.
-        folder: Where the images are.
+        to_mask: Function that makes the scored masks.
+        scores: Pixel counts that the masks must have.
+        folder: Folder of the images.
         channels: 1 for grey, 3 for RGB.
         class_names: Name of each class.
-        command: What scores anew, for the message.
+        command: Command that scores again, for the message.
 
     Returns:
         Truth above prediction, by image_id.
 
     Raises:
-        CheckpointError: if the masks are not those that were scored.
+        CheckpointError: if the masks are not the scored ones.
         DataError: if an image cannot be read.
     """
     chosen = {case.image_id for group in groups for case in group.cases}
@@ -179,7 +179,7 @@ def draw_cases(
 
 
 def _embed(picture: NDArray[np.uint8]) -> Picture:
-    """Embed a picture, made smaller where it is very wide."""
+    """Encode a picture as a data URI, at most 1200 pixels wide."""
     height, width = picture.shape[:2]
     if width > _WIDEST:
         height, width = max(1, round(height * _WIDEST / width)), _WIDEST

@@ -1,7 +1,6 @@
-"""The page as text: templates filled in, numbers written as people read them.
+"""Rendering of the templates in `templates/`, with their number formats.
 
-Templates lie in `templates/`, the style sheet beside them. What the user named (classes, files,
-settings) is escaped.
+Everything that a user named (classes, files, settings) is escaped.
 """
 
 import math
@@ -13,29 +12,31 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from steelseg.reporting import figures
-from steelseg.reporting.scales import Axis, Value
+from steelseg.reporting.scales import Value
 from steelseg.writers.overlays import PALETTE
+
+# Colours s0 to s7 of the style sheet.
+_STYLES = 8
 
 _DASH, _MINUS = "\u2013", "\u2212"
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Stands in place of a part whose file is missing."""
+    """A part of the page whose file is missing."""
 
     reason: str
-    """What is missing and which command makes it."""
+    """What is missing, and the command that makes it."""
 
     def __str__(self) -> str:
         return self.reason
 
 
 def render(view: Mapping[str, Any], template: str = "report.html.j2") -> str:
-    """Fill in a page.
+    """Render a page.
 
     Args:
-        view: What the template names.
+        view: Variables of the template.
         template: Name of the page in `templates/`.
     """
     templates = files("steelseg.reporting") / "templates"
@@ -46,7 +47,6 @@ def render(view: Mapping[str, Any], template: str = "report.html.j2") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(figures=figures, axis=Axis)
     environment.tests["gap"] = lambda value: isinstance(value, Gap)
     environment.filters.update(
         number=number,
@@ -56,43 +56,44 @@ def render(view: Mapping[str, Any], template: str = "report.html.j2") -> str:
         when=when,
         duration=duration,
         color=color,
+        fold_style=fold_style,
     )
     return environment.get_template(template).render(view).lstrip()
 
 
 def number(value: Value) -> str:
-    """Four decimals."""
+    """Format a number with four decimals."""
     return _write(value, ".4f")
 
 
 def signed(value: Value) -> str:
-    """Four decimals with their sign."""
+    """Format a number with sign and four decimals."""
     return _write(value, "+.4f").replace("-", _MINUS)
 
 
 def count(value: Value) -> str:
-    """A whole number with its thousands apart."""
+    """Format a whole number with thousands separators."""
     return _write(value, ",.0f")
 
 
 def percent(value: Value) -> str:
-    """A share in per cent."""
+    """Format a fraction as a percentage."""
     return _write(value, ".1%").replace("%", " %")
 
 
 def _write(value: Value, form: str) -> str:
-    """A figure, or a dash where it is not defined."""
+    """Format a number; a dash if it is undefined."""
     return _DASH if value is None or not math.isfinite(value) else format(value, form)
 
 
 def when(time: datetime) -> str:
-    """A moment, such as 3 May 2026, 09:30 UTC."""
+    """Format a time, such as 3 May 2026, 09:30 UTC."""
     utc = time.astimezone(UTC)
     return f"{utc.day} {utc:%B %Y, %H:%M} UTC"
 
 
 def duration(seconds: Sequence[Value]) -> str:
-    """The sum of some seconds in words."""
+    """Format the sum of some seconds, such as 2 h 5 min."""
     total = round(sum(s for s in seconds if s is not None))
     minutes, hours = total // 60 % 60, total // 3600
     if hours:
@@ -100,6 +101,11 @@ def duration(seconds: Sequence[Value]) -> str:
     return f"{minutes} min {total % 60} s" if minutes else f"{total} s"
 
 
+def fold_style(place: int) -> str:
+    """Return the style class of the n-th trained fold."""
+    return f"s{place % _STYLES}"
+
+
 def color(channel: int) -> str:
-    """The colour in which a class is outlined."""
+    """Return the outline colour of a class."""
     return "#{:02x}{:02x}{:02x}".format(*PALETTE[channel % len(PALETTE)])

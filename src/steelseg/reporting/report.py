@@ -1,10 +1,10 @@
-"""The report stage: one self-contained page about a run.
+"""The report stage: one self-contained HTML page about a run.
 
 Reads  RUN, data.root
 Writes RUN/report.html
 
-The page opens offline: pictures, charts and style are inside, and it runs no script. A part whose
-file is missing is one line that says which command makes it. The same run gives the same page.
+The page opens offline and runs no script; pictures, charts and styles are embedded. If the file of
+a part is missing, one line names the command that makes it. The same run gives the same page.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from steelseg.config.config import Config
 from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError
 from steelseg.files.atomic import write_text
+from steelseg.reporting import figures
 from steelseg.reporting.dataset import must_be_there, read_statistics
 from steelseg.reporting.facts import (
     read_environment,
@@ -23,6 +24,7 @@ from steelseg.reporting.facts import (
     read_members,
     read_tuning,
 )
+from steelseg.reporting.figures import Chart
 from steelseg.reporting.gallery import Gallery, choose, draw_cases
 from steelseg.reporting.page import Gap, render
 from steelseg.run.held_out import held_out_masks, open_held_out
@@ -39,10 +41,10 @@ def report_run(config: Config, run: RunFolder) -> Path:
 
     Args:
         config: The settings.
-        run: The run; its config.yaml alone must be there.
+        run: The run; only its config.yaml is required.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         ConfigError: if the run is a classifier.
@@ -50,6 +52,9 @@ def report_run(config: Config, run: RunFolder) -> Path:
     """
     refuse_classifier(config, run.path, what="to show")
     data, command = config.data, f"steelseg report {run.path}"
+    histories = _part(lambda: read_histories(run, data.num_folds))
+    evaluation = _part(lambda: read_evaluation(run, data.names))
+    tuning = _part(lambda: read_tuning(run, data.names))
     view = {
         "name": run.path.resolve().name,
         "path": str(run.path),
@@ -57,10 +62,17 @@ def report_run(config: Config, run: RunFolder) -> Path:
         "names": data.names,
         "settings": run.config_yaml.read_text(encoding="utf-8"),
         "environment": read_environment(run),
-        "histories": _part(lambda: read_histories(run, data.num_folds)),
+        "histories": histories,
         "members": read_members(run),
-        "evaluation": _part(lambda: read_evaluation(run, data.names)),
-        "tuning": _part(lambda: read_tuning(run, data.names)),
+        "evaluation": evaluation,
+        "tuning": tuning,
+        "charts": {
+            "training": _draw(figures.training_charts, histories),
+            "precision_recall": _draw(figures.precision_recall_charts, evaluation),
+            "calibration": _draw(figures.calibration_charts, evaluation),
+            "landscape": _draw(figures.landscape_charts, tuning),
+            "frontier": _draw(figures.frontier_charts, tuning),
+        },
         "gallery": _part(lambda: _gallery(config, run, command)),
         "statistics": _part(lambda: read_statistics(data, command)),
     }
@@ -69,15 +81,20 @@ def report_run(config: Config, run: RunFolder) -> Path:
 
 
 def _part(read: Callable[[], T]) -> T | Gap:
-    """A part of the page, or why it cannot be there yet."""
+    """Read a part of the page; if its file is missing, return a Gap that says so."""
     try:
         return read()
     except CheckpointError as error:
         return Gap(str(error))
 
 
+def _draw(draw: Callable[[T], list[Chart]], part: T | Gap) -> list[Chart]:
+    """Draw the charts of a part; none if it is missing."""
+    return [] if isinstance(part, Gap) else draw(part)
+
+
 def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
-    """The worst strips with the masks that were scored."""
+    """Draw the worst strips with the masks that were scored."""
     data, scores = config.data, read_scores(run.scores_csv)
     must_be_there(data.root, command)
     held_out = open_held_out(

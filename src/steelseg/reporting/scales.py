@@ -1,7 +1,6 @@
-"""From values to places on a chart: axes, their limits and their ticks.
+"""Axes of charts: limits, ticks, and the mapping from values to coordinates.
 
-Limits are round numbers unless they are given, ticks are at most six. Nothing is drawn here:
-`charts` does.
+Limits are round numbers unless they are given; an axis has at most six ticks. `charts` draws them.
 """
 
 import math
@@ -13,29 +12,29 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows; without limits it fits its values."""
+    """An axis; limits that are None are fitted to the values."""
 
     label: str
     low: float | None = None
     high: float | None = None
     is_log: bool = False
     is_whole: bool = False
-    """Only whole numbers get a tick."""
+    """Put ticks at whole numbers only."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the values of one axis are drawn."""
+    """The mapping from the values of an axis to coordinates."""
 
     low: float
     high: float
     begin: float
     end: float
     step: float
-    """Between ticks; of a logarithmic scale 0."""
+    """Distance between ticks; 0 for a logarithmic scale."""
 
     def at(self, value: float) -> float:
-        """Place of a value; what lies outside is drawn at the edge."""
+        """Return the coordinate of a value; values outside the limits go to the edge."""
         low, high, inside = self.low, self.high, min(max(value, self.low), self.high)
         if not self.step:
             low, high, inside = math.log10(low), math.log10(high), math.log10(inside)
@@ -43,7 +42,7 @@ class Scale:
         return round(self.begin + share * (self.end - self.begin), 1)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels of the ticks."""
+        """Return coordinate and label of each tick."""
         if self.step:
             first, last = math.ceil(self.low / self.step - 1e-9), self.high / self.step + 1e-9
             values = [number * self.step for number in range(first, math.floor(last) + 1)]
@@ -54,7 +53,7 @@ class Scale:
 
 
 def short(value: float, step: float = 0.0) -> str:
-    """Write a number as an axis does: as many decimals as its step needs, thousands as k."""
+    """Format a tick label: as many decimals as the step needs, thousands as k."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit and (abs(value) >= 10 * unit or not step):
             return f"{value / unit:.4g}{letter}"
@@ -64,7 +63,7 @@ def short(value: float, step: float = 0.0) -> str:
 
 
 def fit(axis: Axis, values: Iterable[Value], begin: float, end: float) -> Scale | None:
-    """Make the scale of an axis; None if there is nothing to show."""
+    """Make the scale of an axis; None if no value is finite."""
     there = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not axis.is_log)]
     if not there:
         return None
@@ -83,7 +82,7 @@ def fit(axis: Axis, values: Iterable[Value], begin: float, end: float) -> Scale 
 
 
 def _step(length: float, *, is_whole: bool) -> float:
-    """A round step that gives at most five intervals."""
+    """Return a round step that gives at most five intervals."""
     power = 10.0 ** math.floor(math.log10(length / 5))
     step = next(power * m for m in (1, 2, 5, 10, 20) if length / (power * m) <= 5 + 1e-9)
     return max(step, 1.0) if is_whole else step

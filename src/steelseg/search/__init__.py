@@ -1,1 +1,1 @@
-"""Searching settings: trials, their study, what came of them."""
+"""Hyperparameter search with Optuna."""

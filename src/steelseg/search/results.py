@@ -1,17 +1,16 @@
-"""What a search found, as plain records: for the table, the report, and whoever asks.
+"""Results of a search as plain records, for the table and the report.
 
-A trial ends in one of three ways. Finished: trained to its last epoch. Pruned, for a reason: its
-score, its speed, settings that contradict each other, a loss that is not a number. Failed: its
-files are damaged, and it was queued again.
+A trial is *finished* when it has trained all its epochs. It is *pruned* for its score, its speed,
+contradictory settings, lack of memory, or a loss that is not a number. It is *failed* when its
+files are damaged; its settings are then queued again.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from steelseg.search.space import Drawn, Setting
+from steelseg.search.space import Params, Setting
 
-State = Literal["finished", "given up", "failed", "under way"]
+State = Literal["finished", "pruned", "failed", "running"]
 
 
 @dataclass(frozen=True)
@@ -20,18 +19,18 @@ class Trial:
 
     number: int
     state: State
-    drawn: Drawn
-    """Its settings of the space."""
+    params: Params
     epochs: tuple[tuple[int, float], ...]
-    """Epoch and validation score, of the first fold."""
+    """Epoch and validation score of the first fold, ascending."""
     score: float | None
-    """Of the best epoch, the mean over folds; of a trial that is not finished, so far."""
+    """Score of the best epoch, averaged over folds; if the trial is not finished, its best so far.
+    """
     images_per_second: float | None
-    """Strips that its network predicts; None if it could not be built."""
+    """Speed of the network; None if it was not measured."""
     seconds: float
-    """Time of its epochs."""
+    """Total time of its epochs."""
     reason: str
-    """Why it was given up or failed, or whose score it has; "" of others."""
+    """Why it was pruned or failed, or which trial it shares its score with; else ""."""
 
     @property
     def name(self) -> str:
@@ -40,7 +39,7 @@ class Trial:
 
     @property
     def best_epoch(self) -> int | None:
-        """Epoch of the best score of the first fold."""
+        """Epoch with the best score of the first fold."""
         return max(self.epochs, key=lambda row: row[1])[0] if self.epochs else None
 
 
@@ -49,60 +48,62 @@ class Search:
     """A search so far."""
 
     space: tuple[Setting, ...]
-    """What is searched."""
     trials: tuple[Trial, ...]
     wanted: int
-    """Trials in all."""
-    importance: Mapping[str, float] | None
-    """Share of each setting, the largest first; None of too few trials."""
+    """Trials to run in total, pruned ones included."""
     folds: tuple[int, ...]
     score_name: str
-    """What the score is, such as "best threshold Dice"."""
+    """Name of the score, such as "best threshold Dice"."""
     min_images_per_second: float | None
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Names of what is searched."""
+        """Names of the searched settings."""
         return tuple(setting.name for setting in self.space)
 
     @property
     def finished(self) -> list[Trial]:
-        """Trials with a score, the best first; of equal ones the earlier."""
+        """Finished trials, the best first; equal scores keep their order."""
         done = [trial for trial in self.trials if trial.state == "finished"]
         return sorted(done, key=lambda trial: -(trial.score or 0.0))
 
     @property
+    def ranked(self) -> list[Trial]:
+        """Finished trials, the best first, then all others in their order."""
+        return [*self.finished, *(trial for trial in self.trials if trial.state != "finished")]
+
+    @property
     def best(self) -> Trial | None:
-        """The trial with the highest score."""
+        """The finished trial with the highest score."""
         return next(iter(self.finished), None)
 
     @property
     def ended_trials(self) -> list[Trial]:
-        """Trials that count: finished or given up."""
-        return [trial for trial in self.trials if trial.state in ("finished", "given up")]
+        """Trials that count towards `wanted`: finished or pruned."""
+        return [trial for trial in self.trials if trial.state in ("finished", "pruned")]
 
     @property
     def ended(self) -> int:
-        """How many count."""
+        """Number of finished and pruned trials."""
         return len(self.ended_trials)
 
 
 def trial_name(number: int) -> str:
-    """Name of the folder of a trial."""
+    """Return the name of the folder of a trial."""
     return f"trial_{number:04d}"
 
 
 def write_value(value: str | int | float) -> str:
-    """A drawn value as tables show it: a number that is not whole to four digits."""
+    """Format a value for a table; floats have four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def table(search: Search, *, most: int = 10) -> str:
-    """The best trials, a line each, and how the others ended.
+    """Format the best trials as a text table with a summary line.
 
     Args:
         search: The search.
-        most: Trials to show.
+        most: Maximum number of trials in the table.
     """
     header = ("trial", search.score_name, "epoch", "images/s", *search.settings)
     rows = [header, *(_row(search, trial) for trial in search.finished[:most])]
@@ -115,22 +116,21 @@ def table(search: Search, *, most: int = 10) -> str:
 
 
 def _row(search: Search, trial: Trial) -> tuple[str, ...]:
-    """The cells of a trial."""
     rate = trial.images_per_second
     return (
         str(trial.number),
         f"{trial.score:.4f}",
         str(trial.best_epoch or "-"),
         "-" if rate is None else f"{rate:.1f}",
-        *(write_value(trial.drawn[name]) for name in search.settings),
+        *(write_value(trial.params[name]) for name in search.settings),
     )
 
 
 def summary(search: Search) -> str:
-    """How many trials ended how."""
+    """Return one line with the number of trials in each state."""
     counts = {
         state: sum(trial.state == state for trial in search.trials)
-        for state in ("finished", "given up", "failed", "under way")
+        for state in ("finished", "pruned", "failed", "running")
     }
     parts = [f"{number} {state}" for state, number in counts.items() if number]
     wanted = max(search.wanted, search.ended)

@@ -1,10 +1,10 @@
-"""The search: trials one after the other, each a training with settings of its own.
+"""Hyperparameter search: run trials one after another, each a training with its own settings.
 
 Reads  data.root, the precropped store in mode precropped
 Writes SEARCH/study.db, folds.csv, trial_NNNN/ (a run folder each), best.yaml, report.html
 
-It can be stopped or killed at any time; the same call goes on. best.yaml and report.html are
-written anew after each trial.
+A search can be stopped or killed at any time; the same call resumes it. best.yaml and report.html
+are rewritten after each trial.
 """
 
 import sys
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
+from optuna.storages import RDBStorage
 
 from steelseg.config.config import Config
 from steelseg.config.load import dump_config
@@ -24,104 +25,108 @@ from steelseg.run.run_folder import RunFolder
 from steelseg.search.report import write_search_report
 from steelseg.search.results import Search
 from steelseg.search.space import Choice, apply, count, has_same_folds, read_space
-from steelseg.search.study import Asked, next_trial, open_study, read_search
-from steelseg.search.trial import TimeIsUp, Unbuildable, run_trial
+from steelseg.search.study import SearchPlan, next_trial, open_study, read_search
+from steelseg.search.trial import TimeIsUp, TrialRunner, Unbuildable
 from steelseg.training.train import choose_folds, deal_folds
 
-# Trials in a row that could not be built: what is wrong with them is wrong with all.
+# After this many unbuildable trials in a row, the fault is in the settings that all trials share.
 _MOST_UNBUILDABLE = 10
 
 
 def search_run(
     config: Config, folder: Path, *, folds: Sequence[int] = (0,), minutes: float | None = None
 ) -> Search:
-    """Search settings, or go on with a search.
+    """Start or resume a search.
 
     Args:
-        config: The settings; section search says what is tried.
+        config: The settings; section search defines the search space.
         folder: The folder of the search.
-        folds: Folds that each trial trains; the first alone decides whether it is given up.
-        minutes: Time for this call; the epoch under way ends, and its trial goes on next time.
+        folds: Folds that each trial trains; only the first decides whether a trial is pruned.
+        minutes: Time budget of this call: the current epoch finishes, and the next call resumes
+            its trial. None for no limit.
 
     Returns:
-        What was found so far.
+        The results so far.
 
     Raises:
-        ConfigError: if the space is wrong, the folder holds something else, another process works
-            in it, or no trial can be built.
+        ConfigError: if the space is wrong, the folder holds something else, another process uses
+            it, or no trial can be built.
         DataError: if the data set has a fault.
         CheckpointError: if study.db is damaged.
-        Stopped: on Ctrl-C or SIGTERM, once the trial under way is saved.
+        Stopped: on Ctrl-C or SIGTERM, once the running trial is saved.
     """
     begin, space = time.monotonic(), read_space(config)
-    asked = Asked(config, space, tuple(choose_folds(folds, config.data.num_folds)))
+    plan = SearchPlan(config, space, tuple(choose_folds(folds, config.data.num_folds)))
     for setting in space:
         if isinstance(setting, Choice) and setting.name == "model.encoder":
             for encoder in setting.values.values():
                 refuse_unknown_encoder(encoder)
-    _refuse_strange(folder)
+    _refuse_other_content(folder)
     if has_same_folds(space):
         deal_folds(config, RunFolder(folder))
     else:
         load_labels(config.data)
     folder.mkdir(parents=True, exist_ok=True)
-    with open_study(folder, asked) as study:
-        _go_on(
-            *(study, asked, folder),
-            end=None if minutes is None else begin + 60 * minutes,
+    with open_study(folder, plan) as (study, storage):
+        runner = TrialRunner(
+            study=study,
+            plan=plan,
+            folder=folder,
+            is_time_up=lambda: minutes is not None and time.monotonic() >= begin + 60 * minutes,
+            say=_say,
         )
-        return write_results(study, asked, folder)
+        _run_trials(runner, storage)
+        return write_results(study, plan, folder)
 
 
-def _refuse_strange(folder: Path) -> None:
-    """Raise ConfigError if a folder holds something else than a search."""
+def _refuse_other_content(folder: Path) -> None:
+    """Raise ConfigError if the folder holds anything other than a search."""
     if RunFolder(folder).config_yaml.exists():
         raise ConfigError(f"{folder} holds a run. Choose another --out.")
     if not (folder / "study.db").exists() and any(folder.glob("trial_*")):
         raise ConfigError(
-            f"{folder} holds trials, but their study.db is gone. Move them away, or choose "
+            f"{folder} holds trials, but their study.db is missing. Move them away, or choose "
             "another --out."
         )
 
 
-def _go_on(study: optuna.Study, asked: Asked, folder: Path, *, end: float | None) -> None:
-    """Run trials until there are enough, or the time is up."""
-    config, wanted = asked.config, asked.config.search.trials
-    most = count(asked.space)
+def _run_trials(runner: TrialRunner, storage: RDBStorage) -> None:
+    """Run trials until there are enough or the time is up."""
+    study, plan = runner.study, runner.plan
+    most = count(plan.space)
     unbuildable = 0
-
-    def is_time_up() -> bool:
-        return end is not None and time.monotonic() >= end
-
-    while (search := read_search(study, asked)).ended < wanted:
-        if len({frozenset(t.drawn.items()) for t in search.ended_trials}) == most:
+    while (search := read_search(study, plan)).ended < search.wanted:
+        if len({frozenset(trial.params.items()) for trial in search.ended_trials}) == most:
             _say(f"all {most} combinations were tried")
             return
-        if is_time_up():
+        if runner.is_time_up():
             return
-        trial = next_trial(study, seed=config.train.seed)
+        trial = next_trial(study, storage, seed=plan.config.train.seed)
         try:
-            ended = run_trial(study, trial, asked, folder, is_time_up=is_time_up, say=_say)
+            pruned = runner.run(trial)
         except TimeIsUp:
             _say(f"trial {trial.number}: the time is up; rerun the same command to resume")
             return
-        unbuildable = unbuildable + 1 if isinstance(ended, Unbuildable) else 0
-        write_results(study, asked, folder)
+        unbuildable = unbuildable + 1 if isinstance(pruned, Unbuildable) else 0
+        write_results(study, plan, runner.folder)
         if unbuildable == _MOST_UNBUILDABLE:
-            raise ConfigError(f"{unbuildable} trials in a row could not be trained: {ended}")
+            raise ConfigError(f"{unbuildable} trials in a row could not be trained: {pruned}")
 
 
-def write_results(study: optuna.Study, asked: Asked, folder: Path) -> Search:
-    """Write the settings of the best trial, and the report."""
-    search = read_search(study, asked)
+def write_results(study: optuna.Study, plan: SearchPlan, folder: Path) -> Search:
+    """Write best.yaml and report.html."""
+    search = read_search(study, plan)
     text = ""
     if search.best is not None:
-        text = dump_config(apply(asked.config, asked.space, search.best.drawn))
+        text = dump_config(apply(plan.config, plan.space, search.best.params))
         write_text(folder / "best.yaml", text)
-    write_search_report(search, folder, best_settings=text)
+    try:
+        write_search_report(study, search, folder, best_settings=text)
+    except Exception as error:
+        # Trials take hours; a fault in a chart must not end them.
+        _say(f"report.html was not written: {error}. The search continues.")
     return search
 
 
 def _say(text: str) -> None:
-    """Tell of progress."""
     print(text, file=sys.stderr, flush=True)

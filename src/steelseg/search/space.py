@@ -1,7 +1,7 @@
-"""The space that a search draws from, held against the settings themselves.
+"""The search space, validated against the settings.
 
-Each value is tried on the real setting before the first trial. A value that fits its setting and
-contradicts another one is let in, since another trial may change that other one.
+Each value is validated against its setting before the first trial. A value that is valid but
+contradicts another setting is accepted, because another trial may change that other setting.
 """
 
 import json
@@ -17,23 +17,23 @@ from steelseg.config.load import build_config, explain, no_such_setting
 from steelseg.config.search import Span
 from steelseg.errors import ConfigError
 
-Drawn = Mapping[str, str | int | float]
-"""What a trial drew, by setting: a number of a span, or the label of a choice."""
+Params = Mapping[str, str | int | float]
+"""Values of a trial, by setting: a number of a range, or the label of a choice."""
 
-# Settings that a search cannot choose, or whole sections of them, and why.
+# Settings and sections that cannot be searched, and why.
 _FIXED = {
-    "search": "is how the search itself goes",
-    "pseudo": "changes no score of a training; it is how steelseg pseudo labels strips",
-    "tune": "changes no score of a training; it is chosen by steelseg tune",
-    "train.monitor": "says which score counts, and scores of two kinds cannot be compared",
-    "data.root": "says which strips are scored, which must be the same in every trial",
-    "inference.cascade": "changes no score of a training",
-    "inference.ensemble": "changes no score of a training",
-    "inference.tta": "changes no score of a training, which validates without flips",
+    "search": "configures the search itself",
+    "pseudo": "does not affect the score of a training; it is for steelseg pseudo",
+    "tune": "does not affect the score of a training; it is for steelseg tune",
+    "train.monitor": "selects the score, and different scores cannot be compared",
+    "data.root": "selects the strips, which must be the same in every trial",
+    "inference.cascade": "does not affect the score of a training",
+    "inference.ensemble": "does not affect the score of a training",
+    "inference.tta": "does not affect the score of a training, which validates without flips",
 }
 
-# Settings by which the strips are dealt to folds.
-_DEALING = (
+# Settings that determine the fold assignment.
+_FOLD_SETTINGS = (
     *("data.num_classes", "data.num_folds", "data.group_duplicates"),
     *("data.img_height", "data.img_width", "data.fold_seed", "train.seed"),
 )
@@ -45,12 +45,12 @@ class Choice:
 
     name: str
     values: Mapping[str, Any]
-    """By their labels, which tables show and the study keeps."""
+    """Value by label; tables and the study contain the labels."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A setting with a span."""
+    """A setting with a range of numbers."""
 
     name: str
     low: float
@@ -63,7 +63,7 @@ Setting = Choice | Number
 
 
 def read_space(config: Config) -> tuple[Setting, ...]:
-    """The settings to search, in the order of the file.
+    """Return the settings to search, in the order of the file.
 
     Raises:
         ConfigError: if there is none, or a name or value is wrong; all faults are listed at once.
@@ -86,7 +86,7 @@ def read_space(config: Config) -> tuple[Setting, ...]:
 
 
 def _read(config: Config, name: str, entry: Span | tuple[Any, ...]) -> Setting:
-    """One setting; ConfigError has a line a fault."""
+    """Validate one setting; ConfigError has one line per fault."""
     known = list(setting_names())
     if name not in known:
         raise ConfigError(f"{name}: {no_such_setting(name, known)}")
@@ -105,21 +105,21 @@ def _read(config: Config, name: str, entry: Span | tuple[Any, ...]) -> Setting:
 
 
 def _read_span(config: Config, name: str, span: Span) -> Number:
-    """Numbers of the kind that the setting takes."""
+    """Validate a range; its numbers are integers if the setting takes integers."""
     built = _try(config, name, (span.low, span.high))
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in built):
-        raise ConfigError(f"{name} takes no span of numbers; give a list of values.")
+        raise ConfigError(f"{name} does not take a range of numbers; give a list of values.")
     is_whole = all(isinstance(value, int) for value in built)
     return Number(name, built[0], built[1], span.log, is_whole)
 
 
 def _try(config: Config, name: str, values: tuple[Any, ...]) -> list[Any]:
-    """Values as the setting takes them; ConfigError has a line for each that it does not."""
+    """Return the values as the setting stores them; ConfigError has one line per wrong value."""
     section, key = name.split(".")
     built, faults = [], []
     for value in values:
         try:
-            changed = Config.model_validate(_lay_over(config, {name: value}))
+            changed = Config.model_validate(_with_values(config, {name: value}))
             built.append(changed.model_dump(mode="json")[section][key])
         except ValidationError as error:
             own = [fault for fault in error.errors() if fault["loc"][:2] == (section, key)]
@@ -130,27 +130,27 @@ def _try(config: Config, name: str, values: tuple[Any, ...]) -> list[Any]:
     return built
 
 
-def apply(config: Config, space: tuple[Setting, ...], drawn: Drawn) -> Config:
-    """The settings of a trial.
+def apply(config: Config, space: tuple[Setting, ...], params: Params) -> Config:
+    """Return the settings of a trial.
 
     Raises:
-        ConfigError: if they contradict each other; a line without the trial's name.
+        ConfigError: if they contradict each other; one line.
     """
     values = {
-        setting.name: setting.values[str(drawn[setting.name])]
+        setting.name: setting.values[str(params[setting.name])]
         if isinstance(setting, Choice)
-        else drawn[setting.name]
+        else params[setting.name]
         for setting in space
     }
     try:
-        return build_config(_lay_over(config, values))
+        return build_config(_with_values(config, values))
     except ConfigError as error:
         _, *lines = str(error).splitlines()
         raise ConfigError(" ".join(line.strip() for line in lines)) from None
 
 
-def _lay_over(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as nested dictionaries with some changed; those of the search at their default."""
+def _with_values(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as nested dictionaries, some changed, without section search."""
     content = config.model_dump(mode="json")
     del content["search"]
     for name, value in values.items():
@@ -160,7 +160,7 @@ def _lay_over(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count(space: tuple[Setting, ...]) -> int | None:
-    """How many combinations there are; None if without end."""
+    """Return the number of combinations; None if it is infinite."""
     sizes = [
         len(setting.values)
         if isinstance(setting, Choice)
@@ -173,5 +173,5 @@ def count(space: tuple[Setting, ...]) -> int | None:
 
 
 def has_same_folds(space: tuple[Setting, ...]) -> bool:
-    """Whether every trial deals the strips to the same folds."""
-    return not any(setting.name in _DEALING for setting in space)
+    """Return whether all trials have the same fold assignment."""
+    return not any(setting.name in _FOLD_SETTINGS for setting in space)

@@ -1,8 +1,8 @@
-"""How many strips a second the network of some settings predicts on this machine.
+"""Prediction speed of a network on this machine, in strips per second.
 
-The weights are random, which changes no time. Strips go through the network as in prediction:
-whole or in crops, with its flips and its precision, as many at once. Reading files and making
-masks are left out; they take the same time whatever the network.
+The weights are random, which does not affect the time. Strips are predicted as in `steelseg
+predict`: whole or in crops, with the same flips, precision and batch size. Reading files and making
+masks are excluded, because they take the same time for every network.
 """
 
 import json
@@ -19,14 +19,14 @@ from steelseg.inference.forward import forward_plan, images_at_once, predict_bat
 from steelseg.models.build import build_network
 from steelseg.models.device import pick_device
 
-# What else the machine does slows single rounds; the median stands above it.
+# The median is robust to rounds that other processes slow down.
 _ROUNDS = 5
 _WARM_UP = 2
 _ROUND_SECONDS = 0.1
 
 
 def speed_key(config: Config) -> str:
-    """All that the speed hangs on; equal keys need no second measurement."""
+    """Return everything that the speed depends on, as JSON; equal keys are measured once."""
     data, inference, device = config.data, config.inference, pick_device()
     on_gpu = device.type == "cuda"
     return json.dumps(
@@ -42,17 +42,17 @@ def speed_key(config: Config) -> str:
 
 
 def images_per_second(config: Config) -> float:
-    """Time the untrained network of some settings.
+    """Measure the speed of an untrained network.
 
     Args:
         config: The settings.
 
     Returns:
-        Strips a second, the median of several rounds.
+        Strips per second, the median of several rounds.
 
     Raises:
         ConfigError: if the network cannot be built.
-        DataError: if the size of the strips is left open and none can be read.
+        DataError: if the settings give no strip size and no strip can be read.
     """
     device = pick_device()
     network = build_network(config, is_new=False).to(device).eval()
@@ -62,7 +62,7 @@ def images_per_second(config: Config) -> float:
     images_nhwc = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     def predict() -> None:
-        # To the processor, because a GPU answers before it is done.
+        # Copying to the CPU waits for the GPU, which runs asynchronously.
         predict_batch(network, images_nhwc, plan, device).probs_nchw.cpu()
 
     for _ in range(_WARM_UP):
@@ -78,7 +78,7 @@ def images_per_second(config: Config) -> float:
 
 
 def _strip_size(config: Config) -> tuple[int, int]:
-    """Height and width of a strip: what the settings say, else the first strip's."""
+    """Return height and width: of the settings if given, else of the first strip."""
     data = config.data
     if data.img_height is not None and data.img_width is not None:
         return data.img_height, data.img_width

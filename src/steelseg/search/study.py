@@ -1,8 +1,9 @@
-"""The study of a search: what Optuna keeps in study.db, and what it draws next.
+"""The Optuna study of a search, stored in study.db.
 
-One process works on a study at a time. So a trial that is under way when the study is opened was
-left by a process that ended, and is the next to go on. What a trial draws follows from the seed,
-its number and the trials before it, so a search that was killed draws what it would have drawn.
+Only one process uses a study at a time. A trial that is running when the study is opened was
+therefore left by a process that ended, and is resumed next. The settings of a trial depend only on
+the seed, its number and the trials before it, so a search that was killed draws the same settings
+as one that was not.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,32 +26,35 @@ from steelseg.config.search import Span
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.files.lock import lock
 from steelseg.search.results import Search, State, Trial
-from steelseg.search.space import Choice, Drawn, Setting
+from steelseg.search.space import Choice, Params, Setting
+
+_NAME = "steelseg search"
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "given up",
+    TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "under way",
+    TrialState.RUNNING: "running",
 }
 
-# Settings that change no score, and sections of them.
+# Settings and sections that do not affect a score.
 _MAY_CHANGE = (
     *("search", "tune", "data.root", "data.precropped_dir", "data.pixel_mm"),
     *("train.num_workers", "train.save_minutes", "train.save_best_only"),
     *("inference.cascade", "inference.ensemble"),
 )
 
-# With fewer finished trials than these, what matters is a guess.
-_ENOUGH_FOR_IMPORTANCE = 4
 
-# Trials that count as good when it is asked what matters.
-_GOOD = 5
+# Scores of the first epochs say little about the last: encoder and decoder are still adapting.
+_WARM_UP_EPOCHS = 3
+
+# Finished trials that a median needs; Optuna's default.
+_WARM_UP_TRIALS = 5
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a study is about: going on asks for the same."""
+class SearchPlan:
+    """What is searched; it must stay the same when a search is resumed."""
 
     config: Config
     space: tuple[Setting, ...]
@@ -58,40 +62,40 @@ class Asked:
 
 
 @contextmanager
-def open_study(folder: Path, asked: Asked) -> Iterator[optuna.Study]:
-    """Make the study of a folder, or go on with it; nobody else may until the block ends.
+def open_study(folder: Path, plan: SearchPlan) -> Iterator[tuple[optuna.Study, RDBStorage]]:
+    """Create or open the study of a folder, and lock it until the block ends.
 
     Raises:
-        ConfigError: if another process works on it, or it is about something else.
+        ConfigError: if another process uses it, or it searches something else.
         CheckpointError: if study.db is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = folder / "study.db"
-    with _alone(folder), _naming(path):
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    with _locked(folder), _database_errors(path):
+        storage = RDBStorage(f"sqlite:///{path}")
         try:
             study = optuna.create_study(
                 storage=storage,
-                study_name="steelseg search",
+                study_name=_NAME,
                 direction="maximize",
-                pruner=_pruner(asked.config),
+                pruner=_pruner(plan.config),
                 load_if_exists=True,
             )
-            _hold_against(study, asked, folder)
-            yield study
+            _refuse_other_search(study, plan, folder)
+            yield study, storage
         finally:
             storage.remove_session()
             storage.engine.dispose()
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, or raise ConfigError."""
     handle = os.open(folder / "study.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         if not lock(handle):
             raise ConfigError(
-                f"Another steelseg search works in {folder}. Wait for it, or choose another --out."
+                f"Another steelseg search uses {folder}. Wait for it, or choose another --out."
             )
         yield
     finally:
@@ -99,25 +103,25 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file in what its database says."""
+def _database_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the database into a CheckpointError that names its file."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be used: {cause}. If it is damaged, move its folder away; the search "
-            "begins anew."
+            f"{path} cannot be used: {cause}. If it is damaged, move its folder away; the "
+            "same command then starts a new search."
         ) from None
 
 
-def _hold_against(study: optuna.Study, asked: Asked, folder: Path) -> None:
-    """Keep what is asked for in a new study; raise ConfigError if an old one is about another."""
+def _refuse_other_search(study: optuna.Study, plan: SearchPlan, folder: Path) -> None:
+    """Store the plan in a new study; raise ConfigError if an old study has another plan."""
     now = {
-        "settings": asked.config.model_dump(mode="json", exclude={"search"}),
-        "space": [_plain(setting) for setting in asked.space],
-        "folds": list(asked.folds),
-        "min_images_per_second": asked.config.search.min_images_per_second,
+        "settings": plan.config.model_dump(mode="json", exclude={"search"}),
+        "space": [_plain(setting) for setting in plan.space],
+        "folds": list(plan.folds),
+        "min_images_per_second": plan.config.search.min_images_per_second,
     }
     before = study.user_attrs.get("asked")
     if before is None:
@@ -125,95 +129,98 @@ def _hold_against(study: optuna.Study, asked: Asked, folder: Path) -> None:
         return
     if odd := _difference(before, now):
         raise ConfigError(
-            f"{folder} holds a search with {odd}. Scores of the two cannot be compared: put it "
-            "back to go on, or choose another --out."
+            f"{folder} holds a search with {odd}. Scores of the two cannot be compared: "
+            "change it back to resume, or choose another --out."
         )
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing in which two searches differ; "" if there is none."""
-    old, new = ({s["name"]: s for s in asked["space"]} for asked in (before, now))
+    """Describe the first difference between two plans; "" if there is none."""
+    old, new = ({s["name"]: s for s in plan["space"]} for plan in (before, now))
     for name in {**old, **new}:
         if old.get(name) != new.get(name):
-            return f"search.space {name} {_words(old.get(name))}, not {_words(new.get(name))}"
+            before_text, now_text = _describe(old.get(name)), _describe(new.get(name))
+            return f"search.space {name} {before_text}; now it is {now_text}"
     for name, word in (("folds", "--fold"), ("min_images_per_second",) * 2):
         if before[name] != now[name]:
-            return f"{word} {before[name]}, not {now[name]}"
+            return f"{word} {before[name]}; now it is {now[name]}"
     first, second = _flat(before["settings"]), _flat(now["settings"])
     for name, value in first.items():
         may_change = name in _MAY_CHANGE or name.partition(".")[0] in _MAY_CHANGE
         if not may_change and value != second[name]:
-            return f"{name}={json.dumps(value)}, not {json.dumps(second[name])}"
+            return f"{name}={json.dumps(value)}; now it is {json.dumps(second[name])}"
     return ""
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by section.name; those that an older version did not know at their default."""
+    """Return settings by section.name; settings that an older version lacked have their default."""
     config = build_stored_config(settings, source="the search", to_train=True)
     content = config.model_dump(mode="json")
     return {f"{section}.{key}": v for section, group in content.items() for key, v in group.items()}
 
 
 def _plain(setting: Setting) -> dict[str, Any]:
-    """A setting of the space as JSON keeps it."""
+    """Return a setting of the space as JSON stores it."""
     if isinstance(setting, Choice):
         return {"name": setting.name, "values": list(setting.values)}
     return asdict(setting)
 
 
-def _words(setting: Mapping[str, Any] | None) -> str:
-    """A setting of the space for a message."""
+def _describe(setting: Mapping[str, Any] | None) -> str:
+    """Describe a setting of the space for a message."""
     if setting is None:
-        return "left alone"
+        return "not searched"
     if "values" in setting:
-        return f"of {json.dumps(setting['values'])}"
+        return f"in {json.dumps(setting['values'])}"
     scale = ", log" if setting["is_log"] else ""
     return f"from {setting['low']:g} to {setting['high']:g}{scale}"
 
 
 def _pruner(config: Config) -> optuna.pruners.BasePruner:
-    """What gives trials up for their score."""
+    """Build the pruner."""
     search = config.search
     if search.pruning == "none":
         return optuna.pruners.NopPruner()
     if search.pruning == "median":
         return optuna.pruners.MedianPruner(
-            n_startup_trials=search.warm_up_trials, n_warmup_steps=search.warm_up_epochs + 1
+            n_startup_trials=_WARM_UP_TRIALS, n_warmup_steps=_WARM_UP_EPOCHS + 1
         )
     most = _most_epochs(config)
     return optuna.pruners.HyperbandPruner(
-        min_resource=min(most, max(1, search.warm_up_epochs)), max_resource=most
+        min_resource=min(most, _WARM_UP_EPOCHS), max_resource=most
     )
 
 
 def _most_epochs(config: Config) -> int:
-    """Epochs of the longest trial."""
+    """Return the number of epochs of the longest trial."""
     entry = config.search.space.get("train.epochs", (config.train.epochs,))
     return int(entry.high) if isinstance(entry, Span) else max(map(int, entry))
 
 
-def next_trial(study: optuna.Study, *, seed: int) -> optuna.Trial:
-    """The trial that was left under way, else a new one.
+def next_trial(study: optuna.Study, storage: RDBStorage, *, seed: int) -> optuna.Trial:
+    """Return the trial that was interrupted, else a new one.
 
     Args:
         study: The study.
-        seed: What a trial draws follows from it.
+        storage: Where it is stored.
+        seed: Seed of the search; each trial derives its own from it.
     """
     left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     number = left[0].number if left else len(study.get_trials(deepcopy=False))
     draw = np.random.SeedSequence([seed, number]).generate_state(1)[0]
     study.sampler = optuna.samplers.TPESampler(seed=int(draw))
-    # Optuna has no public way back to a trial of another process; its own callbacks do this.
-    return optuna.Trial(study, left[0]._trial_id) if left else study.ask()
+    if not left:
+        return study.ask()
+    study_id = storage.get_study_id_from_name(_NAME)
+    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def draw(trial: optuna.Trial, space: tuple[Setting, ...]) -> Drawn:
-    """The settings of a trial: those it has drawn already, and the rest."""
+def suggest(trial: optuna.Trial, space: tuple[Setting, ...]) -> Params:
+    """Return the values of a trial; those it lacks are drawn."""
     return {setting.name: _suggest(trial, setting) for setting in space}
 
 
 def _suggest(trial: optuna.Trial, setting: Setting) -> str | int | float:
-    """One setting."""
     if isinstance(setting, Choice):
         return trial.suggest_categorical(setting.name, tuple(setting.values))
     name, is_log = setting.name, setting.is_log
@@ -222,45 +229,32 @@ def _suggest(trial: optuna.Trial, setting: Setting) -> str | int | float:
     return trial.suggest_float(name, setting.low, setting.high, log=is_log)
 
 
-def read_search(study: optuna.Study, asked: Asked) -> Search:
-    """What the study holds, as plain records."""
-    search, trials = asked.config.search, study.get_trials(deepcopy=False)
+def read_search(study: optuna.Study, plan: SearchPlan) -> Search:
+    """Return the trials of a study as plain records."""
+    search, trials = plan.config.search, study.get_trials(deepcopy=False)
     return Search(
-        space=asked.space,
+        space=plan.space,
         trials=tuple(
             _record(trial) for trial in trials if trial.state != TrialState.WAITING and trial.params
         ),
         wanted=search.trials,
-        importance=_importance(study),
-        folds=asked.folds,
-        score_name=asked.config.train.monitor.replace("_", " ").replace("dice", "Dice"),
+        folds=plan.folds,
+        score_name=plan.config.train.monitor.replace("_", " ").replace("dice", "Dice"),
         min_images_per_second=search.min_images_per_second,
     )
 
 
 def _record(trial: optuna.trial.FrozenTrial) -> Trial:
-    """One trial."""
     epochs = tuple(sorted(trial.intermediate_values.items()))
     is_finished = trial.state == TrialState.COMPLETE
     best = max((score for _, score in epochs), default=None)
     return Trial(
         number=trial.number,
         state=_STATES[trial.state],
-        drawn=trial.params,
+        params=trial.params,
         epochs=epochs,
         score=trial.value if is_finished else best,
         images_per_second=trial.user_attrs.get("images_per_second"),
         seconds=trial.user_attrs.get("seconds", 0.0),
         reason=trial.user_attrs.get("reason", ""),
-    )
-
-
-def _importance(study: optuna.Study) -> dict[str, float] | None:
-    """How much each setting decides whether a finished trial is among the best."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) < _ENOUGH_FOR_IMPORTANCE:
-        return None
-    share = min(0.5, max(0.1, _GOOD / len(done)))
-    return get_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(target_quantile=share)
     )

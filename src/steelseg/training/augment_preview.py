@@ -1,9 +1,9 @@
-"""A sheet of pictures: what the network is shown of a few training samples.
+"""A preview of the augmentation: a few training samples as they are and as the network sees them.
 
 Reads  data.root, the precropped store in mode precropped
 Writes the sheet, a PNG
 
-Each sample stands as it is, then as the first epochs augment it, with its labels outlined.
+Each sample is drawn as it is, then as the first epochs augment it, with its labels outlined.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ from steelseg.data.crops import Box
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.samples.dataset import SampleDataset, list_samples
 from steelseg.files.atomic import write_bytes
-from steelseg.training.setup import window_source
+from steelseg.training.fold_data import window_source
 from steelseg.writers.exchange import to_png
 from steelseg.writers.overlays import draw_overlay
 
-# Of a sheet, in pixels; wider samples stand one below the other.
+# Layout of the sheet, in pixels; wider samples are placed one below the other.
 _WIDTH = 2100
 _GAP = 8
 _NARROWEST = 192
 
 
 def preview_augmentation(config: Config, path: Path, *, samples: int, versions: int) -> None:
-    """Draw the sheet.
+    """Draw a sheet of augmented samples.
 
     Args:
         config: The settings.
         path: The PNG to write.
-        samples: Samples to show: of each class in turn, and a clean one.
-        versions: Augmented versions of each.
+        samples: Number of samples to show: of each class in turn, and clean ones.
+        versions: Number of augmented versions of each.
 
     Raises:
         ConfigError: if the augmentation is unknown.
@@ -67,7 +67,7 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
     )
     rows = [
         _in_rows(
-            [_picture(plain, 0, number, data.names, title="as it is")]
+            [_picture(plain, 0, number, data.names, title="original")]
             + [
                 _picture(augmented, epoch, number, data.names, title=f"epoch {epoch}")
                 for epoch in range(1, versions + 1)
@@ -81,7 +81,7 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
 def _choose(
     labels: Labels, samples: Sequence[tuple[str, Box]], count: int, *, seed: int
 ) -> list[tuple[str, Box]]:
-    """Draw samples of each class in turn, and clean ones; each at most once."""
+    """Choose samples of each class in turn, and clean ones, at random without repetition."""
     order = np.random.default_rng(seed).permutation(len(samples))
     kinds: list[list[int]] = [[] for _ in range(labels.num_classes + 1)]
     for place in order:
@@ -95,7 +95,7 @@ def _choose(
 def _picture(
     dataset: SampleDataset, epoch: int, number: int, names: Sequence[str], *, title: str
 ) -> NDArray[np.uint8]:
-    """One sample of one epoch, its labels outlined; a small one larger, so that words fit."""
+    """Draw a sample of one epoch with outlined labels; enlarge a small one to fit the title."""
     images, masks, _ = dataset[[(epoch, number)]]
     image_hwc = images[0].permute(1, 2, 0).numpy()
     zoom = -(-_NARROWEST // image_hwc.shape[1])
@@ -103,19 +103,19 @@ def _picture(
 
 
 def _in_rows(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay pictures side by side, in as many rows as they need."""
+    """Place pictures side by side, in as many rows as needed."""
     across = max(1, _WIDTH // max(picture.shape[1] + _GAP for picture in pictures))
     rows = [pictures[start : start + across] for start in range(0, len(pictures), across)]
     return _stack([_turn(_stack([_turn(picture) for picture in row])) for row in rows])
 
 
 def _turn(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Swap rows and columns, so that stacking puts side by side."""
+    """Transpose a picture, so that stacking places pictures side by side."""
     return picture.transpose(1, 0, 2)
 
 
 def _stack(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Lay pictures one below the other, white between and beside them."""
+    """Place pictures one below the other on white."""
     width = max(picture.shape[1] for picture in pictures)
     padded = [
         np.pad(

@@ -1,8 +1,9 @@
-"""Batches made ahead of the network.
+"""Loading of training batches ahead of the network.
 
-Threads make them: OpenCV, numpy and reading leave the interpreter's lock, and a batch that was made
-in this process need not be copied between two. A user's augmentation holds the lock and has
-global state, so it gets processes. Which worker makes a batch changes nothing in it.
+Batches are made in threads: OpenCV, numpy and file reading release the interpreter's lock, and a
+batch made in this process need not be copied from another. A custom augmentation holds the lock
+and has global state, so it runs in processes. The content of a batch does not depend on the
+worker that makes it.
 """
 
 import os
@@ -18,7 +19,7 @@ from steelseg.inference.prefetch import prefetch
 
 
 class BatchLoader:
-    """The batches of an order; each iteration asks the order anew."""
+    """Iterates over the batches of an order; each iteration reads the order again."""
 
     def __init__(
         self,
@@ -28,15 +29,16 @@ class BatchLoader:
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        """Start nothing yet.
+        """Hold the parameters; no worker is started yet.
 
         Args:
             dataset: Makes the batches.
             order: The keys of each batch.
-            num_workers: Threads, or processes that live as long as this loader; 0 makes each
-                batch when it is asked for.
-            pin_memory: Whether a GPU will read the batches.
+            num_workers: Number of threads, or of processes that live as long as this loader; 0
+                makes each batch when it is requested.
+            pin_memory: True puts the batches into memory that a GPU can copy from directly.
         """
+        self.dataset = dataset
         self._make = partial(dataset.make, pin_memory=pin_memory)
         self._order = order
         self._num_workers = num_workers
@@ -55,19 +57,19 @@ class BatchLoader:
     def __iter__(self) -> Generator[Batch, None, None]:
         """Start an epoch; close the generator to leave it early."""
         if self._processes is not None:
-            return _plainly(self._processes)
+            return _with_short_errors(self._processes)
         if self._num_workers:
             return prefetch(self._make, self._order, threads=self._num_workers)
         return (self._make(keys) for keys in self._order)
 
 
 def _leave_group(_worker: int) -> None:
-    """Let a process not share what is sent to the parent's group: the parent saves and ends it."""
+    """Leave the parent's process group: its signals are for the parent, which ends this one."""
     os.setpgid(0, 0)
 
 
-def _plainly(loader: DataLoader[Any]) -> Generator[Batch, None, None]:
-    """Yield batches; an error that a worker process wrapped in its traceback is one line again."""
+def _with_short_errors(loader: DataLoader[Any]) -> Generator[Batch, None, None]:
+    """Yield batches; reduce an error that a worker process wrapped in a traceback to one line."""
     try:
         yield from loader
     except SteelsegError as error:

@@ -1,8 +1,8 @@
-"""Pseudo-labelled strips as training samples beside the labelled ones.
+"""Pseudo-labelled strips as additional training samples.
 
-A fold takes the labels of its own number alone, and only if the networks that made them have not
-seen what it holds out. In one set with labelled strips they bear a mark in front of their names,
-which no file name can have, so that two images of one name stay apart.
+A fold uses only the pseudo-labels of its own number, and only if the networks that made them were
+not trained on its held-out strips. Pseudo-labelled strips are named with a prefix that no file name
+can have, so that they stay apart from labelled strips of the same name.
 """
 
 import hashlib
@@ -28,21 +28,21 @@ _MARK = "pseudo/"
 
 @dataclass(frozen=True)
 class PseudoSamples:
-    """What a fold learns from beside labelled strips."""
+    """The pseudo-labelled strips of a fold."""
 
     labels: Labels
-    """Masks and sizes; the names bear the mark."""
+    """Masks and sizes, by marked name."""
 
     source: FolderReader
-    """Where the pixels are; it takes names without the mark."""
+    """Reads the pixels; it takes names without the mark."""
 
     sha256: str
-    """Over masks, verdicts and images."""
+    """Digest of masks, verdicts and images."""
 
 
 @dataclass(frozen=True)
 class MarkedWindows:
-    """Windows of labelled strips, and of pseudo-labelled ones by their marked names."""
+    """Reads windows of labelled strips, and of pseudo-labelled ones by their marked names."""
 
     labelled: CropReader
     pseudo: FolderReader
@@ -62,7 +62,7 @@ class MarkedWindows:
 def load_pseudo_samples(
     config: Config, labels: Labels, fold: int, *, held_out: Collection[str]
 ) -> PseudoSamples | None:
-    """Read what a fold learns from beside labelled strips.
+    """Read the pseudo-labelled strips of a fold.
 
     Args:
         config: The settings.
@@ -71,13 +71,13 @@ def load_pseudo_samples(
         held_out: Its held-out strips.
 
     Returns:
-        The samples; None where the settings ask for none.
+        The samples; None without train.pseudo_labels.
 
     Raises:
-        ConfigError: if the networks that made the labels have seen a held-out strip, or know other
-            classes.
-        DataError: if the labels are missing or damaged, no strip was kept, or an image changed or
-            is a labelled strip by now.
+        ConfigError: if the networks that made the labels were trained on a held-out strip, or have
+            other classes.
+        DataError: if the labels are missing or damaged, no strip was accepted, or an image changed
+            or has been labelled since.
     """
     folder = config.train.pseudo_labels
     if folder is None:
@@ -105,7 +105,7 @@ def load_pseudo_samples(
 
 
 def _refuse_other_sizes(config: Config, labels: Labels, folder: Path) -> None:
-    """Raise DataError if a strip has another size than the settings say."""
+    """Raise DataError if the size of a strip differs from the settings."""
     wanted = config.data.img_height, config.data.img_width
     for image_id, size in labels.sizes.items():
         if any(side not in (None, own) for side, own in zip(wanted, size, strict=True)):
@@ -116,18 +116,21 @@ def _refuse_other_sizes(config: Config, labels: Labels, folder: Path) -> None:
 
 
 def _refuse_leak(folder: Path, pseudo: PseudoLabels, fold: int, held_out: Collection[str]) -> None:
-    """Raise ConfigError if the networks were trained on strips that will judge what is learnt."""
+    """Raise ConfigError if the networks were trained on held-out strips."""
     if seen := seen_in_training(pseudo.folds_csv, trained_fold=fold, image_ids=held_out):
         raise ConfigError(
             f"train.pseudo_labels={folder}: the networks of fold {fold} were trained on {seen[0]} "
-            f"({len(seen)} such), which this fold holds out, so its score would flatter. Use a run "
-            "with the same folds: same train.csv, data.num_folds and data.fold_seed (null: "
+            f"({len(seen)} such), which this fold holds out, so its score would be optimistic. Use "
+            "a run with the same folds: same train.csv, data.num_folds and data.fold_seed (null: "
             "train.seed)."
         )
 
 
 def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: PseudoLabels) -> None:
-    """Raise DataError if a strip has been labelled since: those known then were left out then."""
+    """Raise DataError if a pseudo-labelled strip is a copy of one that was labelled since.
+
+    Copies of strips that were labelled at the time were excluded then.
+    """
     added = sorted(labels.sizes.keys() - read_fold_numbers(pseudo.folds_csv).keys())
     if not added:
         return
@@ -148,7 +151,7 @@ def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: Pseud
 
 
 def join_labels(labels: Labels, pseudo: PseudoSamples) -> Labels:
-    """The masks of both, by their names."""
+    """Return the labels of labelled and pseudo-labelled strips together."""
     return Labels(
         labels.num_classes,
         {**labels.sizes, **pseudo.labels.sizes},
@@ -157,7 +160,7 @@ def join_labels(labels: Labels, pseudo: PseudoSamples) -> Labels:
 
 
 def with_pseudo_labels(data: str, pseudo: PseudoSamples | None) -> str:
-    """The fingerprint of the data, and of what is learnt beside them."""
+    """Add the digest of pseudo-labels to the fingerprint of the data."""
     if pseudo is None:
         return data
     return hashlib.sha256(f"{data} pseudo {pseudo.sha256}".encode()).hexdigest()

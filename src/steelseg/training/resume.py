@@ -1,12 +1,12 @@
-"""Where a fold goes on from: its newest checkpoint that is whole and fits, or a named one.
+"""Resuming a fold from its newest checkpoint that is undamaged and fits, or from a named one.
 
-A fold has a checkpoint in `last/` from before its first step on. So one that was begun and has
-none that can be used is an error, never a silent new start. Checkpoints that are passed over, or
-that lie ahead of the one that the user names, are set aside under another name.
+A fold has a checkpoint in `last/` from before its first step on. So a fold that was started and has
+no usable checkpoint is an error, never a silent restart. Checkpoints that are skipped, or that are
+ahead of the one that the user names, are renamed to `*.set_aside`.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +20,22 @@ from steelseg.errors import CheckpointError, ConfigError
 from steelseg.files.atomic import write_bytes
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold import FoldFiles, Origin, Progress, save_resumable
-from steelseg.training.loop import Learner, Position, restore_optimizer
+from steelseg.training.fold_files import (
+    CheckpointMetadata,
+    FoldFiles,
+    Position,
+    Progress,
+    save_resumable,
+)
+from steelseg.training.learner import (
+    Learner,
+    build_learner,
+    build_seeded_network,
+    restore_optimizer,
+)
+from steelseg.training.warm_start import load_initial_weights
 
-Build = Callable[[Checkpoint | None], Learner]
-"""Makes the learner of a fold, new or for the checkpoint that it goes on from."""
-
-# Settings that may differ between a checkpoint and the training that goes on from it.
+# Settings that may differ between a checkpoint and the training that resumes from it.
 _MAY_CHANGE = {
     "data": {"root", "pixel_mm", "precropped_dir"},
     "train": {
@@ -45,18 +54,15 @@ _MAY_CHANGE = {
     "pseudo": set(PseudoConfig.model_fields),
 }
 
-# Means of weights that do not ask which epoch is the last.
-_OPEN_ENDED = ("none", "ema")
-
 _PROGRESS = TypeAdapter(Progress)
 
 
 def settings_difference(old: Config, new: Config) -> str:
-    """Name the first setting that training cannot change on the way; "" if there is none."""
+    """Name the first setting that differs and must not, to resume training; "" if none does."""
     before, after = old.model_dump(), new.model_dump()
     free = {section: set(names) for section, names in _MAY_CHANGE.items()}
-    if new.train.scheduler in ("reduce_on_plateau", "none") and new.train.average in _OPEN_ENDED:
-        # Other schedules and means are drawn over all epochs from the first step on.
+    if new.train.scheduler in ("reduce_on_plateau", "none"):
+        # The other schedules depend on the number of epochs from the first step on.
         free["train"].add("epochs")
     for section, values in after.items():
         for name, value in values.items():
@@ -65,57 +71,73 @@ def settings_difference(old: Config, new: Config) -> str:
     return ""
 
 
-def pick_up(
+def resume_or_start(
     run: RunFolder,
     files: FoldFiles,
-    origin: Origin,
-    config: Config,
+    metadata: CheckpointMetadata,
     *,
-    chosen: Path | None,
-    build: Build,
+    num_batches: int,
+    held_out: Collection[str],
+    checkpoint: Path | None,
 ) -> tuple[Learner, Progress]:
-    """Make the learner of a fold and put it to where its training goes on.
+    """Build the learner of a fold as its newest checkpoint has it, or a new one.
 
     Args:
-        run: Told where that is, and of every file that is passed over.
-        files: The fold's.
-        origin: What the checkpoint must be of.
-        config: The settings, some of which may have changed since.
-        chosen: The checkpoint to go on from; None takes the newest good one of `last/`.
-        build: Makes the learner.
+        run: Logs where training starts, and every checkpoint that is skipped.
+        files: Files of the fold.
+        metadata: Fold, settings and data, which a checkpoint must fit.
+        num_batches: Batches per epoch.
+        held_out: The strips that the fold does not train on.
+        checkpoint: The checkpoint to resume from; None takes the newest usable one of `last/`.
 
     Raises:
-        CheckpointError: if the fold was begun and no checkpoint can be used.
+        CheckpointError: if the fold was started and no checkpoint can be used.
     """
-    if chosen is None and not _is_begun(files):
-        learner, done = build(None), Progress()
-        save_resumable(files.last(0), learner, done, origin)
-        run.say(f"fold {origin.fold}: begins with the first epoch")
-        return learner, done
-    if chosen is not None:
-        path, (learner, done) = chosen, _restore(chosen, origin, config, build)
-        _go_back(run, files, origin, learner, done)
+    if checkpoint is None and not _is_started(files):
+        return _start(run, files, metadata, num_batches, held_out)
+    if checkpoint is not None:
+        path, (learner, done) = checkpoint, _restore(checkpoint, metadata, num_batches)
+        _go_back(run, files, metadata, learner, done)
     else:
-        path, learner, done = _newest_good(run, files, origin, config, build)
-    _settle_best(run, files, origin, config, path, done)
+        path, learner, done = _newest_usable(run, files, metadata, num_batches)
+    _restore_best(run, files, metadata, path, done)
     within = f" and {done.position.step} batches" if done.position.step else ""
-    run.say(f"fold {origin.fold}: resumes from {path}, {done.epoch} epochs{within} done")
+    run.say(f"fold {metadata.fold}: resumes from {path}, {done.epoch} epochs{within} done")
     return learner, done
 
 
-def _is_begun(files: FoldFiles) -> bool:
-    """Whether a fold has anything that training wrote."""
-    return bool(files.generations()) or files.history.exists() or files.best_model.exists()
+def _is_started(files: FoldFiles) -> bool:
+    """Return whether training has written any file of a fold."""
+    return bool(files.resumable()) or files.history.exists() or files.best_model.exists()
 
 
-def _newest_good(
-    run: RunFolder, files: FoldFiles, origin: Origin, config: Config, build: Build
+def _start(
+    run: RunFolder,
+    files: FoldFiles,
+    metadata: CheckpointMetadata,
+    num_batches: int,
+    held_out: Collection[str],
+) -> tuple[Learner, Progress]:
+    """Build a new learner and save it before the first step."""
+    config, fold = metadata.config, metadata.fold
+    model = build_seeded_network(config, fold, is_new=True)
+    if config.model.init_from is not None:
+        line = load_initial_weights(model, config.model.init_from, fold=fold, held_out=held_out)
+        run.say(f"fold {fold}: {line}")
+    learner, progress = build_learner(config, model, num_batches=num_batches), Progress()
+    save_resumable(files.last(0), learner, progress, metadata)
+    run.say(f"fold {fold}: begins with the first epoch")
+    return learner, progress
+
+
+def _newest_usable(
+    run: RunFolder, files: FoldFiles, metadata: CheckpointMetadata, num_batches: int
 ) -> tuple[Path, Learner, Progress]:
-    """Go on from the newest checkpoint of `last/` that can be used."""
+    """Restore the newest checkpoint of `last/` that can be used."""
     refused: list[tuple[Path, CheckpointError]] = []
-    for path in files.generations():
+    for path in files.resumable():
         try:
-            learner, done = _restore(path, origin, config, build)
+            learner, done = _restore(path, metadata, num_batches)
             if path != files.last(done.epoch, done.position.step):
                 raise CheckpointError(f"{path} is of epoch {done.epoch}, not what its name says.")
         except CheckpointError as error:
@@ -127,40 +149,52 @@ def _newest_good(
         return path, learner, done
     why = f" {refused[0][1]}" if refused else ""
     raise CheckpointError(
-        f"{files.folder} was trained, but its last/ holds no checkpoint to go on from.{why} "
+        f"{files.folder} was trained, but its last/ has no checkpoint to resume from.{why} "
         "Remove the folder to train this fold again."
     )
 
 
 def _set_aside(path: Path) -> None:
-    """Keep a checkpoint under a name that is not looked for."""
+    """Rename a checkpoint so that it is never loaded."""
     path.rename(path.with_name(f"{path.name}.set_aside"))
 
 
 def _go_back(
-    run: RunFolder, files: FoldFiles, origin: Origin, learner: Learner, done: Progress
+    run: RunFolder,
+    files: FoldFiles,
+    metadata: CheckpointMetadata,
+    learner: Learner,
+    done: Progress,
 ) -> None:
-    """Make the point that the user named the newest of `last/`."""
+    """Make the checkpoint that the user named the newest of `last/`."""
     point = files.last(done.epoch, done.position.step)
-    save_resumable(point, learner, done, origin)
-    if ahead := [path for path in files.generations() if path > point]:
-        run.warn(f"{len(ahead)} checkpoints of {point.parent} lie ahead and are set aside.")
+    save_resumable(point, learner, done, metadata)
+    if ahead := [path for path in files.resumable() if path > point]:
+        run.warn(f"{len(ahead)} checkpoints of {point.parent} are ahead and are set aside.")
         for path in ahead:
             _set_aside(path)
 
 
-def _restore(path: Path, origin: Origin, config: Config, build: Build) -> tuple[Learner, Progress]:
-    """Make a learner as it was when a checkpoint was taken, or raise CheckpointError."""
+def _restore(
+    path: Path, metadata: CheckpointMetadata, num_batches: int
+) -> tuple[Learner, Progress]:
+    """Build a learner in the state of a checkpoint, or raise CheckpointError."""
     checkpoint = load_checkpoint(path)
-    _refuse_strange(checkpoint, path, origin, config)
+    _refuse_other(checkpoint, path, metadata)
     if "groups" not in checkpoint.state:
         raise CheckpointError(
-            f"{path} holds a model without its optimizer, so training cannot go on from it. "
+            f"{path} holds a model without its optimizer, so training cannot resume from it. "
             "Use a file of last/ or a checkpoint_epoch_N."
         )
     try:
-        learner = build(checkpoint)
-        return learner, resume(learner, checkpoint)
+        model = build_seeded_network(metadata.config, metadata.fold, is_new=False)
+        learner = build_learner(
+            metadata.config,
+            model,
+            num_batches=num_batches,
+            resumed_precision=checkpoint.state.get("precision", ""),
+        )
+        return learner, restore(learner, checkpoint)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         if isinstance(e, ConfigError):
             raise
@@ -168,31 +202,34 @@ def _restore(path: Path, origin: Origin, config: Config, build: Build) -> tuple[
         raise CheckpointError(f"{path} does not fit the settings next to it: {reason}.") from None
 
 
-def _refuse_strange(checkpoint: Checkpoint, path: Path, origin: Origin, config: Config) -> None:
-    """Raise CheckpointError if going on would not be what a whole run would have done."""
+def _refuse_other(checkpoint: Checkpoint, path: Path, metadata: CheckpointMetadata) -> None:
+    """Raise CheckpointError if resuming would differ from an uninterrupted training."""
     state = checkpoint.state
-    if state.get("fold") != origin.fold:
-        raise CheckpointError(f"{path} is of fold {state.get('fold')}, not of fold {origin.fold}.")
+    if state.get("fold") != metadata.fold:
+        raise CheckpointError(
+            f"{path} is of fold {state.get('fold')}, not of fold {metadata.fold}."
+        )
     try:
         removed = former.removed_in_use(state["config"])
-        odd = settings_difference(checkpoint.config, config)
+        difference = settings_difference(checkpoint.config, metadata.config)
     except (ConfigError, LookupError, TypeError, AttributeError):
         raise CheckpointError(f"{path} holds settings that are not ours.") from None
     if removed:
         raise CheckpointError(f"{path} {former.way_out(removed)}")
-    if odd:
+    if difference:
         raise CheckpointError(
-            f"{path} was trained with {odd}. Resume with the same settings, or start a new run."
+            f"{path} was trained with {difference}. Resume with the same settings, or start a new "
+            "run."
         )
-    if state.get("data") != origin.data:
+    if state.get("data") != metadata.data:
         raise CheckpointError(
             f"{path} was trained on other strips, masks or folds than data.root and folds.csv "
             "hold now. Put them back, or start a new run."
         )
 
 
-def resume(learner: Learner, checkpoint: Checkpoint) -> Progress:
-    """Put a learner back to where a checkpoint was taken; what does not fit raises anything."""
+def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
+    """Put a learner into the state of a checkpoint; any exception means that it does not fit."""
     state = checkpoint.state
     learner.model.load_state_dict(dict(checkpoint.model))
     restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
@@ -211,20 +248,20 @@ def resume(learner: Learner, checkpoint: Checkpoint) -> Progress:
     return done
 
 
-def _settle_best(
-    run: RunFolder, files: FoldFiles, origin: Origin, config: Config, path: Path, done: Progress
+def _restore_best(
+    run: RunFolder, files: FoldFiles, metadata: CheckpointMetadata, path: Path, done: Progress
 ) -> None:
-    """See that best_model is the one that the history names, or seek the best epoch anew.
+    """Make best_model that of the best epoch in the history, or determine the best epoch again.
 
     Raises:
-        CheckpointError: if best_model is damaged or strange, and there is no copy of it.
+        CheckpointError: if best_model is damaged or does not fit, and there is no copy of it.
     """
     if not done.best_epoch:
         return
     fault = ""
     for best in (FoldFiles(f).best_model for f in (files.folder, path.parent, path.parent.parent)):
         try:
-            epoch = _epoch_of(best, origin, config) if best.exists() else 0
+            epoch = _epoch_of(best, metadata) if best.exists() else 0
         except CheckpointError as error:
             fault = fault or (str(error) if best == files.best_model else "")
             continue
@@ -232,35 +269,35 @@ def _settle_best(
             if best != files.best_model:
                 write_bytes(files.best_model, best.read_bytes())
             return
-    if _remade_best(files, origin, config, done):
+    if _rebuild_best(files, metadata, done):
         return
     if fault:
         raise CheckpointError(f"{fault} Remove the file to have the best epoch determined again.")
     run.warn(
-        f"there is no best model of epoch {done.best_epoch} here or beside {path}; "
+        f"there is no best model of epoch {done.best_epoch} here or next to {path}; "
         "the best epoch is determined again."
     )
     done.best_dice, done.best_epoch = -1.0, done.epoch
 
 
-def _epoch_of(path: Path, origin: Origin, config: Config) -> int:
-    """Epoch of a checkpoint that is whole and fits."""
+def _epoch_of(path: Path, metadata: CheckpointMetadata) -> int:
+    """Return the epoch of a checkpoint; raise CheckpointError if it is damaged or does not fit."""
     checkpoint = load_checkpoint(path)
-    _refuse_strange(checkpoint, path, origin, config)
+    _refuse_other(checkpoint, path, metadata)
     return int(checkpoint.state["epoch"])
 
 
-def _remade_best(files: FoldFiles, origin: Origin, config: Config, done: Progress) -> bool:
-    """Make best_model again from the checkpoint of its epoch, if that is still there."""
+def _rebuild_best(files: FoldFiles, metadata: CheckpointMetadata, done: Progress) -> bool:
+    """Write best_model from the resumable checkpoint of its epoch, if that still exists."""
     path = files.last(done.best_epoch)
     if not path.exists():
         return False
     try:
         checkpoint = load_checkpoint(path)
-        _refuse_strange(checkpoint, path, origin, config)
+        _refuse_other(checkpoint, path, metadata)
     except CheckpointError:
         return False
-    state = asdict(origin) | {name: checkpoint.state[name] for name in ("epoch", "dice")}
+    state = metadata.state() | {name: checkpoint.state[name] for name in ("epoch", "dice")}
     weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
     save_checkpoint(files.best_model, Checkpoint(weights, {}, state))
     return True

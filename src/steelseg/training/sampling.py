@@ -1,7 +1,7 @@
-"""How often each training sample is drawn.
+"""Sampling probabilities of the training samples.
 
-Chances follow from the labels, and from the mistakes of an earlier run where one is named. They
-are settled before the first epoch, so the order of every epoch follows from seed and epoch alone.
+They depend on the labels and, with train.hard_negatives, on the mistakes of an earlier run. They
+are computed before the first epoch, so the order of samples depends only on seed and epoch.
 """
 
 import hashlib
@@ -21,6 +21,10 @@ from steelseg.scoring.screening import defect_score
 
 Sampling = Literal["all", "balanced", "positives"]
 
+HARD_NEGATIVE_WEIGHT = 3.0
+"""Sampling weight added to a clean window on which the earlier run is most confident of a defect,
+in units of its weight without; with sampling=positives, in units of a window with a defect."""
+
 
 def sample_chances(
     labels: Labels,
@@ -28,20 +32,17 @@ def sample_chances(
     *,
     sampling: Sampling,
     hard_negatives: Path | None,
-    hard_negative_weight: float,
 ) -> NDArray[np.float64] | None:
-    """Chance of each sample to be drawn.
+    """Return the probability of each sample to be drawn.
 
     Args:
         labels: Holds the masks.
         samples: Windows, as `list_samples` gives them.
         sampling: all, balanced or positives.
-        hard_negatives: A run with out-of-fold predictions; None weighs no mistakes.
-        hard_negative_weight: How much more often a clean window is drawn that is surely mistaken;
-            behind positives, which draws no clean one of itself, how often beside a defect.
+        hard_negatives: A run with out-of-fold predictions, or None.
 
     Returns:
-        Chances that add up to 1; None takes each sample once an epoch.
+        Probabilities that add up to 1; None draws each sample once per epoch.
 
     Raises:
         CheckpointError: if the run has no out-of-fold predictions.
@@ -53,24 +54,24 @@ def sample_chances(
     chances = draw(shown_nc)
     if hard_negatives is None:
         return chances
-    more = hard_negative_weight * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
+    more = HARD_NEGATIVE_WEIGHT * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
     chances = chances + more * (chances.max() if sampling == "positives" else chances)
     total: float = chances.sum()
     return chances / total
 
 
 def _equal(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Every sample as often."""
+    """Return equal probabilities."""
     return np.full(len(shown_nc), 1 / len(shown_nc))
 
 
 def balanced(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Chances by which clean samples and samples of each class are drawn equally often.
+    """Return probabilities with which clean samples and each class are drawn equally often.
 
-    A sample that shows several classes counts for the rarest of them.
+    A sample with several classes counts for the rarest of them.
 
     Args:
-        shown_nc: Whether a sample shows a class, shape (N, C).
+        shown_nc: Whether a sample contains a class, shape (N, C).
     """
     frequency = shown_nc.sum(axis=0)
     rarest = np.where(shown_nc, frequency, len(shown_nc) + 1).argmin(axis=1)
@@ -82,17 +83,19 @@ def balanced(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def positives(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Chances by which only samples with a defect are drawn, each as often; for use behind a gate.
+    """Return equal probabilities for samples with a defect and 0 for clean ones.
+
+    For networks behind a gate. If no sample has a defect, all are equally probable.
 
     Args:
-        shown_nc: Whether a sample shows a class, shape (N, C).
+        shown_nc: Whether a sample contains a class, shape (N, C).
     """
     is_shown = shown_nc.any(axis=1)
     return is_shown / is_shown.sum() if is_shown.any() else _equal(shown_nc)
 
 
 def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
-    """How sure an earlier run was of a defect in each window, by predictions out of fold."""
+    """Return the confidence of an earlier run's OOF predictions in a defect in each window."""
     places: dict[str, list[int]] = {}
     for place, (image_id, _) in enumerate(samples):
         places.setdefault(image_id, []).append(place)
@@ -102,13 +105,13 @@ def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.
             for place in places[image_id]:
                 top, left, height, width = samples[place][1]
                 window = probs_chw[:, top : top + height, left : left + width]
-                # A run on other images of the same names has other sizes.
+                # A run on other images of the same names may have other sizes.
                 found[place] = defect_score(window) if window.size else 0.0
     return found
 
 
 def _predictions(run_path: Path) -> list[Path]:
-    """The out-of-fold predictions of a run, or CheckpointError."""
+    """List the out-of-fold predictions of a run; raise CheckpointError if there are none."""
     run = RunFolder(run_path)
     if not run.config_yaml.exists():
         raise CheckpointError(f"train.hard_negatives={run_path} is not a run folder.")
@@ -117,12 +120,12 @@ def _predictions(run_path: Path) -> list[Path]:
         return there
     raise CheckpointError(
         f"train.hard_negatives={run_path} has no out-of-fold predictions. "
-        f"Make them: steelseg oof {run_path}."
+        f"Run: steelseg oof {run_path}."
     )
 
 
 def with_negatives(data: str, hard_negatives: Path | None) -> str:
-    """The fingerprint of the data, and of the predictions that say what is hard."""
+    """Add the origin of the hard negatives to the fingerprint of the data."""
     if hard_negatives is None:
         return data
     origins = "".join(oof_origin(path) for path in _predictions(hard_negatives))

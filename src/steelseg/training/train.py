@@ -1,14 +1,12 @@
-"""The training stage: folds of a run, one after the other.
+"""The training stage: the folds of a run, one after the other.
 
 Reads  data.root, the precropped store in mode precropped
 Writes RUN/folds.csv, RUN/fold_K/best_model.safetensors, last/, history.csv
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
 
 from steelseg.config.config import Config
 from steelseg.data.augment.steps import find_augmentation
@@ -22,29 +20,46 @@ from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.scoring.metrics import Scores, never_found, table
 from steelseg.scoring.presence import COLUMNS
-from steelseg.signals import StopNote, noting_signals
-from steelseg.training.epoch_runner import Epochs
-from steelseg.training.fold import FoldFiles, Origin, is_done, monitored, run_epochs
+from steelseg.signals import defer_signals
+from steelseg.training.fold_data import training_samples, window_source
+from steelseg.training.fold_files import CheckpointMetadata, FoldFiles
 from steelseg.training.loader import BatchLoader
 from steelseg.training.pseudo_samples import (
     PseudoSamples,
     load_pseudo_samples,
     with_pseudo_labels,
 )
-from steelseg.training.resume import pick_up, settings_difference
+from steelseg.training.resume import resume_or_start, settings_difference
 from steelseg.training.sampling import with_negatives
-from steelseg.training.setup import (
-    build_learner,
-    losses,
-    training_samples,
-    validation_pass,
-    window_source,
-)
-from steelseg.training.warm_start import start_from
+from steelseg.training.trainer import FoldTrainer, monitor_value
+from steelseg.training.validation import Validation
+from steelseg.training.warm_start import load_initial_weights
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
-"""Told the fold and its row of history.csv after each epoch, once that is saved; of a fold that
-resumes, also of the epochs before. What it raises ends the training, which can be resumed."""
+"""Called with the fold and the row of history.csv after each epoch, once it is saved; for a fold
+that resumes, also with the epochs before. An exception from it ends the training, which can be
+resumed."""
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What all folds of a training have in common."""
+
+    config: Config
+    run: RunFolder
+    labels: Labels
+    fold_of: dict[str, int]
+    """Fold of each strip."""
+    source: CropReader
+    """Reads the pixels of training windows."""
+
+    def held_out(self, fold: int) -> list[str]:
+        """List the strips that a fold does not train on."""
+        return [image_id for image_id in self.labels.sizes if self.fold_of[image_id] == fold]
+
+    def trained_on(self, fold: int) -> list[str]:
+        """List the strips that a fold trains on."""
+        return [image_id for image_id in self.labels.sizes if self.fold_of[image_id] != fold]
 
 
 def train_run(
@@ -60,57 +75,58 @@ def train_run(
 
     Args:
         config: The settings.
-        path: The run folder; it is made once the data set has passed.
-        folds: Which folds; None trains all.
-        go_on: Resume folds that were begun and skip those that are done.
-        checkpoint: Resume the one fold of `folds` from this file.
-        after_epoch: Told of each epoch; may end the training.
+        path: The run folder; it is created once the data set has passed its checks.
+        folds: The folds to train; None trains all.
+        go_on: True resumes folds that were started and skips those that are done.
+        checkpoint: Resume the single fold of `folds` from this file.
+        after_epoch: Called after each epoch; an exception from it ends the training.
 
     Raises:
-        ConfigError: if a fold does not exist, or was trained already and `go_on` is False, or the
+        ConfigError: if a fold does not exist, or was already trained and `go_on` is False, or the
             folder holds a combined run.
         DataError: if the data set has a fault or the store does not fit it.
         CheckpointError: if a checkpoint does not fit the settings.
-        TrainingError: if a loss is not a number.
+        TrainingError: if a loss is not finite.
         Stopped: on Ctrl-C or SIGTERM, once the fold is saved.
     """
     folds = choose_folds(folds, config.data.num_folds)
-    refuse_combined(RunFolder(path), "Choose another --out to train.")
-    _refuse_used(config, RunFolder(path), folds, go_on=go_on or checkpoint is not None)
     run = RunFolder(path)
+    refuse_combined(run, "Choose another --out to train.")
+    _refuse_used(config, run, folds, go_on=go_on or checkpoint is not None)
     labels, groups = _read_labels(config, run)
     source = window_source(config, labels)
-    fold_of = _settle_folds(config, run, labels, groups)
-    # What the last fold would be refused for shows before the first is trained.
+    inputs = _Inputs(
+        config, run, labels, _read_or_assign_folds(config, run, labels, groups), source
+    )
+    # Read for all folds first: what the last fold would be refused for shows before training.
     pseudo = {
-        fold: load_pseudo_samples(config, labels, fold, held_out=_held_out(labels, fold_of, fold))
+        fold: load_pseudo_samples(config, labels, fold, held_out=inputs.held_out(fold))
         for fold in folds
     }
     if run.config_yaml.exists():
-        # What may change on the way holds for the later stages too.
+        # Settings that may change when resuming also apply to the later stages.
         run.keep_config(config)
     else:
-        # What cannot be trained shows now: mended settings do not fit a folder of the old ones.
-        find_augmentation(config.train.augmentation)
-        with_negatives("", config.train.hard_negatives)
-        model = build_network(config, is_new=config.model.init_from is None)
-        if config.model.init_from is not None:
-            for fold in folds:
-                held_out = _held_out(labels, fold_of, fold)
-                start_from(model, config.model.init_from, fold=fold, held_out=held_out)
+        _refuse_untrainable(inputs, folds)
         create_run(path, config)
     if not run.folds_csv.exists():
-        write_folds(run.folds_csv, fold_of, _present(labels), groups)
+        write_folds(run.folds_csv, inputs.fold_of, _present(labels), groups)
     if config.model.encoder.startswith("mit_"):
         run.warn(f"the licence of {config.model.encoder} forbids commercial use.")
     for fold in folds:
-        _train_fold(
-            *(config, run, labels, fold_of, fold),
-            source=source,
-            pseudo=pseudo[fold],
-            checkpoint=checkpoint,
-            after_epoch=after_epoch,
-        )
+        _train_fold(inputs, fold, pseudo[fold], checkpoint, after_epoch)
+
+
+def _refuse_untrainable(inputs: _Inputs, folds: Sequence[int]) -> None:
+    """Raise for settings that cannot be trained, before the run folder records them."""
+    config = inputs.config
+    find_augmentation(config.train.augmentation)
+    with_negatives("", config.train.hard_negatives)
+    model = build_network(config, is_new=config.model.init_from is None)
+    if config.model.init_from is not None:
+        for fold in folds:
+            held_out = inputs.held_out(fold)
+            load_initial_weights(model, config.model.init_from, fold=fold, held_out=held_out)
 
 
 def deal_folds(config: Config, run: RunFolder) -> None:
@@ -118,19 +134,18 @@ def deal_folds(config: Config, run: RunFolder) -> None:
 
     Raises:
         DataError: if the data set has a fault.
-        ConfigError: if the folds cannot be dealt.
+        ConfigError: if a fold would be empty.
     """
     if run.folds_csv.exists():
         return
     labels, groups = _read_labels(config, run)
-    fold_of = _settle_folds(config, run, labels, groups)
+    fold_of = _read_or_assign_folds(config, run, labels, groups)
     write_folds(run.folds_csv, fold_of, _present(labels), groups)
 
 
 def _read_labels(config: Config, run: RunFolder) -> tuple[Labels, dict[str, str]]:
-    """The labels of a data set, and which strips look alike where the folds are yet to be dealt."""
+    """Read the labels and, if the folds are still to be assigned, the groups of near-duplicates."""
     if run.folds_csv.exists():
-        # Folds that are dealt need no search for strips that look alike.
         return load_labels(config.data), {}
     inspection = refuse_faults(config.data.root, inspect_data(config.data))
     return inspection.labels, inspection.groups
@@ -140,8 +155,8 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
     """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
-    if odd := settings_difference(run.load_config(to_train=True), config):
-        raise ConfigError(f"{run.path} holds a run with {odd}. Choose another --out.")
+    if difference := settings_difference(run.load_config(to_train=True), config):
+        raise ConfigError(f"{run.path} holds a run with {difference}. Choose another --out.")
     for fold in folds:
         if run.fold(fold).exists() and not go_on:
             raise ConfigError(
@@ -150,7 +165,7 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
 
 
 def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
-    """All folds, or those named.
+    """Return the named folds in ascending order, or all of them.
 
     Raises:
         ConfigError: if a named fold does not exist.
@@ -163,10 +178,10 @@ def choose_folds(folds: Sequence[int] | None, num_folds: int) -> list[int]:
     return sorted(set(folds)) if folds else list(range(num_folds))
 
 
-def _settle_folds(
+def _read_or_assign_folds(
     config: Config, run: RunFolder, labels: Labels, groups: dict[str, str]
 ) -> dict[str, int]:
-    """Read folds.csv, or deal the folds."""
+    """Read folds.csv if it exists; otherwise assign the strips to folds."""
     num_folds = config.data.num_folds
     if run.folds_csv.exists():
         return read_folds(run.folds_csv, image_ids=list(labels.sizes), num_folds=num_folds)
@@ -175,127 +190,107 @@ def _settle_folds(
     fold_of = assign_folds(_present(labels), num_folds=num_folds, seed=seed, groups=groups)
     if len(set(fold_of.values())) < num_folds:
         raise ConfigError(
-            f"data.num_folds={num_folds} leaves a fold empty, because strips that look alike stay "
+            f"data.num_folds={num_folds} leaves a fold empty, because near-duplicate strips stay "
             "together. Use fewer folds, or data.group_duplicates=false."
         )
     return fold_of
 
 
 def _present(labels: Labels) -> dict[str, tuple[int, ...]]:
-    """Class ids that each image shows."""
+    """Return the class ids that each strip shows."""
     return {image_id: labels.class_ids(image_id) for image_id in labels.sizes}
 
 
-def _held_out(labels: Labels, fold_of: dict[str, int], fold: int) -> list[str]:
-    """The strips that a fold does not train on."""
-    return [image_id for image_id in labels.sizes if fold_of[image_id] == fold]
-
-
 def _train_fold(
-    config: Config,
-    run: RunFolder,
-    labels: Labels,
-    fold_of: dict[str, int],
+    inputs: _Inputs,
     fold: int,
-    *,
-    source: CropReader,
     pseudo: PseudoSamples | None,
     checkpoint: Path | None,
     after_epoch: AfterEpoch,
 ) -> None:
-    """Train one fold from where it stands."""
-    train, files = config.train, FoldFiles(run.fold(fold))
-    train_ids = [image_id for image_id in labels.sizes if fold_of[image_id] != fold]
-    val_ids = _held_out(labels, fold_of, fold)
-    dataset, order = training_samples(config, labels, train_ids, source, fold, pseudo)
-    seen = with_negatives(fingerprint(labels, fold_of), train.hard_negatives)
-    seen = with_pseudo_labels(seen, pseudo)
-    origin = Origin(fold, config.model_dump(mode="json"), seen)
-    learner, done = pick_up(
-        run,
-        files,
-        origin,
-        config,
-        chosen=checkpoint,
-        build=lambda before: build_learner(
-            config,
-            fold,
-            num_batches=len(order),
-            before=before,
-            fill=partial(_fill, config, run, fold, val_ids),
-        ),
-    )
-    loss, later_loss = losses(config)
-    title = f"fold {fold} epoch validation"
-    validate = validation_pass(config, labels, val_ids, learner, loss, title)
-
-    for row in done.history:
+    """Start or resume one fold, and train it to its end."""
+    config, run = inputs.config, inputs.run
+    trainer = _build_trainer(inputs, fold, pseudo, checkpoint)
+    progress, monitor = trainer.progress, _monitor_name(config)
+    for row in progress.history:
         after_epoch(fold, row)
-    if is_done(done, epochs=train.epochs, early_stopping=train.early_stopping):
-        run.say(f"fold {fold}: done already, best {_kind(config)} {done.best_dice:.4f}")
+    if trainer.is_done:
+        run.say(f"fold {fold}: done already, best {monitor} {progress.best_dice:.4f}")
         return
+    _log_start(inputs, fold, pseudo, trainer)
+    with defer_signals() as stop:
+        for row, scores in trainer.train(stop):
+            _log_epoch(config, run, fold, row, scores)
+            if stop.signum is None:
+                # An exception from it must not hide the stop; a resumed fold calls it again.
+                after_epoch(fold, row)
+    run.say(
+        f"fold {fold}: best {monitor} {progress.best_dice:.4f} in epoch {progress.best_epoch}, "
+        f"wrote {trainer.files.best_model}"
+    )
+
+
+def _build_trainer(
+    inputs: _Inputs, fold: int, pseudo: PseudoSamples | None, checkpoint: Path | None
+) -> FoldTrainer:
+    """Build the samples, the network and the validation of a fold, and resume if it was started."""
+    config, labels, train = inputs.config, inputs.labels, inputs.config.train
+    files, held_out = FoldFiles(inputs.run.fold(fold)), inputs.held_out(fold)
+    dataset, order = training_samples(
+        config, labels, inputs.trained_on(fold), inputs.source, fold, pseudo
+    )
+    data = with_negatives(fingerprint(labels, inputs.fold_of), train.hard_negatives)
+    metadata = CheckpointMetadata(fold, config, with_pseudo_labels(data, pseudo))
+    learner, progress = resume_or_start(
+        inputs.run,
+        files,
+        metadata,
+        num_batches=len(order),
+        held_out=held_out,
+        checkpoint=checkpoint,
+    )
+    pin_memory = learner.device.type == "cuda"
+    return FoldTrainer(
+        learner,
+        progress,
+        files,
+        metadata,
+        order=order,
+        loader=BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=pin_memory),
+        validation=Validation(config, labels, fold, held_out, learner.device, learner.half),
+    )
+
+
+def _log_start(
+    inputs: _Inputs, fold: int, pseudo: PseudoSamples | None, trainer: FoldTrainer
+) -> None:
+    """Log what a fold trains on."""
+    run, train = inputs.run, inputs.config.train
     others = f" and {len(pseudo.labels.sizes)} pseudo-labelled ones" if pseudo else ""
     run.say(
-        f"fold {fold}: {len(dataset)} training samples of {len(train_ids)} strips{others}, "
-        f"{len(val_ids)} held out; {learner.precision}"
+        f"fold {fold}: {len(trainer.loader.dataset)} training samples of "
+        f"{len(inputs.trained_on(fold))} strips{others}, {len(inputs.held_out(fold))} held out; "
+        f"{trainer.learner.precision}"
     )
     if train.later_loss:
         run.say(
             f"fold {fold}: from epoch {train.later_loss_epoch} on the loss is {train.later_loss}"
         )
-    on_gpu = learner.device.type == "cuda"
-    loader = BatchLoader(dataset, order, num_workers=train.num_workers, pin_memory=on_gpu)
-    epochs = Epochs(config, fold, learner, order, loader, loss, later_loss)
-    with noting_signals() as note:
-        run_epochs(
-            learner,
-            done,
-            files,
-            origin,
-            epochs=train.epochs,
-            early_stopping=train.early_stopping,
-            save_best_only=train.save_best_only,
-            save_minutes=train.save_minutes,
-            train=epochs.train,
-            update_average=epochs.update_average,
-            validate=validate,
-            note=note,
-            report=partial(_report, config, run, fold, note, after_epoch),
-        )
-    run.say(
-        f"fold {fold}: best {_kind(config)} {done.best_dice:.4f} in epoch {done.best_epoch}, "
-        f"wrote {files.best_model}"
-    )
 
 
-def _fill(
-    config: Config, run: RunFolder, fold: int, held_out: Sequence[str], model: nn.Module
+def _log_epoch(
+    config: Config, run: RunFolder, fold: int, row: dict[str, float], scores: Scores
 ) -> None:
-    """Start from the weights that the settings name."""
-    if config.model.init_from is not None:
-        line = start_from(model, config.model.init_from, fold=fold, held_out=held_out)
-        run.say(f"fold {fold}: {line}")
-
-
-def _report(
-    config: Config,
-    run: RunFolder,
-    fold: int,
-    note: StopNote,
-    after_epoch: AfterEpoch,
-    row: dict[str, float],
-    scores: Scores,
-) -> None:
-    """Tell of an epoch: a line, the table and an event; loudly of classes never found."""
-    epoch, epochs = int(row["epoch"]), config.train.epochs
+    """Log the scores of an epoch, with a warning about classes that were never found."""
     figures = f"Dice {row['val_dice']:.4f}, on defects {row['val_dice_positive']:.4f}, "
     if config.model.is_classifier:
         figures = ""
     if config.train.monitor != "dice":
-        figures += f"{_kind(config)} {monitored(row):.4f}, "
+        figures += f"{_monitor_name(config)} {monitor_value(row):.4f}, "
     columns = {"columns": COLUMNS} if config.model.is_classifier else {}
     run.say(
-        f"fold {fold} epoch {epoch}/{epochs}: train loss {row['train_loss']:.4f}, "
+        f"fold {fold} epoch {int(row['epoch'])}/{config.train.epochs}: "
+        f"train loss {row['train_loss']:.4f}, "
         f"val loss {row['val_loss']:.4f}, {figures}{row['seconds']:.0f} s\n"
         + table(scores, config.data.names, **columns)
     )
@@ -306,11 +301,8 @@ def _report(
         run.warn(
             f"fold {fold}: no strip with {names} was found. {kind} hides this; see image recall."
         )
-    if note.signum is None:
-        # What it raises must not hide that someone asked to stop; a resumed fold tells again.
-        after_epoch(fold, row)
 
 
-def _kind(config: Config) -> str:
-    """What epochs are chosen by, in a word."""
+def _monitor_name(config: Config) -> str:
+    """Return the name of the metric that selects the best epoch, for log lines."""
     return config.train.monitor.replace("_", " ").replace("dice", "Dice")

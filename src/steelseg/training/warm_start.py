@@ -1,7 +1,7 @@
-"""Weights to start from: those of another run, or of any checkpoint of ours.
+"""Initial weights from another run, or from any checkpoint of steelseg (model.init_from).
 
-A fold that starts from weights which were trained on its own held-out strips would be judged on
-what it has seen. Where the other run's folds.csv lies beside them, that is refused.
+Weights that were trained on the held-out strips of the new fold would make its scores optimistic.
+They are refused if the other run's folds.csv is found next to them.
 """
 
 from collections.abc import Collection
@@ -16,7 +16,9 @@ from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder
 
 
-def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]) -> str:
+def load_initial_weights(
+    model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]
+) -> str:
     """Fill a network with what fits of another.
 
     Args:
@@ -41,7 +43,7 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
     path = RunFolder(place).best_model(fold) if place.is_dir() else place
     checkpoint = load_checkpoint(path)
     _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
-    # A resumable checkpoint has the network beside the mean that would have been kept.
+    # A resumable checkpoint holds both; the averaged weights are those that would be kept.
     weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
     own = model.state_dict()
     fitting = {
@@ -63,16 +65,16 @@ def start_from(model: nn.Module, place: Path, *, fold: int, held_out: Collection
 
 
 def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
-    """Raise ConfigError if weights were trained on strips that will judge them."""
+    """Raise ConfigError if weights were trained on held-out strips."""
     # RUN/fold_K/best_model, RUN/fold_K/last/epoch_N.
-    beside = [folder / "folds.csv" for folder in path.resolve().parents[1:3]]
-    folds_csv = next((file for file in beside if file.exists()), None)
+    candidates = [folder / "folds.csv" for folder in path.resolve().parents[1:3]]
+    folds_csv = next((file for file in candidates if file.exists()), None)
     if folds_csv is None:
         return
     if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
             f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
-            "holds out, so its score would flatter. A checkpoint serves its own fold (--fold "
-            f"{trained_fold}); a run folder serves all, if its folds are the same: same train.csv, "
+            "holds out, so its score would be optimistic. Use a checkpoint for its own fold only "
+            f"(--fold {trained_fold}), or a run folder with the same folds: same train.csv, "
             "data.num_folds and data.fold_seed (null: train.seed)."
         )

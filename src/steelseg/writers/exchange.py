@@ -1,14 +1,12 @@
-"""Predicted masks in the formats of other tools: COCO, PNG files and JSON lines.
+"""Write predicted masks in the formats of other tools: COCO, PNG files and JSON lines.
 
-What a file says of one image is found first, as plain values that JSON holds, and written later:
-a prediction may be killed in between. Each writer is a context manager that gives a function to
-add one image after the other. A file appears whole when the `with` block ends well and not at all
-otherwise. Memory does not grow with the masks.
+The record of an image is a JSON value that is created first and written later, because a
+prediction may be killed in between. Each writer is a context manager that yields a function to add
+the record of one image. The file is written atomically when the `with` block ends without an
+error. Memory does not grow with the masks.
 
-A box is [left, top, width, height] in pixels, counted from 0. A score is the mean probability
-of the pixels it speaks for. Channel 0 is class 1.
-
-Axes: C class, H height, W width. Nothing here reads these formats or decides on a mask.
+A box is [left, top, width, height] in pixels, counted from 0. A score is the mean probability of
+the pixels of a region. Channel 0 is class 1. Axes: C class, H height, W width.
 """
 
 import json
@@ -30,30 +28,30 @@ from steelseg.files.atomic import replacing, write_bytes
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a mask, or the whole of it, that holds at least one pixel."""
+    """A mask, or a component of it, with at least one pixel."""
 
     runs: rle.Runs
-    """Its pixels, as runs of the whole image."""
+    """Runs, relative to the whole image."""
 
     bbox: tuple[int, int, int, int]
     """Left, top, width and height, in pixels."""
 
     area: int
-    """Pixels."""
+    """Number of pixels."""
 
     score: float
-    """Mean probability of its pixels, six decimals."""
+    """Mean probability of its pixels, rounded to six decimals."""
 
 
 Record = Any
-"""What a file says of one image; JSON gives it back as it was."""
+"""The entry of one image in an output file; a JSON value."""
 
 AddRecord = Callable[[str, Record], None]
-"""Writes one image: its image_id, and what was found for this file."""
+"""Writes the record of one image, given its image_id."""
 
 
 def coco_record(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Record:
-    """Find what COCO says of an image: an annotation for each 8-connected component.
+    """Return the COCO record of an image: one annotation per 8-connected component.
 
     Args:
         mask_chw: Masks, shape (C, H, W).
@@ -70,17 +68,16 @@ def coco_record(mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]) -> Record:
 
 @contextmanager
 def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[AddRecord]:
-    """Write one COCO file.
+    """Write a COCO file with uncompressed RLE segmentations.
 
-    Segmentations are uncompressed RLE. Annotations go straight to the file; only the list of
-    images waits in memory.
+    Annotations are written immediately; only the list of images is kept in memory.
 
     Args:
         path: The file.
-        class_names: Name of each class, class 1 first.
+        class_names: Name of each class, starting with class 1.
 
     Yields:
-        What writes the annotations of one image, as `coco_record` finds them.
+        A function that writes a `coco_record`.
     """
     categories = [{"id": k, "name": name} for k, name in enumerate(class_names, start=1)]
     images: list[dict[str, object]] = []
@@ -101,7 +98,7 @@ def coco_writer(path: Path, class_names: Sequence[str]) -> Iterator[AddRecord]:
 
 
 def _annotation(region: Region, *, height: int, width: int) -> dict[str, object]:
-    """Describe a component as COCO does."""
+    """Return the COCO annotation of a component."""
     return {
         "segmentation": {
             "counts": _counts(region.runs, pixels=height * width),
@@ -117,7 +114,7 @@ def _annotation(region: Region, *, height: int, width: int) -> dict[str, object]
 def jsonl_record(
     mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any], class_names: Sequence[str]
 ) -> Record:
-    """Find what a line of JSON says of an image: one entry for each class present.
+    """Return the JSON lines record of an image: one entry per class present.
 
     Args:
         mask_chw: Masks, shape (C, H, W).
@@ -140,7 +137,7 @@ def jsonl_writer(path: Path) -> Iterator[AddRecord]:
     """Write one line of JSON for each image.
 
     Yields:
-        What writes the line of one image, as `jsonl_record` finds it.
+        A function that writes a `jsonl_record`.
     """
     with replacing(path) as file:
 
@@ -151,12 +148,12 @@ def jsonl_writer(path: Path) -> Iterator[AddRecord]:
 
 
 def write_pngs(folder: Path, image_id: str, mask_chw: NDArray[np.bool_]) -> list[Path]:
-    """Write one PNG (0 or 255) for each class present, named IMAGE_ID_class_K.png.
+    """Write a PNG (0 or 255) for each class present, named IMAGE_ID_class_K.png.
 
-    A PNG that an earlier run left for a class that is now empty is removed.
+    The PNG of an earlier run for a class that is now empty is removed.
 
     Args:
-        folder: Made when missing.
+        folder: Created if missing.
         image_id: Name of the image.
         mask_chw: Its masks, shape (C, H, W).
 
@@ -164,7 +161,7 @@ def write_pngs(folder: Path, image_id: str, mask_chw: NDArray[np.bool_]) -> list
         The files written.
 
     Raises:
-        DataError: if `image_id` leads out of the folder.
+        DataError: if `image_id` points outside the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -181,7 +178,7 @@ def write_pngs(folder: Path, image_id: str, mask_chw: NDArray[np.bool_]) -> list
 def class_components(
     mask_chw: NDArray[np.bool_], probs_chw: NDArray[Any]
 ) -> Iterator[tuple[int, Region]]:
-    """Yield the class, from 1 on, and the region of each component of an image's masks."""
+    """Yield the class id and region of each component in the masks of an image."""
     for class_id, (mask, probs) in enumerate(zip(mask_chw, probs_chw, strict=True), start=1):
         if mask.any():
             for region in components(mask, probs):
@@ -189,31 +186,31 @@ def class_components(
 
 
 def components(mask: NDArray[np.bool_], probs: NDArray[Any]) -> Iterator[Region]:
-    """Take a mask apart into its 8-connected components.
+    """Split a mask into its 8-connected components.
 
     Args:
         mask: Shape (H, W).
         probs: Probability of each pixel, shape (H, W), in [0, 1] or 0..255 as uint8.
 
     Yields:
-        The components, none for an empty mask.
+        The components.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for label, (left, width) in enumerate(
         stats[1:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_WIDTH]].tolist(), start=1
     ):
-        # Only the component's columns are searched: a class may hold a thousand specks.
+        # Only the columns of the component are searched: a mask may have a thousand components.
         columns = slice(left, left + width)
         yield measure(labels[:, columns] == label, probs[:, columns], left=left)
 
 
 def measure(mask: NDArray[np.bool_], probs: NDArray[Any], *, left: int = 0) -> Region:
-    """Describe a mask that is not empty.
+    """Return the region of a mask that is not empty.
 
     Args:
         mask: Some columns of an image, all of its rows, shape (H, w).
         probs: Probability of each pixel, shape (H, w), in [0, 1] or 0..255 as uint8.
-        left: Column of the image where `mask` begins.
+        left: Column of the image where `mask` starts.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     top, first = int(rows[0]), int(columns[0])
@@ -229,31 +226,31 @@ def measure(mask: NDArray[np.bool_], probs: NDArray[Any], *, left: int = 0) -> R
 
 
 def file_for(image_id: str, *, folder: Path, suffix: str) -> Path:
-    """Name the file of an image inside `folder`: the whole `image_id`, then `suffix`.
+    """Return the path of the file of an image: `folder`, `image_id`, `suffix`.
 
-    The extension stays, so that a.jpg and a.png do not write to one file.
+    The extension is kept, so that a.jpg and a.png have different files.
 
     Raises:
-        DataError: if `image_id` is empty or leads out of the folder.
+        DataError: if `image_id` is empty or points outside the folder.
     """
     name = PurePath(image_id)
     if not name.name or name.is_absolute() or ".." in name.parts:
         raise DataError(
-            f"image_id {image_id!r} does not name a file inside {folder}. "
+            f"image_id {image_id!r} is not a file name inside {folder}. "
             "Use the file name of the image, without '..' and without a leading '/'."
         )
     return folder / f"{image_id}{suffix}"
 
 
 def to_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode grey (H, W) or BGR (H, W, 3) pixels as PNG."""
+    """Encode grayscale (H, W) or BGR (H, W, 3) pixels as PNG."""
     is_encoded, content = cv2.imencode(".png", np.ascontiguousarray(pixels))
     assert is_encoded, pixels.shape
     return bytes(content)
 
 
 def _counts(runs: rle.Runs, *, pixels: int) -> list[int]:
-    """Write runs as COCO counts them: lengths of zeros and ones in turn, zeros first."""
+    """Return runs as COCO counts: alternating lengths of zeros and ones, starting with zeros."""
     starts, ends = runs[:, 0], runs[:, 0] + runs[:, 1]
     gaps = starts - np.concatenate([[0], ends[:-1]])
     counts: list[int] = np.stack([gaps, runs[:, 1]], axis=1).ravel().tolist()

@@ -1,8 +1,8 @@
-"""The output formats of a prediction, by the name a user types.
+"""The output formats of a prediction, by the name that a user types.
 
-A text format is found and written in two steps: what it says of an image waits as plain values
-until all images are predicted. Nothing that predicts knows the format. PNG files are written at
-once, each whole.
+Text formats are written in two steps: the record of each image is created when it is predicted,
+and written when all images are. So prediction code does not depend on the format. PNG files are
+written immediately.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def make_record(
     *,
     class_names: Sequence[str],
 ) -> Record:
-    """Find what a format says of one image.
+    """Return the record of one image in a format.
 
     Args:
         format: csv, coco or jsonl.
@@ -68,13 +68,13 @@ def open_writer(
     class_names: Sequence[str],
     columns: Sequence[str] = JOINED,
 ) -> AbstractContextManager[AddRecord]:
-    """Make the writer of a format.
+    """Open the writer of a format.
 
     Args:
         format: csv, coco or jsonl.
-        output_dir: Folder that gets the file named in `FILE_NAMES`.
-        class_names: Name of each class, class 1 first.
-        columns: Columns of submission.csv, in order; the other formats have none.
+        output_dir: Folder of the file, which is named as in `FILE_NAMES`.
+        class_names: Name of each class, starting with class 1.
+        columns: Columns of submission.csv, in order; ignored by other formats.
     """
     path = output_dir / FILE_NAMES[format]
     match format:

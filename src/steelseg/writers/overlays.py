@@ -1,11 +1,11 @@
-"""Pictures of a strip with its defects outlined, for people to look at.
+"""Draw a strip with its defects outlined.
 
-Each class has one colour, told apart by colour-blind eyes too: an outline over a light fill.
-A bar underneath names the classes found and counts their pixels. With a truth, two pictures
-stand one above the other. An outline lies outside its mask, so that thin defects stay in sight.
+Each class has one colour, from a palette for colour-blind readers: an outline over a light fill.
+A legend below lists the classes found with their pixel counts. With ground truth, two panels are
+stacked. Outlines are drawn outside the mask, so that thin defects stay visible.
 
-Axes: C class, H height, W width; pictures are RGB, uint8, and as wide as the strip. Text
-shrinks, then wraps, then is cut to fit a narrow image. This module decides on no mask.
+Axes: C class, H height, W width; pictures are RGB, uint8, and as wide as the strip. Legend text is
+made smaller, wrapped and finally shortened to fit narrow images.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from steelseg.writers.exchange import file_for, to_png
 
 Color = tuple[int, int, int]
 
-# Martin Krzywinski's twelve colours for colour-blind readers. The order is ours: the first
-# four lie furthest apart from each other and from grey steel, for three kinds of vision loss.
+# Martin Krzywinski's twelve colours for colour-blind readers. The order is ours: the first four
+# differ most from each other and from grey steel, for three kinds of colour blindness.
 PALETTE: tuple[Color, ...] = (
     (255, 195, 59),
     (0, 141, 249),
@@ -54,7 +54,7 @@ _GAP = 6
 
 @dataclass(frozen=True)
 class _Entry:
-    """One item of the legend; without a colour it has no swatch."""
+    """An item of the legend; its swatch is omitted without a colour."""
 
     name: str
     count: str = ""
@@ -62,10 +62,10 @@ class _Entry:
 
 
 class OverlayWriter:
-    """Writes one picture for each image, named IMAGE_ID.png."""
+    """Writes one picture per image, named IMAGE_ID.png."""
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        """Take the folder to write to, made when missing, and the name of each class."""
+        """Take the output folder, created if missing, and the class names."""
         self._folder = folder
         self._class_names = tuple(class_names)
 
@@ -76,18 +76,18 @@ class OverlayWriter:
         mask_chw: NDArray[np.bool_],
         truth_chw: NDArray[np.bool_] | None = None,
     ) -> Path:
-        """Write the picture of one image and name it; the arguments are those of `draw_overlay`.
+        """Write the picture of one image and return its path; arguments as `draw_overlay`.
 
         Raises:
-            DataError: if `image_id` leads out of the folder, or the image is not as large as its
-                masks.
+            DataError: if `image_id` points outside the folder, or the image and its masks differ in
+                size.
         """
         size, masks_size = image.shape[:2], mask_chw.shape[1:]
         if size != masks_size:
             raise DataError(
                 f"{image_id} is {size[0]}x{size[1]}, but its masks are "
-                f"{masks_size[0]}x{masks_size[1]}: the image was changed after it was predicted. "
-                "Put it back, or predict it again."
+                f"{masks_size[0]}x{masks_size[1]}: the image changed after it was predicted. "
+                "Restore it, or predict it again."
             )
         path = file_for(image_id, folder=self._folder, suffix=".png")
         picture = draw_overlay(image, mask_chw, class_names=self._class_names, truth_chw=truth_chw)
@@ -104,15 +104,15 @@ def draw_overlay(
     title: str = "",
     zoom: int = 1,
 ) -> NDArray[np.uint8]:
-    """Draw the outlines of defects on a strip, with a legend underneath.
+    """Draw the outlines of defects on a strip, with a legend below.
 
     Args:
-        image: Grey, (H, W) or (H, W, 1), or RGB, (H, W, 3); uint8.
+        image: Grayscale, (H, W) or (H, W, 1), or RGB, (H, W, 3); uint8.
         mask_chw: Predicted masks, shape (C, H, W).
         class_names: Name of each class, length C.
-        truth_chw: True masks, shape (C, H, W); drawn above the prediction when given.
-        title: What stands above a prediction without truth; "" is nothing.
-        zoom: Pixels of the picture for one of the strip, each way.
+        truth_chw: Ground-truth masks, shape (C, H, W); drawn above the prediction if given.
+        title: Title of a picture without ground truth; "" for none.
+        zoom: Integer scale factor of the picture.
 
     Returns:
         RGB picture, shape (H', W * zoom, 3).
@@ -160,7 +160,7 @@ def _outline(image: NDArray[np.uint8], mask_chw: NDArray[np.bool_]) -> NDArray[n
     for channel, mask in enumerate(mask_chw):
         tint = np.array(_color(channel)) * _FILL
         picture[mask] = picture[mask] * (1 - _FILL) + tint
-    # Outlines come last, so that no fill dims them, and lie outside, so that thin defects show.
+    # Outlines are drawn last, over all fills, and outside, so that thin defects stay visible.
     reach = 2 if min(image.shape[:2]) >= 128 else 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     for channel, mask in enumerate(mask_chw):
@@ -171,7 +171,7 @@ def _outline(image: NDArray[np.uint8], mask_chw: NDArray[np.bool_]) -> NDArray[n
 def _bar(
     entries: Sequence[_Entry], *, width: int, background: Color = _LEGEND
 ) -> NDArray[np.uint8]:
-    """Write the items from left to right, on as few lines and as large as fits uncut."""
+    """Draw the items on as few lines, and in as large a font, as fits without shortening."""
     layouts = [(scale, _wrap(entries, width=width, scale=scale)) for scale in _FONT_SCALES]
     uncut = [layout for layout in layouts if list(chain(*layout[1])) == list(entries)]
     scale, lines = min(uncut or layouts[-1:], key=lambda layout: len(layout[1]))
@@ -199,7 +199,7 @@ def _wrap(entries: Sequence[_Entry], *, width: int, scale: float) -> list[list[_
 
 
 def _cut(entry: _Entry, *, width: int, scale: float) -> _Entry:
-    """Shorten the name until the item fits; the count is never cut."""
+    """Shorten the name until the item fits; the count is never shortened."""
     name = entry.name
     while name and _entry_width(entry, scale=scale) > width:
         name = name[:-1]

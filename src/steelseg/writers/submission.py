@@ -1,8 +1,8 @@
-"""The file that Kaggle scores: one row for each (image, class) pair, empty masks included.
+"""Write submission.csv for Kaggle: one row per image and class, including empty masks.
 
-`columns` is one of the two forms of `data.formats.mask_csv`, in the order of the sample, so
-that a submission gets exactly its header. Rows are written as images come in, so memory does
-not grow. Nothing here reads: `mask_csv` does.
+`columns` is one of the two forms of `data.formats.mask_csv`, in the order of the sample
+submission, so that the header is the same. Rows are written one image at a time, so memory does not
+grow.
 """
 
 import csv
@@ -21,23 +21,23 @@ from steelseg.writers.exchange import AddRecord, Record
 
 
 def csv_record(mask_chw: NDArray[np.bool_]) -> Record:
-    """Find what a submission says of an image: the RLE of each class."""
+    """Return the submission record of an image: the RLE of each class."""
     return [rle.encode(mask) for mask in mask_chw]
 
 
 @contextmanager
 def submission_writer(path: Path, *, columns: Sequence[str]) -> Iterator[AddRecord]:
-    """Write a submission row by row; the file appears when the `with` block ends well.
+    """Write a submission; the file is created when the `with` block ends without an error.
 
     Args:
         path: The CSV file to write.
         columns: Column names of either form, in the order to write them.
 
     Yields:
-        What writes the rows of one image, as `csv_record` finds them.
+        A function that writes a `csv_record`.
 
     Raises:
-        ConfigError: if the columns are of neither form.
+        ConfigError: if the columns have neither form.
     """
     if not is_form(columns):
         raise ConfigError(

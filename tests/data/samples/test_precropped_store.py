@@ -121,9 +121,9 @@ def rename_image(root):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (change_labels, "was made from another .*train.csv"),
-        (change_image, "was made before .*odd_0.png was changed"),
-        (change_image_but_not_its_size, "was made before .*train_001.jpg was changed"),
+        (change_labels, "was created from a different .*train.csv"),
+        (change_image, "was created before .*odd_0.png changed"),
+        (change_image_but_not_its_size, "was created before .*train_001.jpg changed"),
         (add_image, r"other images: new.png is only in one .*\(1 such\)"),
         (remove_image, r"other images: odd_0.png is only in one .*\(1 such\)"),
         (rename_image, r"other images: odd_0.png is only in one .*\(2 such\)"),
@@ -133,7 +133,7 @@ def test_a_store_of_other_data_is_refused(data, folder, change, fault):
     """Old pixels under new labels would train, and nobody would know."""
     change(data)
 
-    with pytest.raises(DataError, match=rf"{fault}.* Make it again: steelseg precrop CONFIG\."):
+    with pytest.raises(DataError, match=rf"{fault}.* Create it again: steelseg precrop CONFIG\."):
         reopen(folder, data)
 
 
@@ -152,7 +152,7 @@ def test_a_store_of_other_channels_is_refused(data, tmp_path, made, asked):
     """Its strides would not fit."""
     build(tmp_path / "store", data, made)
 
-    with pytest.raises(DataError, match=rf"was made with data.channels={made}, not {asked}\."):
+    with pytest.raises(DataError, match=rf"was created with data.channels={made}, not {asked}\."):
         reopen(tmp_path / "store", data, asked)
 
 
@@ -173,7 +173,7 @@ def test_a_truncated_store_is_refused(data, folder, length):
     else:
         path.write_bytes(path.read_bytes()[:length])
 
-    with pytest.raises(DataError, match=r"strips\.bin is not as long as its index says"):
+    with pytest.raises(DataError, match=r"strips\.bin does not have the size in its index"):
         reopen(folder, data)
 
 
@@ -199,7 +199,7 @@ def test_a_damaged_index_is_refused(data, folder, content):
     """Whatever stands there, it is no traceback."""
     (folder / "index.json").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"index\.json is damaged\. Make the store again"):
+    with pytest.raises(DataError, match=r"index\.json is damaged\. Create the store again"):
         reopen(folder, data)
 
 
@@ -216,7 +216,7 @@ def test_an_index_of_another_version_is_refused(data, folder):
     """A later version may lay strips out otherwise."""
     rewrite(folder / "index.json", lambda index: index.update(format=2, strips=None))
 
-    with pytest.raises(DataError, match=r"index\.json is of another version"):
+    with pytest.raises(DataError, match=r"index\.json has a different format version"):
         reopen(folder, data)
 
 
@@ -227,7 +227,7 @@ def test_a_missing_store_says_how_to_make_it(data, tmp_path):
 
 
 def test_a_build_that_fails_leaves_no_store(data, folder):
-    """Not even the old one: it was made from data that are no more."""
+    """Not even the old one: it was created from data that no longer exist."""
     (data / "train_images" / "train_003.jpg").write_text("no image")
 
     with pytest.raises(DataError, match=r"train_003\.jpg: the file is neither"):
@@ -270,7 +270,7 @@ def test_a_store_can_be_made_again(data, folder):
 
 def test_a_store_of_no_images_is_refused(data, folder):
     """An empty file cannot be mapped; the store that is there stays."""
-    with pytest.raises(DataError, match="train_images holds no images to store"):
+    with pytest.raises(DataError, match="train_images contains no images to store"):
         build_store(folder, root=data, image_ids=[], channels=1)
 
     assert reopen(folder, data)

@@ -244,7 +244,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path):
     """Strips of two sets in one folder would be trained on as one."""
     (tmp_path / "train.csv").write_text("mine")
 
-    with pytest.raises(DataError, match=r"not empty.*name another") as refusal:
+    with pytest.raises(DataError, match=r"not empty.*use another") as refusal:
         make_dataset(tmp_path, **SMALL)
     assert str(tmp_path) in str(refusal.value)
     assert contents(tmp_path) == {"train.csv": b"mine"}

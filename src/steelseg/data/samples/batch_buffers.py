@@ -1,7 +1,7 @@
-"""Memory for batches, used again once nothing holds it.
+"""Reusable memory for batches.
 
-A batch is several megabytes. Asked of the C library each time, the blocks scatter over its heap,
-which grows to several times what is in use; or the kernel clears every page anew.
+A batch takes several megabytes. Allocated for each batch, the blocks fragment the heap, which grows
+to several times the memory in use, or the kernel has to clear every page again.
 """
 
 import math
@@ -14,27 +14,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Of every tensor's first byte: a cache line, and the widest register.
+# Alignment of each tensor in bytes: a cache line, and the widest register.
 _ALIGNMENT = 64
 
 
 class BatchMemory:
-    """Blocks of memory, one a batch. Threads may share it."""
+    """A pool of memory blocks, one per batch. Threads may share it."""
 
     def __init__(self) -> None:
-        """Hold no block yet."""
+        """Start without blocks."""
         self._free: list[NDArray[np.uint8]] = []
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel to a worker process without the blocks."""
+        """Pickle for a worker process without the blocks."""
         return BatchMemory, ()
 
     def new(self, *shapes: Sequence[int], pin_memory: bool = False) -> list[Tensor]:
-        """Make uint8 tensors of these shapes, side by side in one block; they hold anything.
+        """Return uninitialised uint8 tensors of these shapes, next to each other in one block.
 
         Args:
             shapes: Shape of each tensor.
-            pin_memory: Whether a GPU will read them; torch then does what this class does.
+            pin_memory: Whether to pin the memory for a GPU; torch then caches the blocks itself.
         """
         sizes = [math.prod(shape) for shape in shapes]
         rooms = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes]
@@ -49,14 +49,14 @@ class BatchMemory:
         ]
 
     def _take(self, size: int) -> NDArray[np.uint8]:
-        """Take a free block, or a new one where there is none as large."""
+        """Return a free block, or a new one if none is large enough."""
         try:
             block = self._free.pop()
-        except IndexError:  # asked for, not looked up: another thread may take the last one
+        except IndexError:  # not checked before: another thread may take the last one
             block = np.empty(size, np.uint8)
         if block.size < size:
             block = np.empty(size, np.uint8)
-        # A tensor holds this view for as long as anything holds the tensor or a part of it.
+        # The view lives as long as the tensor or any part of it; then the block is free again.
         view = block[:size]
         weakref.finalize(view, self._free.append, block)
         return view

@@ -1,10 +1,10 @@
-"""Training samples, made a batch at a time.
+"""Training samples, created one batch at a time.
 
 A sample is one crop (or one whole strip) of one image. A batch is images_nchw uint8, masks_nchw
-uint8 0/1 of shape (N, C, H, W) and, where sizes differ, valid_nchw bool of shape (N, 1, H, W), True
-on pixels of an image; edges are repeated behind them. Pixels are written once, to their place in
-the batch. Normalisation belongs to the network. Samples are asked for by (pass, index), and all
-randomness follows from those two.
+uint8 0/1 of shape (N, C, H, W) and, if sizes differ, valid_nchw bool of shape (N, 1, H, W), True
+for pixels of the image; the others repeat the edge. Pixels are written once, directly into the
+batch. The network normalises. Samples are identified by (pass, index), and all randomness is
+derived from these two.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,35 +27,35 @@ from steelseg.data.samples.batch_buffers import BatchMemory
 from steelseg.data.samples.batch_mix import ExtraSamples, plan_batches
 
 SampleKey = tuple[int, int]
-"""Number of the pass over all samples, and index of one."""
+"""Number of the pass over all samples, and index of the sample."""
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
-"""images_nchw, masks_nchw and valid_nchw; None where all of the batch is image."""
+"""images_nchw, masks_nchw and valid_nchw; None if all samples have the same size."""
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """image_chw and mask_chw."""
 
 
 class CropReader(Protocol):
-    """Where windows come from: a `Store` or a `FolderReader`."""
+    """Reads crops of images: a `Store` or a `FolderReader`."""
 
     @property
     def channels(self) -> int:
-        """Channels of every window, 1 or 3."""
+        """Channels of the images, 1 or 3."""
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
-        """Read one window, shape (h, w, channels)."""
+        """Read one crop, shape (h, w, channels)."""
 
 
 @dataclass(frozen=True)
 class FolderReader:
-    """Reads windows out of image files, decoding the whole file each time."""
+    """Reads crops from image files, decoding the whole file each time."""
 
     folder: Path
     channels: int
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
-        """Read one window, shape (h, w, channels)."""
+        """Read one crop, shape (h, w, channels)."""
         image_hwc = read_image(self.folder / image_id, channels=self.channels)
         return image_hwc[box.top : box.top + box.height, box.left : box.left + box.width]
 
@@ -63,12 +63,12 @@ class FolderReader:
 def list_samples(
     labels: Labels, image_ids: Sequence[str], *, crop: tuple[int, int, int] | None
 ) -> list[tuple[str, Box]]:
-    """List the windows that an epoch visits.
+    """List the samples of one epoch, as image_id and position of the crop.
 
     Args:
-        labels: Holds the sizes.
-        image_ids: The images to take.
-        crop: Height, width and stride of the crops; None takes whole images.
+        labels: Provides the image sizes.
+        image_ids: The images to use.
+        crop: Height, width and stride of the crops; None uses whole images.
     """
     samples = []
     for image_id in image_ids:
@@ -80,7 +80,7 @@ def list_samples(
 
 
 class SampleDataset(Dataset[Batch]):
-    """Windows of strips with their masks, augmented."""
+    """Augmented crops of strips with their masks."""
 
     def __init__(
         self,
@@ -92,15 +92,15 @@ class SampleDataset(Dataset[Batch]):
         seed: int,
         centre_defects: float = 0.0,
     ) -> None:
-        """Hold what is needed to make any sample; nothing is read yet.
+        """Store the arguments; nothing is read.
 
         Args:
             labels: The masks.
-            samples: Windows, as `list_samples` gives them.
-            reader: Where their pixels come from.
-            augmentation: Changes what was drawn.
-            seed: Of every draw, beside the key of the sample.
-            centre_defects: Share of the windows with a defect that are moved around it.
+            samples: Crops, as returned by `list_samples`.
+            reader: Reads their pixels.
+            augmentation: Applied to each sample.
+            seed: Seed of all randomness, together with the key of the sample.
+            centre_defects: Probability to move a crop with a defect around one of its pixels.
         """
         self._labels = labels
         self._samples = samples
@@ -115,15 +115,15 @@ class SampleDataset(Dataset[Batch]):
 
     @property
     def needs_processes(self) -> bool:
-        """Whether threads would disturb each other: a user's augmentation has global state."""
+        """Whether samples must be created in processes, because of a custom augmentation."""
         return needs_processes(self._augmentation)
 
     def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
-        """Make the samples of these keys."""
+        """Create the samples of these keys."""
         return self.make(keys)
 
     def make(self, keys: Sequence[SampleKey], *, pin_memory: bool = False) -> Batch:
-        """Make the samples of these keys, in memory that a GPU can read from if it is pinned."""
+        """Create the samples of these keys, in pinned memory if `pin_memory`."""
         sizes = [self._samples[index][1][2:] for _, index in keys]
         if self.needs_processes:
             made = [self._draw(key, self._new(size)) for key, size in zip(keys, sizes, strict=True)]
@@ -140,14 +140,14 @@ class SampleDataset(Dataset[Batch]):
         return batch
 
     def _new(self, size: tuple[int, int]) -> Sample:
-        """Arrays for one sample."""
+        """Allocate the arrays of one sample."""
         image_chw = np.empty((self._reader.channels, *size), np.uint8)
         return image_chw, np.empty((self._labels.num_classes, *size), np.uint8)
 
     def _new_batch(
         self, sizes: Sequence[tuple[int, ...]], pin_memory: bool
     ) -> tuple[Batch, list[Sample]]:
-        """A batch for samples of these sizes, and the place of each sample in it."""
+        """Allocate a batch for samples of these sizes; return views of each sample too."""
         height, width = map(max, zip(*sizes, strict=True))
         planes = [self._reader.channels, self._labels.num_classes]
         if len(set(sizes)) > 1:
@@ -164,18 +164,18 @@ class SampleDataset(Dataset[Batch]):
         return (images, masks, valid[0].view(torch.bool) if valid else None), places
 
     def _draw(self, key: SampleKey, place: Sample) -> Sample:
-        """Draw a sample over `place`; give it augmented, in place if the augmentation does so."""
+        """Read a sample into `place` and augment it; custom augmentations return new arrays."""
         image_chw, mask_chw = place
         image_id, box = self._samples[key[1]]
         if self._centre_defects:
-            box = self._moved(key, image_id, box)
+            box = self._recentre(key, image_id, box)
         _write(image_chw, self._reader.read(image_id, box))
         self._labels.draw_into(mask_chw, image_id, box)
         return self._augmentation(image_chw, mask_chw, np.random.default_rng([self._seed, *key]))
 
-    def _moved(self, key: SampleKey, image_id: str, box: Box) -> Box:
-        """A window that shows a defect, moved around one of its pixels now and then."""
-        # A generator of its own, so that the augmentation draws what it always draws.
+    def _recentre(self, key: SampleKey, image_id: str, box: Box) -> Box:
+        """Move the crop around one of its defect pixels with probability `centre_defects`."""
+        # A separate generator, so that the augmentation draws the same numbers as without it.
         rng = np.random.default_rng([self._seed, *key, 1])
         if rng.random() >= self._centre_defects:
             return box
@@ -185,7 +185,7 @@ class SampleDataset(Dataset[Batch]):
 
 
 def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:
-    """Copy pixels, row-major or column-major; OpenCV does either ten times as fast as numpy."""
+    """Copy pixels, row-major or column-major, with OpenCV: ten times as fast as numpy."""
     by_column = image_hwc.strides[0] < image_hwc.strides[1]
     image_whc = image_hwc.transpose(1, 0, 2)
     if len(image_chw) > 1:
@@ -197,7 +197,7 @@ def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:
 
 
 def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
-    """Fill what lies behind each sample with its last row and column, and mark what is image."""
+    """Pad each sample with its last row and column, and set valid_nchw."""
     images, masks, valid = (np.asarray(tensor) for tensor in batch)
     valid.fill(False)
     for number, (_, place) in enumerate(places):
@@ -209,7 +209,7 @@ def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
 
 
 class EpochBatches(Sampler[list[SampleKey]]):
-    """Batches of one epoch after the other; the order follows from seed and epoch alone."""
+    """Batches of consecutive epochs; the order depends only on seed and epoch."""
 
     def __init__(
         self,
@@ -221,15 +221,15 @@ class EpochBatches(Sampler[list[SampleKey]]):
         extra: ExtraSamples | None = None,
         passes: int = 1,
     ) -> None:
-        """Start at epoch 1 and its first batch; set `epoch` and `begin` for others.
+        """Start at the first batch of epoch 1; set `epoch` and `begin` to start elsewhere.
 
         Args:
-            num_samples: Samples a pass.
-            batch_size: Samples a batch.
-            seed: Of the order.
-            chances: Chance of each sample to be drawn, some more than once; None takes each once.
-            extra: Samples that come on top, with indices from `num_samples` on.
-            passes: Times that an epoch goes over the samples, each in another order.
+            num_samples: Samples per pass.
+            batch_size: Samples per batch.
+            seed: Seed of the order.
+            chances: Sampling weight of each sample; None uses each sample once.
+            extra: Additional samples, with indices from `num_samples` on.
+            passes: Passes over the samples per epoch, each in a different order.
         """
         self._num_samples = num_samples
         self._chances = chances
@@ -243,22 +243,22 @@ class EpochBatches(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         skipped, begin = divmod(self.begin, len(self._batches))
         for number in range(skipped, self._passes):
-            # Numbered through, so that epochs of two passes see what twice as many of one do.
+            # Numbered consecutively, so that n epochs of two passes equal 2n epochs of one.
             yield from self._one_pass((self.epoch - 1) * self._passes + number + 1, begin)
             begin = 0
 
     def _one_pass(self, number: int, begin: int) -> Iterator[list[SampleKey]]:
-        """Batches of one pass over the samples, from batch `begin` on."""
+        """Yield the batches of one pass, from batch `begin` on."""
         order = _draw(np.random.default_rng([self._seed, number]), self._num_samples, self._chances)
-        others = order[:0]
+        extra = order[:0]
         if self._extra is not None:
-            # A generator of its own, so that the first kind comes as it does without the others.
+            # A separate generator, so that the order of regular samples stays as without these.
             rng = np.random.default_rng([self._seed, number, 1])
-            others = _draw(rng, self._extra.num_samples, self._extra.chances) + self._num_samples
+            extra = _draw(rng, self._extra.num_samples, self._extra.chances) + self._num_samples
         ends = np.cumsum(self._batches, axis=0)
         for batch in range(begin, len(self._batches)):
-            parts = zip((order, others), ends[batch], self._batches[batch], strict=True)
-            indices = np.concatenate([kind[end - count : end] for kind, end, count in parts])
+            parts = zip((order, extra), ends[batch], self._batches[batch], strict=True)
+            indices = np.concatenate([part[end - count : end] for part, end, count in parts])
             yield [(number, int(index)) for index in indices]
 
     def __len__(self) -> int:
@@ -268,16 +268,17 @@ class EpochBatches(Sampler[list[SampleKey]]):
 def _draw(
     rng: np.random.Generator, count: int, chances: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
-    """All samples in any order, or as many by their chances.
+    """Return all samples in random order, or as many drawn by their weights.
 
-    Systematic resampling (Kitagawa, 1996): a sample of chance p comes count x p times, rounded up
-    or down at random. Drawn independently, a third of samples of equal chances would be missing.
+    Systematic resampling (Kitagawa, 1996): a sample with probability p is drawn count x p times,
+    rounded up or down at random. With independent draws, a third of samples with equal weights
+    would be missing.
     """
     order = rng.permutation(count)
     if chances is None:
         return order
     sums = np.cumsum(chances[order])
     marks = (rng.random() + np.arange(count)) * (sums[-1] / count)
-    # Rounding may carry the last mark beyond the last sample of any chance.
+    # Rounding may carry the last mark beyond the last sample with a weight above 0.
     places = np.minimum(np.searchsorted(sums, marks, side="right"), np.argmax(sums))
     return rng.permutation(order[places])

@@ -2,12 +2,12 @@
 
     precropped_data/
       strips.bin    the pixels of all strips, one after the other, column by column
-      index.json    where each strip begins, and the fingerprint of what the store was made from
+      index.json    the offset of each strip, and a fingerprint of the source data
 
-A column-major strip keeps the columns of a crop side by side, so a crop is one read and
-overlapping crops share their pixels: the store holds each pixel once, 1.9 times less than
-the crops themselves, and serves any crop size and stride. Masks are not stored: they are
-drawn from the runs of train.csv, whose hash is part of the fingerprint.
+In column-major order the columns of a crop are contiguous, so a crop is one read and overlapping
+crops share their pixels: the store contains each pixel once, 1.9 times less than the crops
+themselves, and works for any crop size and stride. Masks are not stored: they are drawn from the
+runs of train.csv, whose hash is part of the fingerprint.
 """
 
 import json
@@ -28,14 +28,14 @@ from steelseg.errors import DataError
 from steelseg.files.atomic import replacing, write_text
 from steelseg.files.json_file import read_json
 from steelseg.files.sha256 import sha256_file
-from steelseg.progress import Progress
+from steelseg.progress import Progress, no_progress
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One strip of the store."""
+    """A strip in the store."""
 
     image_id: str
     height: int
@@ -43,55 +43,55 @@ class Entry:
     offset: int
     """First byte in strips.bin."""
     file_size: int
-    """Bytes of the image file."""
+    """Size of the image file, in bytes."""
     modified_ns: int
-    """When the image file was last written; a cheap first look before its hash."""
+    """Modification time of the image file; checked first, because hashing is slow."""
     sha256: str
-    """Hash of the image file."""
+    """SHA-256 of the image file."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """What index.json holds."""
+    """Content of index.json."""
 
     channels: int
-    """Channels of every strip, 1 or 3."""
+    """Channels of the strips, 1 or 3."""
     train_csv: str
-    """Hash of train.csv."""
+    """SHA-256 of train.csv."""
     bytes: int
-    """Length of strips.bin."""
+    """Size of strips.bin."""
     strips: tuple[Entry, ...]
     """The strips, in the order of strips.bin."""
 
 
 class Store:
-    """Windows of stored strips; `open_store` makes one. Threads may share it."""
+    """Reads crops of stored strips; created by `open_store`. Threads may share it."""
 
     def __init__(self, folder: Path, entries: Sequence[Entry], channels: int) -> None:
-        """Open strips.bin; `entries` and `channels` as index.json has them."""
+        """Open strips.bin; `entries` and `channels` as in index.json."""
         self._folder = folder
         self._entries = {entry.image_id: entry for entry in entries}
         self.channels = channels
-        # Read, not mapped: what is read stays in the page cache and never counts as ours.
+        # Read, not memory-mapped: the page cache does not count as memory of this process.
         self._file = os.open(folder / "strips.bin", os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel to a worker process as a path, not as an open file."""
+        """Pickle for a worker process as a path, not as an open file."""
         return Store, (self._folder, tuple(self._entries.values()), self.channels)
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
-        """Read one window of a strip.
+        """Read one crop of a strip.
 
         Args:
-            image_id: A strip of the store.
-            box: The window, in pixels.
+            image_id: A strip in the store.
+            box: Position and size of the crop, in pixels.
 
         Returns:
             Pixels, shape (h, w, channels), uint8, read-only; column-major in memory.
 
         Raises:
-            DataError: if the file ends before the window does.
+            DataError: if the file is too short.
         """
         entry = self._entries[image_id]
         column = entry.height * self.channels
@@ -99,11 +99,11 @@ class Store:
         content = os.pread(self._file, box.width * column, begin)
         if len(content) < box.width * column:
             raise DataError(
-                f"{self._folder / 'strips.bin'} ends within {image_id}; it was cut after it was "
-                "opened. Make it again: steelseg precrop CONFIG."
+                f"{self._folder / 'strips.bin'} ends within {image_id}; it was truncated after it "
+                "was opened. Create it again: steelseg precrop CONFIG."
             )
-        window_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
-        return window_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
+        crop_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
+        return crop_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
 
 
 def build_store(
@@ -112,40 +112,40 @@ def build_store(
     root: Path,
     image_ids: Sequence[str],
     channels: int,
-    progress: Progress = lambda loop, _length, _title: loop,
+    progress: Progress = no_progress,
 ) -> None:
     """Decode every strip once and write the store.
 
     Args:
-        folder: Where the store goes; an older store there is replaced.
+        folder: Folder of the store; an existing store is replaced.
         root: Folder with train.csv and train_images/.
         image_ids: The strips to store, all of train_images/.
-        channels: 1 stores grey, 3 stores RGB.
-        progress: Shows how far the decoding is.
+        channels: 1 for grayscale, 3 for RGB.
+        progress: Shows how many images are decoded.
 
     Raises:
-        DataError: if there is no image, or train.csv or an image cannot be read. An older store
-            is whole or gone then, never half new.
+        DataError: if there are no images, or train.csv or an image cannot be read. An existing
+            store is then complete or gone, never partly replaced.
     """
     data_set = DataSet(root)
     if not image_ids:
-        raise DataError(f"{data_set.train_images} holds no images to store.")
+        raise DataError(f"{data_set.train_images} contains no images to store.")
     train_csv = sha256_file(data_set.train_csv)
     folder.mkdir(parents=True, exist_ok=True)
-    # The index is what makes a store: without it, a killed build leaves no store at all.
+    # Without an index there is no store, so a killed build does not leave a broken one.
     (folder / "index.json").unlink(missing_ok=True)
     entries: list[Entry] = []
     offset = 0
     with replacing(folder / "strips.bin", "wb") as file:
-        for number in progress(range(len(image_ids)), len(image_ids), "precrop"):
-            path = data_set.train_images / image_ids[number]
+        for image_id in progress(image_ids, len(image_ids), "precrop"):
+            path = data_set.train_images / image_id
             image_hwc = read_image(path, channels=channels)
             file.write(np.ascontiguousarray(image_hwc.transpose(1, 0, 2)).data)
             height, width, _ = image_hwc.shape
             stat = path.stat()
             entries.append(
                 Entry(
-                    image_id=image_ids[number],
+                    image_id=image_id,
                     height=height,
                     width=width,
                     offset=offset,
@@ -161,37 +161,37 @@ def build_store(
 
 
 def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: int) -> Store:
-    """Open a store, or refuse it when it was made from something else.
+    """Open a store and check that it was created from the current data and settings.
 
-    An image file whose size and time are unchanged is taken as unchanged; any other is hashed.
+    Image files with unchanged size and modification time count as unchanged; others are hashed.
 
     Args:
         folder: The store.
-        root: Folder with train.csv and train_images/, as they are now.
+        root: Folder with train.csv and train_images/.
         image_ids: All images of train_images/.
         channels: As in the settings.
 
     Raises:
-        DataError: in one line, if there is no store, it is damaged, or data or settings differ.
+        DataError: in one line, if the store is missing, damaged, or does not match.
     """
     index, data_set = _read_index(folder), DataSet(root)
-    again = "Make it again: steelseg precrop CONFIG."
+    again = "Create it again: steelseg precrop CONFIG."
     if index.channels != channels:
         raise DataError(
-            f"{folder} was made with data.channels={index.channels}, not {channels}. {again}"
+            f"{folder} was created with data.channels={index.channels}, not {channels}. {again}"
         )
     if index.train_csv != sha256_file(data_set.train_csv):
-        raise DataError(f"{folder} was made from another {data_set.train_csv}. {again}")
+        raise DataError(f"{folder} was created from a different {data_set.train_csv}. {again}")
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
-            f"{folder} was made from other images: {min(odd)} is only in one of store and "
+            f"{folder} was created from other images: {min(odd)} is only in one of store and "
             f"{data_set.train_images} ({len(odd)} such). {again}"
         )
     for changed in _changed(index.strips, data_set.train_images):
-        raise DataError(f"{folder} was made before {changed} was changed. {again}")
+        raise DataError(f"{folder} was created before {changed} changed. {again}")
     store_bytes = folder / "strips.bin"
     if not store_bytes.exists() or store_bytes.stat().st_size != index.bytes:
-        raise DataError(f"{store_bytes} is not as long as its index says. {again}")
+        raise DataError(f"{store_bytes} does not have the size in its index. {again}")
     return Store(folder, index.strips, channels)
 
 
@@ -200,20 +200,20 @@ def _read_index(folder: Path) -> Index:
     path = folder / "index.json"
     if not path.exists():
         raise DataError(
-            f"There is no precropped store in {folder}. Make it: steelseg precrop CONFIG."
+            f"There is no precropped store in {folder}. Create it: steelseg precrop CONFIG."
         )
-    remedy = "Make the store again: steelseg precrop CONFIG."
+    remedy = "Create the store again: steelseg precrop CONFIG."
 
     def parse(content: dict[str, Any]) -> Index:
         if content["format"] != FORMAT:
-            raise DataError(f"{path} is of another version. {remedy}")
+            raise DataError(f"{path} has a different format version. {remedy}")
         return _parse_index(content)
 
     return read_json(path, parse, remedy=remedy)
 
 
 def _parse_index(content: dict[str, Any]) -> Index:
-    """Understand index.json; any error means that the file is damaged."""
+    """Parse index.json; any exception means that the file is damaged."""
     index = Index(
         channels=content["channels"],
         train_csv=content["train_csv"],
@@ -223,7 +223,7 @@ def _parse_index(content: dict[str, Any]) -> Index:
     end = 0
     for entry in index.strips:
         if entry.offset != end:
-            raise ValueError(f"{entry.image_id} does not begin where the strip before it ends")
+            raise ValueError(f"{entry.image_id} does not start where the previous strip ends")
         end += entry.height * entry.width * index.channels
     if end != index.bytes:
         raise ValueError(f"the strips end at byte {end}, not {index.bytes}")
@@ -231,7 +231,7 @@ def _parse_index(content: dict[str, Any]) -> Index:
 
 
 def _changed(entries: Iterable[Entry], folder: Path) -> Iterable[Path]:
-    """Yield the image files that are not what the store was made from."""
+    """Yield the image files that have changed since the store was created."""
     for entry in entries:
         path = folder / entry.image_id
         stat = path.stat()

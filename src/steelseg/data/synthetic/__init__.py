@@ -1,1 +1,1 @@
-"""Synthetic strips with drawn defects."""
+"""Synthetic strips with defects."""

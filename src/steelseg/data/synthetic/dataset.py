@@ -1,13 +1,13 @@
-"""A small made-up set of steel strips in the layout of Kaggle's Severstal competition.
+"""Generate a small synthetic data set in the layout of Kaggle's Severstal competition.
 
     ROOT/train_images/*.jpg  ROOT/test_images/*.jpg
     ROOT/train.csv               ImageId,ClassId,EncodedPixels, defects only
     ROOT/sample_submission.csv   ImageId_ClassId,EncodedPixels, four empty rows a test strip
 
-It lets everything run before the real images are there, and tests run without them. How
-often the four classes occur, alone and together, and how large they are follows the real
-set; what they look like is drawn by `synthetic_defects`. The same arguments give the same
-files. Scores on this set say that the software works, and nothing about real steel.
+The demo and the tests use it in place of the real images. Frequencies and sizes of the four
+classes, and how often they occur together, follow the real data; `defects` draws them. The same
+arguments give the same files. Scores on this data set show that the software works, and say
+nothing about real steel.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 from steelseg.data.synthetic.defects import Image, draw_defect, noise, split_columns
 from steelseg.errors import ConfigError, DataError
 from steelseg.files.atomic import write_bytes, write_text
-from steelseg.progress import Progress
+from steelseg.progress import Progress, no_progress
 
 CLASS_IDS = (1, 2, 3, 4)
 
@@ -42,7 +42,7 @@ IMAGES_BY_CLASSES: dict[tuple[int, ...], int] = {
     (1, 2, 3): 2,
     (2, 4): 1,
 }
-"""Images that hold exactly these classes, in Kaggle's Severstal train.csv."""
+"""Number of images with exactly these classes, in Kaggle's Severstal train.csv."""
 
 QUANTILES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95)
 
@@ -52,7 +52,7 @@ AREA_QUANTILES = {
     3: (1829, 2776, 5046, 11933, 29016, 62167, 94089),
     4: (5286, 7161, 13080, 25357, 44960, 75134, 97375),
 }
-"""Mask pixels of an image at `QUANTILES`, by class_id, in Kaggle's Severstal train.csv."""
+"""Mask pixels per image at `QUANTILES`, by class_id, in Kaggle's Severstal train.csv."""
 
 REAL_PIXELS = 256 * 1600
 
@@ -60,19 +60,19 @@ MIN_HEIGHT, MIN_WIDTH = 32, 64
 
 JPEG_QUALITY = 90
 
-# What black ends leave of a strip: the masks fill at most this much of it, and it has at
-# least this many columns.
+# Limits for the part of a strip that black ends leave: the largest share of it that masks fill,
+# and its minimum number of columns.
 _MAX_FILL, _MIN_STEEL = 0.45, 48
 
 
 @dataclass(frozen=True)
 class _Strip:
-    """One strip to draw."""
+    """A strip to draw."""
 
     image_id: str
     is_training: bool
     areas: dict[int, int]
-    """Mask pixels by class_id, only of the classes it holds."""
+    """Mask pixels by class_id, for the classes in the strip."""
 
 
 def make_dataset(
@@ -84,24 +84,23 @@ def make_dataset(
     width: int = 1600,
     min_per_class: int = 4,
     seed: int = 0,
-    progress: Progress = lambda loop, _length, _title: loop,
+    progress: Progress = no_progress,
 ) -> None:
-    """Write a synthetic set into a new or empty folder.
+    """Write a synthetic data set to a new or empty folder.
 
-    Shares and areas are dealt out, not drawn one by one, so small sets have them too. Areas
-    shrink with the strip. In training every class gets at least `min_per_class` strips, more
-    than its share where that is smaller: of fewer, none could be held out. `train.csv` is
-    written last: a folder without it is unfinished.
+    Classes and areas are stratified, so small data sets have the right shares too. Areas scale with
+    the size of the strip. Every class gets at least `min_per_class` training strips, because rarer
+    classes could not be held out. `train.csv` is written last: a folder without it is incomplete.
 
     Args:
-        root: The folder to make.
+        root: The folder to create.
         num_train: Training strips, at least four times `min_per_class`.
         num_test: Test strips, at least 1. Their masks are not written.
         height: Height of a strip, in pixels, at least 32.
         width: Width of a strip, in pixels, at least 64.
-        min_per_class: Training strips that every class gets at least.
-        seed: Whole number from 0. Another seed gives other strips.
-        progress: Shows how far the drawing is.
+        min_per_class: Minimum number of training strips per class.
+        seed: Random seed, an integer from 0.
+        progress: Shows how many strips are drawn.
 
     Raises:
         ConfigError: if a number is too small.
@@ -117,10 +116,9 @@ def make_dataset(
     data_set = DataSet(root)
     strips = _plan(num_train, num_test, floor=min_per_class, pixels=height * width, seed=seed)
     rows: list[str] = []
-    for number in progress(range(len(strips)), len(strips), "synth"):
-        strip = strips[number]
-        # Index 0 is the plan's.
-        rng = np.random.default_rng([seed, number + 1])
+    # Stream 0 of the seed draws the plan, stream k the strip k.
+    for number, strip in enumerate(progress(strips, len(strips), "synth"), start=1):
+        rng = np.random.default_rng([seed, number])
         image, masks = _draw_strip(strip.areas, height=height, width=width, rng=rng)
         folder = data_set.train_images if strip.is_training else data_set.test_images
         write_bytes(folder / strip.image_id, _jpeg(image))
@@ -131,10 +129,10 @@ def make_dataset(
 
 
 def _refuse_small(name: str, number: int, limit: int) -> None:
-    """Raise ConfigError for a number below its limit."""
+    """Raise ConfigError if a number is below its limit."""
     if number < limit:
         raise ConfigError(
-            f"{name}={number} is too small for a synthetic set. Use at least {limit}."
+            f"{name}={number} is too small for a synthetic data set. Use at least {limit}."
         )
 
 
@@ -145,13 +143,13 @@ def _refuse_occupied(root: Path) -> None:
     if root.exists():
         what = "a folder that is not empty" if root.is_dir() else "a file"
         raise DataError(
-            f"{root} is {what}. A synthetic set needs a new or empty folder: name another, "
+            f"{root} is {what}. A synthetic data set needs a new or empty folder: use another, "
             "or delete this one first."
         )
 
 
 def _plan(num_train: int, num_test: int, *, floor: int, pixels: int, seed: int) -> list[_Strip]:
-    """Decide names, classes and areas of all strips, training strips first."""
+    """Draw names, classes and areas of all strips, training strips first."""
     rng = np.random.default_rng([seed, 0])
     image_ids: dict[str, None] = {}
     while len(image_ids) < num_train + num_test:
@@ -159,20 +157,20 @@ def _plan(num_train: int, num_test: int, *, floor: int, pixels: int, seed: int) 
     names = iter(image_ids)
     strips: list[_Strip] = []
     for is_training, num, least in ((True, num_train, floor), (False, num_test, 0)):
-        dealt = list(_quotas(num, floor=least).elements())
-        classes = [dealt[i] for i in rng.permutation(num)]
-        decks = {c: _areas(c, sum(c in held for held in classes), pixels, rng) for c in CLASS_IDS}
+        ordered = list(_quotas(num, floor=least).elements())
+        classes = [ordered[i] for i in rng.permutation(num)]
+        areas = {c: _areas(c, sum(c in ids for ids in classes), pixels, rng) for c in CLASS_IDS}
         strips += [
-            _Strip(next(names), is_training, {c: next(decks[c]) for c in h}) for h in classes
+            _Strip(next(names), is_training, {c: next(areas[c]) for c in ids}) for ids in classes
         ]
     return strips
 
 
 def _quotas(num: int, *, floor: int) -> Counter[tuple[int, ...]]:
-    """Deal strips out to the combinations of classes by largest remainder.
+    """Assign numbers of strips to the combinations of classes by the largest remainder method.
 
-    A class below `floor` then gets strips of its own, from the clean ones as long as there
-    are any, then from those with class 3 alone.
+    A class with fewer than `floor` strips then gets more, first in place of clean strips, then of
+    strips with only class 3.
     """
     total = sum(IMAGES_BY_CLASSES.values())
     quotas = Counter({key: num * count // total for key, count in IMAGES_BY_CLASSES.items()})
@@ -181,17 +179,17 @@ def _quotas(num: int, *, floor: int) -> Counter[tuple[int, ...]]:
     )
     quotas.update(by_remainder[: num - quotas.total()])
     for class_id in CLASS_IDS:
-        holds = sum(count for key, count in quotas.items() if class_id in key)
-        quotas[class_id,] += max(0, floor - holds)
-    over = quotas.total() - num
-    clean = min(over, quotas[()])
+        present = sum(count for key, count in quotas.items() if class_id in key)
+        quotas[class_id,] += max(0, floor - present)
+    excess = quotas.total() - num
+    clean = min(excess, quotas[()])
     quotas[()] -= clean
-    quotas[3,] -= over - clean
+    quotas[3,] -= excess - clean
     return quotas
 
 
 def _areas(class_id: int, num: int, pixels: int, rng: np.random.Generator) -> Iterator[int]:
-    """Draw areas by inverse distribution function, one from each of `num` equal slices."""
+    """Draw areas by stratified inverse transform sampling, one from each of `num` strata."""
     slices = (rng.permutation(num) + rng.random(num)) / max(num, 1)
     areas = np.interp(slices, QUANTILES, AREA_QUANTILES[class_id]) * pixels / REAL_PIXELS
     return iter(np.maximum(areas.round(), 1).astype(int).tolist())
@@ -208,7 +206,7 @@ def _draw_strip(
     order = [list(areas)[i] for i in rng.permutation(len(areas))]
     masks = {}
     if order:
-        # A defect keeps off the edge of the steel.
+        # Defects keep a distance from the edge of the steel.
         margin = 0 if right - left == width else round(12 * unit)
         slots = split_columns(left + margin, right - margin, [areas[c] for c in order])
         for class_id, (start, stop) in zip(order, slots, strict=True):
@@ -219,12 +217,12 @@ def _draw_strip(
 
 
 def _steel_columns(width: int, needed: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Choose the columns of the steel; on some strips one end is black.
+    """Draw the columns of the steel; some strips have one black end.
 
     Args:
         width: Width of the strip, in pixels.
-        needed: Columns that the masks would fill from top to bottom.
-        rng: Source of the choice.
+        needed: Area of the masks, in full columns.
+        rng: Random generator.
 
     Returns:
         First column of the steel and one past its last column.
@@ -237,7 +235,7 @@ def _steel_columns(width: int, needed: float, rng: np.random.Generator) -> tuple
 
 
 def _steel(height: int, width: int, *, unit: float, rng: np.random.Generator) -> Image:
-    """Draw sound steel: uneven light, bands, rolling grain, and faint marks that are no defect."""
+    """Draw clean steel: uneven light, bands, rolling grain, and faint marks, not defects."""
     shape = (height, width)
     light = 1 + 0.28 * noise(shape, cell_height=height / 2, cell_width=width / 4, rng=rng)
     light += np.linspace(-1, 1, width, dtype=np.float32) * rng.uniform(-0.3, 0.3)
@@ -245,7 +243,7 @@ def _steel(height: int, width: int, *, unit: float, rng: np.random.Generator) ->
     period = rng.uniform(60, 180) * unit
     bands += 0.02 * np.sin(np.arange(width, dtype=np.float32) * 2 * np.pi / period)
     grain = noise(shape, cell_height=1.5 * unit, cell_width=rng.uniform(30, 90) * unit, rng=rng)
-    # Blotches keep to a few bands and to a part of the strips.
+    # Blotches occur in a few bands and on some of the strips.
     blotch = noise(shape, cell_height=30 * unit, cell_width=8 * unit, rng=rng)
     blotch += rng.uniform(0.2, 1.2) * noise(
         shape, cell_height=height, cell_width=100 * unit, rng=rng
@@ -264,7 +262,7 @@ def _steel(height: int, width: int, *, unit: float, rng: np.random.Generator) ->
 def _darken_ends(
     image_hw: Image, left: int, right: int, *, unit: float, rng: np.random.Generator
 ) -> None:
-    """Turn the columns outside the steel nearly black and light the edge beside them."""
+    """Make the columns outside the steel nearly black and brighten the edge next to them."""
     width = image_hw.shape[1]
     if right - left == width:
         return
@@ -278,7 +276,7 @@ def _darken_ends(
 
 
 def _photograph(image_hw: Image, *, unit: float, rng: np.random.Generator) -> Image:
-    """Soften a drawing and add the camera's noise, which grows with the light."""
+    """Blur a drawing and add camera noise, which grows with the brightness."""
     soft_hw = cv2.GaussianBlur(image_hw, (3, 3), 0.7 * unit)
     grains_hw = rng.standard_normal(image_hw.shape, dtype=np.float32)
     grains_hw *= 0.004 + np.float32(rng.uniform(0.02, 0.06)) * soft_hw
@@ -286,7 +284,7 @@ def _photograph(image_hw: Image, *, unit: float, rng: np.random.Generator) -> Im
 
 
 def _jpeg(image_hw: Image) -> bytes:
-    """Encode a strip as Kaggle's are: grey, repeated in three channels."""
+    """Encode a strip as Kaggle does: grayscale, repeated in three channels."""
     grey = np.clip(255 * image_hw + 0.5, 0, 255).astype(np.uint8)
     _, content = cv2.imencode(
         ".jpg", cv2.merge([grey, grey, grey]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
@@ -295,7 +293,7 @@ def _jpeg(image_hw: Image) -> bytes:
 
 
 def _empty_rows(strips: list[_Strip]) -> list[str]:
-    """Rows of the sample submission: every class of every test strip, no pixels."""
+    """Return the rows of the sample submission: every class of every test strip, without a mask."""
     tests = [strip.image_id for strip in strips if not strip.is_training]
     return [f"{image_id}_{class_id}," for image_id in tests for class_id in CLASS_IDS]
 
