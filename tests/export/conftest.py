@@ -7,10 +7,14 @@ from steelseg.training.train import train_run
 
 @pytest.fixture(scope="package")
 def exported_run(tmp_path_factory, make_config, make_strips):
-    """Give a run with exports: both folds in both formats, one fold as int8; tests keep it so."""
+    """Return a run with a presence head, exported: both folds in both formats, one as int8.
+
+    Exporting takes most of the time of these tests, so they share it and do not change it.
+    """
     folder = tmp_path_factory.mktemp("exported")
     make_strips(folder / "input")
-    train_run(make_config(folder / "input", "model.encoder=tu-test_resnet"), folder / "run")
+    settings = ("model.encoder=tu-test_resnet", "model.presence_head=true")
+    train_run(make_config(folder / "input", *settings), folder / "run")
     for format in ("onnx", "openvino"):
         export(folder / "run", format=format)
     # Of a network that has learnt nothing int8 may be worse, and slower on so few pixels.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steelseg import Predictor
-from steelseg.api import bundle, repository
+from steelseg.api import bundle, oof, repository, tune
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import (
@@ -15,9 +15,11 @@ from steelseg.export.exported import (
     record_text,
 )
 from steelseg.inference.backends import load_exported
+from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import ForwardPlan, predict_batch
 from steelseg.inference.members import checkpoint_member
 from steelseg.models.checkpoint import load_checkpoint
+from steelseg.models.device import pick_device
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.cascade_json import Cascade, write_cascade
 from steelseg.run.ensemble_json import EnsembleMember, EnsembleSpec, write_ensemble
@@ -63,6 +65,30 @@ def test_a_bundle_of_an_export_gives_the_masks_of_its_run(run, tmp_path, format,
     mask_chw = found(strips[0])
     np.testing.assert_array_equal(mask_chw, expected(strips[0]))
     assert 0 < mask_chw.mean() < 1
+
+
+@pytest.mark.parametrize("made_from", ["torch", "onnx-fp32", "openvino-fp32"])
+def test_a_bundle_gates_as_its_run(copy, tmp_path, made_from):
+    """The second output travels with every format, and the tuned gate with the manifest."""
+    oof(copy.path)
+    tune(copy.path, ["inference.gate=hard", "postprocess.threshold=0.3"])
+    path = sorted((copy.load_config().data.root / "train_images").iterdir())[0]
+    between = mean_presence(copy, path)
+
+    made = bundle(copy.path, out=tmp_path / "b", folds=[0], made_from=made_from)
+
+    for override in ([], [f"postprocess.gate={between}"], ["inference.gate=soft"]):
+        expected = Predictor(copy.path, override, folds=[0]).probs(path)
+        np.testing.assert_allclose(Predictor(made, override).probs(path), expected, atol=1e-4)
+
+
+def mean_presence(run, path):
+    """Return the mean over the classes of fold 0's presence, before any gate."""
+    member = checkpoint_member(run.best_model(0))
+    ensemble = Ensemble([member], sequential=False, device=pick_device())
+    batch = (("",), read_image(path, channels=1)[None])
+    ((_, _, _, presence_c),) = ensemble.predict_open([batch], ForwardPlan())
+    return float(presence_c.mean())
 
 
 def clear_threshold(probs_chw):

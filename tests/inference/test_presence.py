@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from steelseg import Predictor
-from steelseg.api import bundle, export, report
+from steelseg.api import report
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.evaluation.evaluate import evaluate_run
@@ -146,20 +146,3 @@ def test_predictions_without_presence_cannot_be_gated(trained_run, tmp_path):
         tune_run(run.load_config(("inference.gate=soft", "model.presence_head=true")), run)
     with pytest.raises(CheckpointError, match=r"trained with model\.presence_head=False"):
         Predictor(run.path, ["model.presence_head=true"])
-
-
-@pytest.mark.parametrize("made_from", ["torch", "onnx-fp32", "openvino-fp32"])
-def test_a_bundle_gates_as_its_run(run, made_from):
-    """The second output travels with every format, and the tuned gate with the manifest."""
-    config = run.load_config(("inference.gate=hard", "postprocess.threshold=0.3"))
-    tune_run(config, run)
-    _, path = strip_of(run)
-    between = float(raw_answer(run, path)[1].mean())
-    if made_from != "torch":
-        export(run.path, format=made_from.partition("-")[0], folds=[0])
-
-    made = bundle(run.path, folds=[0], made_from=made_from)
-
-    for override in ([], [f"postprocess.gate={between}"], ["inference.gate=soft"]):
-        expected = Predictor(run.path, override, folds=[0]).probs(path)
-        np.testing.assert_allclose(Predictor(made, override).probs(path), expected, atol=1e-4)
