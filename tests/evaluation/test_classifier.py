@@ -111,11 +111,11 @@ def test_what_needs_masks_says_what_to_do_instead(classifier, stage, what):
         stage(classifier)
 
 
-def test_it_is_compared_with_its_like_alone(classifier, behind):
+def test_it_is_compared_only_with_classifiers(classifier, behind):
     evaluate_run(behind.load_config(), behind)
 
     assert compare_runs(classifier, classifier).differences[0].b >= 0
-    with pytest.raises(DataError, match="compares with another classifier's alone"):
+    with pytest.raises(DataError, match="only be compared with another classifier"):
         compare_runs(classifier, behind)
 
 

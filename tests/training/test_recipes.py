@@ -68,7 +68,7 @@ def test_the_best_epoch_is_chosen_by_the_monitor(train):
     assert "val_best_threshold_dice" not in plain[0]
     log = (train.folder / "swept" / "training_log.txt").read_text()
     assert all(f"best threshold Dice {value:.4f}, " in log for value in swept)
-    assert f"best best threshold Dice {max(swept):.4f} in epoch {best.state['epoch']}" in log
+    assert f"highest best threshold Dice {max(swept):.4f} in epoch {best.state['epoch']}" in log
 
 
 def best_of(run):

@@ -267,7 +267,7 @@ def test_a_fold_that_is_done_is_left_alone(root, tmp_path, make_config, capsys):
 
     train_run(make_config(root), tmp_path / "run", folds=[0], go_on=True)
 
-    assert "fold 0: done already, best Dice" in capsys.readouterr().out
+    assert "fold 0: done already, highest Dice" in capsys.readouterr().out
     assert (tmp_path / "run" / "fold_0" / "best_model.safetensors").stat().st_mtime_ns == before
 
 

@@ -215,7 +215,7 @@ def _train_fold(
     for row in progress.history:
         after_epoch(fold, row)
     if trainer.is_done:
-        run.say(f"fold {fold}: done already, best {monitor} {progress.best_dice:.4f}")
+        run.say(f"fold {fold}: done already, highest {monitor} {progress.best_dice:.4f}")
         return
     _log_start(inputs, fold, pseudo, trainer)
     with defer_signals() as stop:
@@ -225,7 +225,7 @@ def _train_fold(
                 # An exception from it must not hide the stop; a resumed fold calls it again.
                 after_epoch(fold, row)
     run.say(
-        f"fold {fold}: best {monitor} {progress.best_dice:.4f} in epoch {progress.best_epoch}, "
+        f"fold {fold}: highest {monitor} {progress.best_dice:.4f} in epoch {progress.best_epoch}, "
         f"wrote {trainer.files.best_model}"
     )
 
