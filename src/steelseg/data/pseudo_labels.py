@@ -51,7 +51,7 @@ class Verdict:
     """SHA-256 of the image file."""
 
     verdict: str
-    """"kept", or a word that says why not."""
+    """kept, or a word that says why the strip is not used."""
 
     reason: str = ""
     """The class and value that decided, or the strip that it is a copy of."""

@@ -74,7 +74,7 @@ def _fault(rle: str, pixels: int) -> str:
         if start < 1:
             return f"run {run} starts at 0. Pixels are counted from 1."
         if length < 1:
-            return f"run {run} has length 0. A run holds at least one pixel."
+            return f"run {run} has length 0. A run has at least one pixel."
         if start < before:
             return f"run {run} starts at {start}, before the run in front of it: runs are unsorted."
         if start < end:
