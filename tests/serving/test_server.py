@@ -66,7 +66,7 @@ def test_wrong_numbers_are_wrong_usage(capsys, words):
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys, trained_run):
     """Only the server needs it."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("steelseg.api.find_spec", lambda _name: None)
 
     assert main(["serve", str(trained_run)]) == 1
     assert "pip install 'steelseg[serve]'" in capsys.readouterr().err
