@@ -157,7 +157,9 @@ def test_a_format_with_shares_needs_them(folder):
     """Format 2 is of combined runs, and older versions must not read those as plain means."""
     seal(folder, format=2)
 
-    with pytest.raises(CheckpointError, match=r"is damaged: models/fold_0.safetensors lacks"):
+    with pytest.raises(
+        CheckpointError, match=r"is damaged: models/fold_0.safetensors has no weight"
+    ):
         resolve_model(folder)
 
 
