@@ -230,7 +230,7 @@ def test_a_combined_run_is_bundled_from_the_exports_of_its_members(copy, tmp_pat
     flipped = create_run(tmp_path / "flipped", copy.load_config())
     models = {fold: checkpoint_member(copy.best_model(fold)).sha256 for fold in (0, 1)}
     member = EnsembleMember(
-        "../copy", models, tta="hflip", crop=None, weights=(1.0, 1.0), presence=0.0
+        "../copy", models, tta="hflip", crop=None, weights=(1.0, 1.0), presence=1.0
     )
     write_ensemble(
         flipped.ensemble_json, EnsembleSpec((member,), [], (), ("../copy",), ()), report={}

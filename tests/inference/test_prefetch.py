@@ -85,17 +85,19 @@ def test_more_items_than_threads_may_wait():
 def test_closing_drops_what_waits_for_a_thread():
     """Leaving an epoch early need not make the batches that nobody will use."""
     made = []
-    first = threading.Event()
+    started, finish = threading.Event(), threading.Event()
 
     def make(source):
         made.append(source)
         if source == 1:
-            assert first.wait(10)
+            started.set()
+            assert finish.wait(10)
         return source
 
     items = prefetch(make, range(9), threads=1, ahead=4)
     assert next(items) == 0
-    threading.Timer(0.05, first.set).start()
+    assert started.wait(10)
+    threading.Timer(0.05, finish.set).start()
     items.close()
 
     assert made == [0, 1]
