@@ -194,7 +194,7 @@ def train(
 
     path = Path(out) if out else default_run_path()
     start = Path(checkpoint) if checkpoint else None
-    train_run(config, path, folds=folds, go_on=resume, checkpoint=start)
+    train_run(config, path, folds=folds, resume=resume, checkpoint=start)
     return path
 
 

@@ -246,4 +246,4 @@ class TrialRunner:
             # All trials are scored on the same strips, which are compared only once.
             write_bytes(folds_csv, RunFolder(self.folder).folds_csv.read_bytes())
         with redirect_stdout(sys.stderr):
-            train_run(config, path, folds=self.plan.folds, go_on=True, after_epoch=after_epoch)
+            train_run(config, path, folds=self.plan.folds, resume=True, after_epoch=after_epoch)

@@ -67,7 +67,7 @@ def train_run(
     path: Path,
     *,
     folds: Sequence[int] | None = None,
-    go_on: bool = False,
+    resume: bool = False,
     checkpoint: Path | None = None,
     after_epoch: AfterEpoch = lambda _fold, _row: None,
 ) -> None:
@@ -77,12 +77,12 @@ def train_run(
         config: The settings.
         path: The run folder; it is created once the data set has passed its checks.
         folds: The folds to train; None trains all.
-        go_on: True resumes folds that were started and skips those that are done.
+        resume: True resumes folds that were started and skips those that are done.
         checkpoint: Resume the single fold of `folds` from this file.
         after_epoch: Called after each epoch; an exception from it ends the training.
 
     Raises:
-        ConfigError: if a fold does not exist, or was already trained and `go_on` is False, or the
+        ConfigError: if a fold does not exist, or was already trained and `resume` is False, or the
             folder holds a combined run.
         DataError: if the data set has a fault or the store does not fit it.
         CheckpointError: if a checkpoint does not fit the settings.
@@ -92,7 +92,7 @@ def train_run(
     folds = choose_folds(folds, config.data.num_folds)
     run = RunFolder(path)
     refuse_combined(run, "Choose another --out to train.")
-    _refuse_used(config, run, folds, go_on=go_on or checkpoint is not None)
+    _refuse_used(config, run, folds, resume=resume or checkpoint is not None)
     labels, groups = _read_labels(config, run)
     source = window_source(config, labels)
     inputs = _Inputs(
@@ -129,7 +129,7 @@ def _refuse_untrainable(inputs: _Inputs, folds: Sequence[int]) -> None:
             load_initial_weights(model, config.model.init_from, fold=fold, held_out=held_out)
 
 
-def deal_folds(config: Config, run: RunFolder) -> None:
+def write_run_folds(config: Config, run: RunFolder) -> None:
     """Write folds.csv of a run that has none, as its training would.
 
     Raises:
@@ -151,14 +151,14 @@ def _read_labels(config: Config, run: RunFolder) -> tuple[Labels, dict[str, str]
     return inspection.labels, inspection.groups
 
 
-def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
+def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, resume: bool) -> None:
     """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
     if difference := settings_difference(run.load_config(to_train=True), config):
         raise ConfigError(f"{run.path} holds a run with {difference}. Choose another --out.")
     for fold in folds:
-        if run.fold(fold).exists() and not go_on:
+        if run.fold(fold).exists() and not resume:
             raise ConfigError(
                 f"{run.fold(fold)} holds a fold already. Use --resume, or another --out."
             )
