@@ -1,6 +1,7 @@
 """docs/architecture.md says where to add things; one entry there has to be enough."""
 
 import re
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,19 +13,25 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from pydantic import Field
+from torch import nn
 
+from steelseg import Predictor, api
 from steelseg.cli import data as data_commands
 from steelseg.cli.arguments import add_command
 from steelseg.cli.main import main
 from steelseg.config.components import ARCHITECTURES, LOSS_TERMS, Architecture
 from steelseg.config.config import Config
+from steelseg.config.export_formats import EXPORT_FORMATS, ExportFormat
 from steelseg.config.load import build_config
 from steelseg.config.section import Section
 from steelseg.data.augment.steps import STEPS, find_augmentation
 from steelseg.data.formats import images
-from steelseg.errors import ConfigError
+from steelseg.errors import CheckpointError, ConfigError
+from steelseg.export.exported import read_record
+from steelseg.inference.backends.backend import Loaded
 from steelseg.models.build import build_network
 from steelseg.models.losses import build_loss
+from steelseg.run.bundle_manifest import read_manifest
 from steelseg.scoring import metrics
 
 ROOT = Path(__file__).parents[1]
@@ -58,16 +65,6 @@ def test_the_table_has_a_test_for_each_row():
     tested = {name.removeprefix("test_add_").replace("_", " ") for name in globals()}
 
     assert {new for new, _ in rows()} <= tested
-
-
-def test_the_files_of_an_export_backend_name_it():
-    """The second table lists files, since one entry is not enough there."""
-    table = PAGE.partition("| part of an export backend | file |")[2].partition("\n\n")[0]
-    files = re.findall(r"[\w/]+\.py", table)
-
-    assert len(files) == 8
-    for file in files:
-        assert "openvino" in (ROOT / "src" / "steelseg" / file).read_text(encoding="utf-8")
 
 
 def toy_loss(logits_nchw, masks_nchw, _valid_nchw):
@@ -162,6 +159,68 @@ def test_add_metric(monkeypatch):
     assert row["val_miss_rate"] == pytest.approx(1 / 3)
     assert (row["val_miss_rate_1"], row["val_miss_rate_2"]) == (0.5, 0.0)
     assert metrics.ratios(metrics.pair_terms(counts_nc3).sum(axis=0))["miss_rate"].shape == (2,)
+
+
+class ToyBackend:
+    """Files of `torch.export`, for images of one size."""
+
+    @staticmethod
+    def write(model, path, *, channels, size, for_int8):
+        assert not for_int8
+        core = nn.Module()
+        core.model, core.forward = model, model.core
+        images_nchw = torch.zeros(1, channels, *size, dtype=torch.uint8)
+        torch.export.save(torch.export.export(core, (images_nchw,)), path)
+
+    @staticmethod
+    def load(path, **_):
+        network = torch.export.load(path).module()
+
+        def infer(image_nchw):
+            return [network(torch.from_numpy(image_nchw)).detach().numpy()]
+
+        return Loaded(infer, size=(32, 96), threads=1)
+
+    @staticmethod
+    def half_precision():
+        return None
+
+    @staticmethod
+    def triton_config(_, *, largest_batch):
+        return f'backend: "toy"\nmax_batch_size: {largest_batch}\n'
+
+
+@pytest.mark.filterwarnings("ignore:No complete tensor found in the group")
+def test_add_export_backend(monkeypatch, trained_run, tmp_path):
+    """It is exported, verified, bundled, predicted, timed and written for a server."""
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    with pytest.raises(ConfigError, match="toy-fp32 is not an export"):
+        api.export(run, format="toy")
+    toy = ExportFormat("toy_backend", suffixes=(".pt2",), packages=("torch",), int8_packages=None)
+    monkeypatch.setitem(EXPORT_FORMATS, "toy", toy)
+    monkeypatch.setitem(sys.modules, "toy_backend", ToyBackend)
+    strips = trained_run.parent / "input" / "test_images"
+
+    with pytest.raises(ConfigError, match="toy-int8 is not an export"):
+        api.export(run, format="toy", int8=True)
+    command = ["export", str(run), "--format=toy", "--fixed-size", "--fold=0", "--strips=2"]
+    assert main(command) == 0
+    made = api.bundle(run, made_from="toy-fp32", folds=[0])
+    out = api.repository(made, tmp_path / "repository", server="triton")
+    (timed,) = api.bench(made, images=strips, rounds=1, strips=1).results
+
+    assert timed.name == "toy fp32"
+    assert (out / "fold_0" / "1" / "model.pt2").is_file()
+    assert 'backend: "toy"' in (out / "fold_0" / "config.pbtxt").read_text()
+    strip = min(strips.iterdir())
+    expected = Predictor(run, folds=[0]).probs(strip)
+    np.testing.assert_allclose(Predictor(made).probs(strip), expected, rtol=0, atol=1e-4)
+    monkeypatch.delitem(EXPORT_FORMATS, "toy")
+    with pytest.raises(CheckpointError, match="'toy' is not a backend; known are torch, onnx"):
+        read_manifest(made)
+    with pytest.raises(CheckpointError, match="'toy' is not an export format; known are onnx"):
+        read_record(run / "export" / "toy-fp32")
 
 
 def test_add_command(monkeypatch, capsys):

@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from steelseg.data.checks.check import Inspection
     from steelseg.evaluation.compare import Comparison
     from steelseg.export.bench import Bench
-    from steelseg.export.bundle import MadeFrom
-    from steelseg.export.exported import Check, Export, Format
+    from steelseg.export.exported import Check, Export
     from steelseg.export.repository import Server
-    from steelseg.run.bundle_manifest import Backend
     from steelseg.run.ensemble_json import EnsembleSpec
     from steelseg.run.run_folder import RunFolder
     from steelseg.run.tuned_postprocess import TunedPostprocessing
@@ -577,7 +575,7 @@ def export(
     run_dir: Path | str,
     overrides: Sequence[str] = (),
     *,
-    format: Format,
+    format: str,
     int8: bool = False,
     folds: Sequence[int] | None = None,
     fixed_size: bool = False,
@@ -628,7 +626,7 @@ def bundle(
     *,
     out: Path | str | None = None,
     folds: Sequence[int] | None = None,
-    made_from: MadeFrom = "torch",
+    made_from: str = "torch",
 ) -> Path:
     """Pack networks, settings and thresholds into one folder for prediction.
 
@@ -681,7 +679,7 @@ def bench(
     images: Path | str | None = None,
     strips: int = 32,
     rounds: int = 3,
-    backends: Sequence[Backend] = ("torch", "onnx", "openvino"),
+    backends: Sequence[str] | None = None,
 ) -> Bench:
     """Time the inference backends on this machine.
 
@@ -692,7 +690,7 @@ def bench(
         images: Folder of strips; None takes data.root/test_images.
         strips: Number of strips, evenly spaced.
         rounds: Timing rounds of each backend.
-        backends: Backends to time, for a run folder; those not installed are left out.
+        backends: Backends to time, for a run folder; None times all that are installed.
 
     Returns:
         The figures of each backend and precision.

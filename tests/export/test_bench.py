@@ -11,7 +11,7 @@ from steelseg.errors import ConfigError, DataError
 from steelseg.export.bench import Bench, Result, advice, describe
 from steelseg.export.bench_candidates import run_candidates
 from steelseg.export.timing import Measured, measure
-from steelseg.inference.backends import openvino_has_half
+from steelseg.inference.backends import openvino
 from steelseg.inference.model_source import resolve_model
 from steelseg.inference.predictor import Predictor
 
@@ -43,7 +43,7 @@ def test_every_way_there_is_takes_part_and_the_run_stays_as_it_is(exported_run):
 
     by_name = {each.name: each for each in found.results}
     expected = {"torch fp32", "openvino fp32", "openvino int8"}
-    expected |= {"openvino bf16"} if openvino_has_half() else set()
+    expected |= {"openvino bf16"} if openvino.half_precision() else set()
     assert by_name.keys() - {"torch bf16", "torch fp16"} == expected
     assert found.results[0].name == "torch fp32"
     assert by_name["torch fp32"].measured.difference == 0

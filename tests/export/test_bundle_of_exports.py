@@ -14,9 +14,9 @@ from steelseg.export.exported import (
     read_record,
     record_text,
 )
-from steelseg.inference.backends import load_exported
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import ForwardPlan, predict_batch
+from steelseg.inference.load_exported import load_exported
 from steelseg.inference.members import checkpoint_member
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.device import pick_device

@@ -4,8 +4,10 @@ import torch
 
 from steelseg.config.components import ARCHITECTURES
 from steelseg.errors import ConfigError
-from steelseg.export.convert import convert, to_onnx, to_openvino
-from steelseg.inference.backends import load_exported
+from steelseg.export.convert import convert
+from steelseg.inference.backends import onnx as onnx_backend
+from steelseg.inference.backends import openvino
+from steelseg.inference.load_exported import load_exported
 from steelseg.models.model import build_model
 
 
@@ -25,8 +27,8 @@ def make(arch="linknet", *, channels=1, depth=None):
 
 def write(model, folder, *, channels=1, size=None):
     """Write both formats and give the files to load."""
-    to_onnx(model, folder / "net.onnx", channels=channels, size=size)
-    to_openvino(folder / "net.onnx", folder / "net.xml")
+    for backend, name in ((onnx_backend, "net.onnx"), (openvino, "net.xml")):
+        backend.write(model, folder / name, channels=channels, size=size)
     return folder / "net.onnx", folder / "net.xml"
 
 
@@ -89,7 +91,7 @@ def test_a_classifier_is_converted_without_a_head_to_rewrite(format, tmp_path):
 def test_a_network_that_pools_to_a_grid_needs_one_size(tmp_path):
     """The grid is cut for the size that is exported; on another, ONNX Runtime would fail."""
     with pytest.raises(ConfigError, match=r"pspnet.*--fixed-size"):
-        to_onnx(make("pspnet"), tmp_path / "net.onnx", channels=1)
+        onnx_backend.write(make("pspnet"), tmp_path / "net.onnx", channels=1)
 
     assert not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ from steelseg.cli.main import main
 from steelseg.data.folds import read_folds
 from steelseg.errors import CheckpointError, ConfigError, ExportError
 from steelseg.export.exported import read_export
-from steelseg.inference.backends import load_exported
+from steelseg.inference.load_exported import load_exported
 from steelseg.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from steelseg.training.train import train_run
 

@@ -1,10 +1,9 @@
-from dataclasses import replace
-
 import pytest
 
-from steelseg.export.parity import Compared, describe, failures
+from steelseg.export.exported import Figures
+from steelseg.export.parity import describe, failures
 
-ORIGINAL = Compared(
+ORIGINAL = Figures(
     difference=0.0,
     pairs_that_differ=0,
     pairs=8,
@@ -16,7 +15,7 @@ ORIGINAL = Compared(
 
 def judge(precision, **networks):
     figures = {"original": ORIGINAL}
-    figures |= {name: replace(ORIGINAL, **changes) for name, changes in networks.items()}
+    figures |= {name: ORIGINAL.model_copy(update=changes) for name, changes in networks.items()}
     return failures(figures, precision=precision)
 
 
@@ -43,7 +42,9 @@ def test_int8_must_be_as_good_and_faster_than_fp32(changes, failed):
 
 def test_figures_are_a_table():
     """One line a network, columns aligned."""
-    lines = describe({"original": ORIGINAL, "fp32": replace(ORIGINAL, difference=3e-6)}).split("\n")
+    lines = describe(
+        {"original": ORIGINAL, "fp32": ORIGINAL.model_copy(update={"difference": 3e-6})}
+    ).split("\n")
 
     assert len({len(line) for line in lines}) == 1
     assert lines[2].split() == ["fp32", "3.0e-06", "0/8", "0.9000", "0.8000", "1.0000", "1.00"]

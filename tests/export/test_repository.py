@@ -17,8 +17,8 @@ from steelseg import Predictor
 from steelseg.api import bundle, export, repository
 from steelseg.cli.main import main
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.export.convert import to_openvino
-from steelseg.inference.backends import load_exported
+from steelseg.inference.backends.openvino import convert_onnx
+from steelseg.inference.load_exported import load_exported
 from steelseg.run.bundle_manifest import (
     BundledFirst,
     BundledModel,
@@ -84,7 +84,7 @@ def write_network(stem, format, *, seed):
     path = stem.with_suffix(".onnx")
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
     if format == "openvino":
-        to_openvino(path, stem.with_suffix(".xml"))
+        convert_onnx(path, stem.with_suffix(".xml"))
         path.unlink()
         return f"{stem.name}.xml"
     return path.name

@@ -11,16 +11,16 @@ from steelseg.cli.arguments import (
     add_run_dir,
     path,
 )
-
-_FORMATS = ("onnx", "openvino")
-_BACKENDS = ("torch", *_FORMATS)
+from steelseg.config.export_formats import EXPORT_FORMATS, backends, network_sources
 
 
 def add_export(commands: Commands) -> None:
     """Add `steelseg export`."""
     parser = add_command(commands, _run_export, "export networks to ONNX or OpenVINO, verified")
     add_run_dir(parser)
-    parser.add_argument("--format", choices=_FORMATS, required=True, help="file format")
+    parser.add_argument(
+        "--format", choices=tuple(EXPORT_FORMATS), required=True, help="file format"
+    )
     parser.add_argument("--int8", action="store_true", help="quantize to int8; default fp32")
     add_fold(parser)
     parser.add_argument(
@@ -81,7 +81,7 @@ def add_bundle(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         dest="made_from",
-        choices=("torch", *(f"{name}-{kind}" for name in _FORMATS for kind in ("fp32", "int8"))),
+        choices=network_sources(),
         default="torch",
         help="the checkpoints themselves (torch, the default), or an export of the run",
     )
@@ -123,9 +123,9 @@ def add_bench(commands: Commands) -> None:
     add_number(parser, "--rounds", 3, "timing rounds of each backend")
     parser.add_argument(
         "--backends",
-        choices=_BACKENDS,
+        choices=backends(),
         nargs="+",
-        default=_BACKENDS,
+        default=backends(),
         help="backends to time, for a run folder; default all that are installed",
     )
     parser.add_argument("--out", type=path, metavar="FILE", help="also write the figures as JSON")

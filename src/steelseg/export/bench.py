@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from steelseg.config.config import Config
+from steelseg.config.export_formats import backends as all_backends
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import list_images, read_image
 from steelseg.errors import ConfigError
@@ -24,7 +25,7 @@ from steelseg.export.parity import LARGEST_DIFFERENCE, text_table
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.model_source import resolve_model
 from steelseg.models.device import pick_device
-from steelseg.run.bundle_manifest import Backend, is_bundle
+from steelseg.run.bundle_manifest import is_bundle
 from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder
 
@@ -39,7 +40,7 @@ _LEAST_GAIN = 1.1
 class Result:
     """Figures of one backend and precision."""
 
-    backend: Backend
+    backend: str
     precision: str
     command: str
     """The command line that sets it up."""
@@ -71,7 +72,7 @@ def bench_run(
     images: Path | None = None,
     strips: int = 32,
     rounds: int = 3,
-    backends: Sequence[Backend] = ("torch", "onnx", "openvino"),
+    backends: Sequence[str] | None = None,
 ) -> Bench:
     """Time a run or a bundle with every backend and precision.
 
@@ -82,7 +83,7 @@ def bench_run(
         images: Folder of the strips; None takes data.root/test_images.
         strips: Number of strips, evenly spaced.
         rounds: Timing rounds of each candidate.
-        backends: Backends to try, for a run.
+        backends: Backends to try, for a run; None tries all.
 
     Raises:
         CheckpointError: if the run or the bundle cannot be used.
@@ -98,6 +99,7 @@ def bench_run(
     plain = resolve_model(place, [*settings, "inference.amp=false"], folds=folds)
     half = partial(resolve_model, place, [*settings, "inference.amp=true"], folds=folds)
     config = plain.config
+    backends = all_backends() if backends is None else backends
     paths = _choose(config, images, strips)
     with TemporaryDirectory() as work:
         candidates = (

@@ -16,24 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steelseg.config.export_formats import EXPORT_FORMATS
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.convert import as_input, convert
-from steelseg.export.exported import Format, Precision, export_folder, read_export
-from steelseg.inference.backends import load_exported, openvino_has_half
+from steelseg.export.exported import export_folder, read_export
+from steelseg.inference.backends.backend import load_backend
 from steelseg.inference.forward import Network
+from steelseg.inference.load_exported import load_exported
 from steelseg.inference.members import Member
 from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
 from steelseg.models.device import half_type, pick_device
-from steelseg.run.bundle_manifest import Backend, read_manifest
+from steelseg.run.bundle_manifest import read_manifest
 from steelseg.run.run_folder import RunFolder
-
-_PACKAGES: dict[Backend, tuple[str, ...]] = {
-    "torch": (),
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
 
 Files = dict[int, tuple[Path, int]]
 """The file of each fold, and the number that its input sizes must be multiples of."""
@@ -43,7 +39,7 @@ Files = dict[int, tuple[Path, int]]
 class Candidate:
     """One backend and precision."""
 
-    backend: Backend
+    backend: str
 
     precision: str
     """fp32, bf16, fp16 or int8."""
@@ -83,7 +79,7 @@ def run_candidates(
     half: Callable[[], ResolvedModel],
     *,
     folds: Sequence[int] | None,
-    backends: Sequence[Backend],
+    backends: Sequence[str],
     strips: Callable[[], list[NDArray[np.uint8]]],
     work: Path,
     tell: Callable[[str], None],
@@ -109,9 +105,9 @@ def run_candidates(
         found.append(Candidate("torch", "fp32", plain, command))
         if name := _half("torch", "fp32"):
             found.append(Candidate("torch", name, half_model(), f"{command} inference.amp=true"))
-    for format in (f for f in ("onnx", "openvino") if f in backends):
-        if absent := [name for name in _PACKAGES[format] if find_spec(name) is None]:
-            tell(f"{format} is left out: {absent[0]} is not installed.")
+    for format in (f for f in EXPORT_FORMATS if f in backends):
+        if absent := _absent(EXPORT_FORMATS[format].packages):
+            tell(f"{format} is left out: {absent} is not installed.")
             continue
         try:
             exports = list(_exports(run, plain.folds, format, strips=strips, work=work, tell=tell))
@@ -131,42 +127,44 @@ def run_candidates(
     return found
 
 
-def _half(backend: Backend, precision: str) -> str | None:
+def _absent(packages: Sequence[str]) -> str | None:
+    """Return the first package that is not installed, if any."""
+    return next((name for name in packages if find_spec(name) is None), None)
+
+
+def _half(backend: str, precision: str) -> str | None:
     """Return the half precision that a backend supports here; None if none, or for int8."""
     if backend == "torch":
         half = half_type(pick_device())
         return None if half is None else {"torch.bfloat16": "bf16"}.get(str(half), "fp16")
-    has_half = backend == "openvino" and precision == "fp32" and openvino_has_half()
-    return "bf16" if has_half else None
+    return load_backend(backend).half_precision() if precision == "fp32" else None
 
 
 def _exports(
     run: RunFolder,
     folds: Sequence[int],
-    format: Format,
+    format: str,
     *,
     strips: Callable[[], list[NDArray[np.uint8]]],
     work: Path,
     tell: Callable[[str], None],
-) -> Iterator[tuple[Precision, Files, bool]]:
+) -> Iterator[tuple[str, Files, bool]]:
     """Yield each precision with its files, and whether they are existing exports of the run."""
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
-    there = {precision: _there(run, folds, format, precision) for precision in precisions}
-    made: dict[Precision, Files] = {}
+    kind = EXPORT_FORMATS[format]
+    there = {precision: _there(run, folds, format, precision) for precision in kind.precisions}
+    made: dict[str, Files] = {}
     if not all(there.values()):
-        can_quantize = find_spec("nncf") is not None
-        if not there["int8"] and not can_quantize:
-            tell(f"{format} int8 is left out: nncf is not installed.")
-        wants_int8 = not there["int8"] and can_quantize
+        wants_int8 = not there.get("int8", True)
+        if wants_int8 and (absent := _absent(kind.int8_packages)):
+            tell(f"{format} int8 is left out: {absent} is not installed.")
+            wants_int8 = False
         made = _make(run, folds, format, strips() if wants_int8 else [], work)
-    for precision in precisions:
-        if files := there[precision] or made.get(precision):
-            yield precision, files, there[precision] is not None
+    for precision, found in there.items():
+        if files := found or made.get(precision):
+            yield precision, files, found is not None
 
 
-def _there(
-    run: RunFolder, folds: Sequence[int], format: Format, precision: Precision
-) -> Files | None:
+def _there(run: RunFolder, folds: Sequence[int], format: str, precision: str) -> Files | None:
     """Return the files of a run's export, if it is intact and has every fold."""
     try:
         export = read_export(export_folder(run, format, precision))
@@ -179,12 +177,12 @@ def _there(
 def _make(
     run: RunFolder,
     folds: Sequence[int],
-    format: Format,
+    format: str,
     strips: Sequence[NDArray[np.uint8]],
     work: Path,
-) -> dict[Precision, Files]:
+) -> dict[str, Files]:
     """Export folds without the checks of `steelseg export`: these are only timed."""
-    made: dict[Precision, Files] = {}
+    made: dict[str, Files] = {}
     for fold in folds:
         model = restore_model(load_checkpoint(run.best_model(fold)))
         folder = work / f"{format}_{fold}"

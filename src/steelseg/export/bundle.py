@@ -16,11 +16,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import save
 
 from steelseg.config.config import Config
+from steelseg.config.export_formats import network_sources
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import ExportedFold, read_export
 from steelseg.files.atomic import replacing_folder, write_text
@@ -67,24 +68,13 @@ _KEPT = {
 }
 
 
-MadeFrom = Literal["torch", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-int8"]
-"""The checkpoints themselves (torch), or an export of them."""
-
-_FULL_PRECISION: dict[MadeFrom, MadeFrom] = {
-    "onnx-int8": "onnx-fp32",
-    "openvino-int8": "openvino-fp32",
-}
-
-
-def bundle_run(
-    model: ResolvedModel, *, out: Path | None = None, made_from: MadeFrom = "torch"
-) -> Path:
+def bundle_run(model: ResolvedModel, *, out: Path | None = None, made_from: str = "torch") -> Path:
     """Put the networks of a run with everything that they need into one folder.
 
     Args:
         model: A resolved run; the bundle stores its settings and holds its folds.
         out: The folder; None makes RUN/bundle. An existing bundle is replaced.
-        made_from: Checkpoints or an export.
+        made_from: torch for the checkpoints themselves, or an export such as openvino-int8.
 
     Returns:
         The bundle.
@@ -92,11 +82,14 @@ def bundle_run(
     Raises:
         CheckpointError: if a checkpoint or an export cannot be used, or an export or tuning is
             older than the checkpoint.
-        ConfigError: if `model` is not a run, or `out` holds something else.
+        ConfigError: if `model` is not a run, `made_from` is unknown, or `out` holds something else.
     """
     run = model.run
     if run is None:
         raise ConfigError("Only a run folder can be bundled, not checkpoints or another bundle.")
+    if made_from not in network_sources():
+        choices = ", ".join(network_sources())
+        raise ConfigError(f"No bundle is made from {made_from!r}. Use one of {choices}.")
     path = out or run.path / "bundle"
     _refuse_other_folder(path)
     is_combined = run.ensemble_json.exists()
@@ -123,7 +116,7 @@ _Put = tuple[tuple[BundledModel, ...], dict[str, Any]]
 """The networks of a bundle, and their provenance."""
 
 
-def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
+def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: str) -> _Put:
     """Write the network of each fold of a trained run into a bundle."""
     checkpoints = {fold: load_checkpoint(run.best_model(fold)) for fold in model.folds}
     exported = {} if made_from == "torch" else _exported(run, model.folds, made_from)
@@ -134,7 +127,7 @@ def _put_folds(models: Path, run: RunFolder, model: ResolvedModel, made_from: Ma
     return put, _provenance(run, checkpoints, exported)
 
 
-def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: MadeFrom) -> _Put:
+def _put_combined(models: Path, run: RunFolder, model: ResolvedModel, made_from: str) -> _Put:
     """Write the networks of a combined run into a bundle, each with its weight."""
     spec = read_ensemble(run)
     # In the order of the model: fold by fold, because probabilities are added up in this order.
@@ -174,7 +167,7 @@ def _with_share(model: BundledModel, member: Member) -> BundledModel:
 
 
 def _exported(
-    run: RunFolder, folds: Sequence[int], made_from: MadeFrom
+    run: RunFolder, folds: Sequence[int], made_from: str
 ) -> dict[int, tuple[Path, ExportedFold]]:
     """Return the file to load and the record of each fold's export."""
     folder = run.path / "export" / made_from
@@ -188,7 +181,7 @@ def _exported(
     return {fold: held[fold] for fold in folds}
 
 
-def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirst:
+def _put_first(models: Path, run: RunFolder, made_from: str) -> BundledFirst:
     """Write the screening network of a cascade into a bundle, in the format of the others.
 
     It is never int8: its cut was chosen on probabilities in full precision.
@@ -197,7 +190,7 @@ def _put_first(models: Path, run: RunFolder, made_from: MadeFrom) -> BundledFirs
     assert cascade is not None
     first = RunFolder(run.path / cascade.first)
     config, fold = first.load_config(), cascade.fold
-    exact = _FULL_PRECISION.get(made_from, made_from)
+    exact = made_from.replace("-int8", "-fp32")
     try:
         exported = {} if exact == "torch" else _exported(first, [fold], exact)
     except CheckpointError as error:

@@ -11,8 +11,9 @@ fold's training strips, never on held-out ones.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,35 +21,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steelseg.config.config import Config
+from steelseg.config.export_formats import EXPORT_FORMATS, network_sources
 from steelseg.data.checks.check import load_labels
 from steelseg.data.folder import DataSet
 from steelseg.data.folds import read_folds
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.formats.images import read_image
 from steelseg.errors import CheckpointError, ConfigError, ExportError
-from steelseg.export.convert import Size, as_input, convert
+from steelseg.export.choose_strips import choose_strips
+from steelseg.export.convert import as_input, convert
 from steelseg.export.exported import (
     EXPORT_JSON,
-    SUFFIXES,
     Check,
     Export,
     ExportedFold,
     ExportRecord,
     Figures,
-    Format,
     Precision,
     export_folder,
+    network_names,
     read_export,
     read_record,
     record_text,
     verify_fold,
 )
-from steelseg.export.parity import Compared, compare, describe, failures
-from steelseg.export.quantize import choose_strips
+from steelseg.export.parity import compare, describe, failures
 from steelseg.files.atomic import replacing_folder, write_text
 from steelseg.files.sha256 import sha256_file
-from steelseg.inference.backends import load_exported
+from steelseg.inference.backends.backend import Size
 from steelseg.inference.forward import Network, batches, forward_plan
+from steelseg.inference.load_exported import load_exported
 from steelseg.inference.model_source import ResolvedModel
 from steelseg.models.build import restore_model
 from steelseg.models.checkpoint import load_checkpoint
@@ -60,14 +62,12 @@ from steelseg.scoring.gate import Gate
 from steelseg.scoring.postprocess import MaskSettings
 from steelseg.scoring.presence import one_pixel, shown, without_sizes
 
-_PACKAGES = ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino", "torch")
-
 
 @dataclass(frozen=True)
 class ExportPlan:
     """Options of an export."""
 
-    format: Format
+    format: str
 
     int8: bool = False
     """int8 instead of fp32."""
@@ -83,6 +83,13 @@ class ExportPlan:
 
     allow: tuple[Check, ...] = ()
     """Checks that may fail."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError unless the format has this precision."""
+        name = f"{self.format}-{self.precision}"
+        if name not in network_sources():
+            exports = ", ".join(network_sources()[1:])
+            raise ConfigError(f"{name} is not an export. The exports are: {exports}.")
 
     @property
     def precision(self) -> Precision:
@@ -210,9 +217,8 @@ def _export_fold(
         run.say(f"fold {fold}, {len(compared_on)} held-out strips:\n{describe(figures)}")
         waived = _judge(run, plan, fold, figures)
         files = {}
-        for end in SUFFIXES[plan.format]:
-            name = f"fold_{fold}{end}"
-            paths[plan.precision].with_suffix(end).rename(folder / name)
+        for name in network_names(fold, plan.format):
+            paths[plan.precision].with_suffix(Path(name).suffix).rename(folder / name)
             files[name] = sha256_file(folder / name)
     height, width = size or (None, None)
     return ExportedFold(
@@ -224,14 +230,21 @@ def _export_fold(
         width=width,
         calibration=tuple(calibration),
         strips=len(compared_on),
-        figures={name: Figures(**asdict(compared)) for name, compared in figures.items()},
+        figures=figures,
         waived=waived,
-        packages={name: version(name) for name in _PACKAGES},
+        packages=_versions(),
     )
 
 
+def _versions() -> dict[str, str]:
+    """Return the versions of torch and of every installed package of an export format."""
+    formats = EXPORT_FORMATS.values()
+    packages = {"torch"}.union(*((*f.packages, *f.int8_packages) for f in formats))
+    return {name: version(name) for name in sorted(packages) if find_spec(name)}
+
+
 def _judge(
-    run: RunFolder, plan: ExportPlan, fold: int, figures: dict[str, Compared]
+    run: RunFolder, plan: ExportPlan, fold: int, figures: dict[str, Figures]
 ) -> tuple[Check, ...]:
     """Return the failed checks that are allowed to fail; raise ExportError for others."""
     failed = failures(figures, precision=plan.precision)

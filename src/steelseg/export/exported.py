@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from steelseg.config.export_formats import EXPORT_FORMATS
 from steelseg.errors import CheckpointError
 from steelseg.files.json_file import read_json
 from steelseg.files.sha256 import sha256_file
@@ -22,15 +23,18 @@ from steelseg.run.run_folder import RunFolder
 
 EXPORT_JSON = "export.json"
 
-Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "int8"]
 Check = Literal["difference", "dice", "speed"]
 
-SUFFIXES: dict[Format, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
-"""Endings of the files of each format; the first is the one to load."""
-
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_FileName = Annotated[str, Field(pattern=r"^fold_[0-9]+\.(onnx|xml|bin)$")]
+_FileName = Annotated[str, Field(pattern=r"^fold_[0-9]+\.[a-z0-9]+$")]
+
+
+def _is_a_format(name: str) -> str:
+    """Raise ValueError unless the name is an export format."""
+    if name not in EXPORT_FORMATS:
+        raise ValueError(f"{name!r} is not an export format; known are {', '.join(EXPORT_FORMATS)}")
+    return name
 
 
 class _Record(BaseModel):
@@ -40,14 +44,25 @@ class _Record(BaseModel):
 
 
 class Figures(_Record):
-    """Figures of one network on the held-out strips; see `parity.Compared`."""
+    """Figures of one network on the held-out strips."""
 
     difference: float
+    """Largest difference of its probabilities from the original's."""
+
     pairs_that_differ: int
+    """Pairs of strip and class whose mask differs from the original's."""
+
     pairs: int
+    """All pairs of strip and class."""
+
     dice: float
+    """Mean over all pairs, as in the competition."""
+
     dice_per_class: tuple[float, ...]
+    """Mean over the pairs of each class."""
+
     strips_per_second: float
+    """Speed of the median batch, without decoding and post-processing."""
 
 
 class ExportedFold(_Record):
@@ -89,7 +104,7 @@ class ExportedFold(_Record):
 class ExportRecord(_Record):
     """The content of export.json."""
 
-    format: Format
+    format: Annotated[str, AfterValidator(_is_a_format)]
     precision: Precision
     class_names: tuple[str, ...]
     channels: int
@@ -103,16 +118,16 @@ class Export(_Record):
     record: ExportRecord
 
     def path(self, fold: ExportedFold) -> Path:
-        """Return the file for `inference.backends.load_exported`."""
-        return self.folder / network_name(fold.fold, self.record.format)
+        """Return the file for `load_exported`."""
+        return self.folder / network_names(fold.fold, self.record.format)[0]
 
 
-def network_name(fold: int, format: Format) -> str:
-    """Return the name of the file to load for a fold."""
-    return f"fold_{fold}{SUFFIXES[format][0]}"
+def network_names(fold: int, format: str) -> tuple[str, ...]:
+    """Return the names of the files of a fold; the first is the file to load."""
+    return tuple(f"fold_{fold}{end}" for end in EXPORT_FORMATS[format].suffixes)
 
 
-def export_folder(run: RunFolder, format: Format, precision: Precision) -> Path:
+def export_folder(run: RunFolder, format: str, precision: str) -> Path:
     """Return the folder of an export of a run."""
     return run.path / "export" / f"{format}-{precision}"
 
@@ -143,8 +158,8 @@ def read_record(folder: Path) -> ExportRecord:
 
 def verify_fold(export: Export, fold: ExportedFold) -> None:
     """Raise CheckpointError unless a fold's files are intact and of the run's checkpoint."""
-    expected = {f"fold_{fold.fold}{end}" for end in SUFFIXES[export.record.format]}
-    if fold.files.keys() != expected:
+    expected = network_names(fold.fold, export.record.format)
+    if fold.files.keys() != set(expected):
         raise CheckpointError(
             f"{export.folder / EXPORT_JSON} is damaged: fold {fold.fold} has other files than "
             f"{', '.join(sorted(expected))}. Make it again: {_command(export.folder)}."

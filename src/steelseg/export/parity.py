@@ -7,7 +7,6 @@ equally. Masks are made as prediction makes them. The first network is the origi
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steelseg.export.exported import Check, Precision
+from steelseg.export.exported import Check, Figures, Precision
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 from steelseg.scoring.gate import Gate, open_gate
 from steelseg.scoring.metrics import count_pixels, score
@@ -27,29 +26,6 @@ LARGEST_DROP = 0.002
 """Largest allowed drop in mean Dice from the original to int8."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Figures of one network."""
-
-    difference: float
-    """Largest difference of its probabilities from the first network's."""
-
-    pairs_that_differ: int
-    """Pairs of strip and class whose mask differs from the first network's."""
-
-    pairs: int
-    """All pairs of strip and class."""
-
-    dice: float
-    """Mean over all pairs, as in the competition."""
-
-    dice_per_class: tuple[float, ...]
-    """Mean over the pairs of each class."""
-
-    strips_per_second: float
-    """Speed of the median batch, without decoding and post-processing."""
-
-
 def compare(
     networks: Mapping[str, Network],
     strips: Iterable[Batch],
@@ -58,7 +34,7 @@ def compare(
     gate: Gate = open_gate,
     to_mask: Callable[[NDArray[Any]], NDArray[np.bool_]],
     plan: ForwardPlan,
-) -> dict[str, Compared]:
+) -> dict[str, Figures]:
     """Predict strips with several networks and compare them with the first.
 
     Args:
@@ -139,10 +115,10 @@ class _Tally:
         self.differing += int((mask_chw != original_chw).any(axis=(1, 2)).sum())
         self.counts.append(count_pixels(mask_chw, truth_chw))
 
-    def result(self) -> Compared:
+    def result(self) -> Figures:
         """Compute the figures."""
         scores = score(np.stack(self.counts))
-        return Compared(
+        return Figures(
             difference=self.difference,
             pairs_that_differ=self.differing,
             pairs=scores.overall.pairs,
@@ -152,7 +128,7 @@ class _Tally:
         )
 
 
-def failures(figures: Mapping[str, Compared], *, precision: Precision) -> dict[Check, str]:
+def failures(figures: Mapping[str, Figures], *, precision: Precision) -> dict[Check, str]:
     """Check the figures of an export against the limits.
 
     Args:
@@ -185,7 +161,7 @@ def failures(figures: Mapping[str, Compared], *, precision: Precision) -> dict[C
     return failed
 
 
-def describe(figures: Mapping[str, Compared]) -> str:
+def describe(figures: Mapping[str, Figures]) -> str:
     """Draw the figures as a text table, one line for each network."""
     classes = len(next(iter(figures.values())).dice_per_class)
     header = ("", "difference", "other masks", "Dice", *map(str, range(1, classes + 1)), "strips/s")

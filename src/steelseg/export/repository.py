@@ -13,14 +13,14 @@ completely or not at all.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from steelseg.config.config import Config
+from steelseg.config.export_formats import EXPORT_FORMATS
 from steelseg.errors import ConfigError
 from steelseg.files.atomic import replacing_folder, write_text
-from steelseg.inference.backends import need
+from steelseg.inference.backends.backend import load_backend
 from steelseg.inference.model_source import resolve_model
 from steelseg.run.bundle_manifest import (
     FORMAT_WITH_SHARES,
@@ -31,29 +31,6 @@ from steelseg.run.bundle_manifest import (
 )
 
 Server = Literal["triton", "ovms"]
-
-# How long Triton waits to fill a batch, in microseconds.
-_QUEUE_DELAY_US = 2000
-
-# Triton's names of types, by those of ONNX and of OpenVINO.
-_TRITON_TYPES = {
-    "UINT8": "TYPE_UINT8",
-    "u8": "TYPE_UINT8",
-    "FLOAT": "TYPE_FP32",
-    "f32": "TYPE_FP32",
-}
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """An input or output of a network."""
-
-    name: str
-    type: str
-    """Triton's name of the type."""
-
-    shape: tuple[int, ...]
-    """Batch, channels or classes, height, width; -1 is any."""
 
 
 def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
@@ -91,13 +68,17 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
             f"{manifest.backend}-{manifest.precision}."
         )
     models = [*manifest.models, *([manifest.first.model] if manifest.first else [])]
+    backend, suffixes = load_backend(manifest.backend), EXPORT_FORMATS[manifest.backend].suffixes
     with replacing_folder(out) as folder:
         for model in models:
             version = folder / model_name(model) / "1"
             version.mkdir(parents=True)
-            _copy(bundle / model.file, version)
+            for end in suffixes:
+                shutil.copyfile((bundle / model.file).with_suffix(end), version / f"model{end}")
             if server == "triton":
-                text = _triton_text(bundle / model.file, config)
+                text = backend.triton_config(
+                    version / f"model{suffixes[0]}", largest_batch=config.train.batch_size_val
+                )
                 write_text(version.parent / "config.pbtxt", text)
         if server == "ovms":
             write_text(folder / "config.json", _ovms_text(models, config))
@@ -107,38 +88,6 @@ def write_repository(bundle: Path, out: Path, *, server: Server) -> Path:
 def model_name(model: BundledModel) -> str:
     """Return the name of a network on the server."""
     return Path(model.file).stem
-
-
-def _copy(path: Path, version: Path) -> None:
-    """Copy a network, with its weights if they are in a separate file."""
-    shutil.copyfile(path, version / f"model{path.suffix}")
-    if path.suffix == ".xml":
-        shutil.copyfile(path.with_suffix(".bin"), version / "model.bin")
-
-
-def _triton_text(path: Path, config: Config) -> str:
-    """Return config.pbtxt of one network."""
-    source, target = _tensors(path)
-    if path.suffix == ".onnx":
-        return (
-            f'backend: "onnxruntime"\nmax_batch_size: {config.train.batch_size_val}\n'
-            + _tensor_text("input", source, skip=1)
-            + _tensor_text("output", target, skip=1)
-            + f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}\n"
-        )
-    # Triton's OpenVINO backend can only batch to one fixed size, so it keeps the client's batches.
-    return (
-        'backend: "openvino"\nmax_batch_size: 0\n'
-        + _tensor_text("input", source, skip=0)
-        + _tensor_text("output", target, skip=0)
-        + 'parameters { key: "PERFORMANCE_HINT" value { string_value: "THROUGHPUT" } }\n'
-    )
-
-
-def _tensor_text(kind: str, tensor: _Tensor, *, skip: int) -> str:
-    """Describe an input or output; `skip=1` leaves out the batch axis, which Triton adds."""
-    dims = ", ".join(map(str, tensor.shape[skip:]))
-    return f'{kind} [ {{ name: "{tensor.name}" data_type: {tensor.type} dims: [ {dims} ] }} ]\n'
 
 
 def _ovms_text(models: Sequence[BundledModel], config: Config) -> str:
@@ -151,28 +100,3 @@ def _ovms_text(models: Sequence[BundledModel], config: Config) -> str:
     configs = [{"name": n, "base_path": n, "plugin_config": plugin} for n in names]
     content = {"model_config_list": [{"config": config} for config in configs]}
     return json.dumps(content, indent=1) + "\n"
-
-
-def _tensors(path: Path) -> tuple[_Tensor, _Tensor]:
-    """Return the input and the first output of a network, as described in its file."""
-    if path.suffix == ".onnx":
-        onnx = need("onnx")
-        graph = onnx.load(path, load_external_data=False).graph
-        return _onnx_tensor(onnx, graph.input[0]), _onnx_tensor(onnx, graph.output[0])
-    model = need("openvino").Core().read_model(path, path.with_suffix(".bin"))
-    return _openvino_tensor(model.input(0)), _openvino_tensor(model.output(0))
-
-
-def _onnx_tensor(onnx: Any, value: Any) -> _Tensor:
-    tensor = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
-    return _Tensor(
-        value.name, _TRITON_TYPES[onnx.TensorProto.DataType.Name(tensor.elem_type)], shape
-    )
-
-
-def _openvino_tensor(port: Any) -> _Tensor:
-    shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
-    return _Tensor(
-        port.get_any_name(), _TRITON_TYPES[port.get_element_type().get_type_name()], shape
-    )

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from steelseg.config.config import Config
 from steelseg.config.load import build_stored_config
 from steelseg.errors import CheckpointError
-from steelseg.inference.backends import load_exported
 from steelseg.inference.forward import ForwardPlan, Network
+from steelseg.inference.load_exported import load_exported
 from steelseg.inference.members import EnsembleWeight, Member, Screener
 from steelseg.models.build import fill_network
 from steelseg.models.model import StripNet

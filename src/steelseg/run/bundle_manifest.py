@@ -2,7 +2,7 @@
 
     BUNDLE/
       manifest.json            settings, classes, thresholds, provenance, every file's SHA-256
-      models/fold_0.safetensors, or .onnx, or .xml and .bin
+      models/fold_0.safetensors, or the files of an export format
 
 The manifest lists every file of the folder with size and SHA-256, and ends with a SHA-256 over
 itself. A bundle is read only if all of that holds and nothing else lies in the folder. No path
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,6 +26,7 @@ from pydantic import (
     model_serializer,
 )
 
+from steelseg.config.export_formats import EXPORT_FORMATS, backends
 from steelseg.config.flips import Flips
 from steelseg.errors import CheckpointError
 from steelseg.files.sha256 import sha256_file
@@ -39,13 +41,16 @@ FORMAT_WITH_SHARES = 2
 # Far above any manifest, so that a file of another kind is not read to its end.
 _MOST_BYTES = 2**22
 
-_FileName = Annotated[str, Field(pattern=r"^models/[A-Za-z0-9_-]+\.[a-z]+$", max_length=100)]
+_FileName = Annotated[str, Field(pattern=r"^models/[A-Za-z0-9_-]+\.[a-z0-9]+$", max_length=100)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Side = Annotated[int, Field(ge=1)]
 
-Backend = Literal["torch", "onnx", "openvino"]
 
-_SUFFIX: dict[Backend, str] = {"torch": ".safetensors", "onnx": ".onnx", "openvino": ".xml"}
+def _is_a_backend(name: str) -> str:
+    """Raise ValueError unless the name is a backend."""
+    if name not in backends():
+        raise ValueError(f"{name!r} is not a backend; known are {', '.join(backends())}")
+    return name
 
 
 class _Record(BaseModel):
@@ -126,7 +131,7 @@ class Manifest(_Record):
     steelseg: str
     """Version that made the bundle."""
 
-    backend: Backend
+    backend: Annotated[str, AfterValidator(_is_a_backend)]
 
     precision: Literal["fp32", "int8"]
 
@@ -194,10 +199,12 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path} is damaged: {model.file} has no weight, or an unexpected one."
             )
     first = (manifest.first.model,) if manifest.first else ()
+    exported = EXPORT_FORMATS.get(manifest.backend)
+    suffix = exported.suffixes[0] if exported else ".safetensors"
     for model in (*manifest.models, *first):
         listed = model.file in manifest.files
-        fits = Path(model.file).suffix == _SUFFIX[manifest.backend]
-        if not listed or not fits or (model.multiple is None) != (manifest.backend == "torch"):
+        fits = Path(model.file).suffix == suffix
+        if not listed or not fits or (model.multiple is None) != (exported is None):
             raise CheckpointError(
                 f"{path} is damaged: {model.file} is no {manifest.backend} network it lists."
             )

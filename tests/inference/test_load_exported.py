@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from steelseg.errors import CheckpointError, ConfigError
-from steelseg.export.convert import to_onnx, to_openvino
-from steelseg.inference.backends import load_exported
+from steelseg.inference.backends import onnx as onnx_backend
+from steelseg.inference.backends import openvino
+from steelseg.inference.load_exported import load_exported
 from steelseg.models.libc import signal_stack
 from steelseg.models.model import build_model
 
@@ -30,8 +31,8 @@ def exported(tmp_path_factory):
         mean=(0.449,),
         std=(0.226,),
     ).eval()
-    to_onnx(model, folder / "net.onnx", channels=1)
-    to_openvino(folder / "net.onnx", folder / "net.xml")
+    onnx_backend.write(model, folder / "net.onnx", channels=1)
+    openvino.write(model, folder / "net.xml", channels=1)
     return folder, model
 
 
@@ -142,7 +143,7 @@ def test_nothing_is_sent_when_openvino_is_imported(tmp_path):
         "import sys, urllib.request\n"
         "def refuse(*args, **kwargs): print('sent', args); raise OSError\n"
         "urllib.request.urlopen = refuse\n"
-        "from steelseg.inference.backends import need\n"
+        "from steelseg.inference.backends.backend import need\n"
         "need('openvino')\n"
         "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)\n"
     )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from steelseg.config.components import ARCHITECTURES
-from steelseg.export.fold_upsampling import doubled_kernel, fold_upsampling
+from steelseg.inference.backends.fold_upsampling import doubled_kernel, fold_upsampling
 from steelseg.models.model import StripNet, build_model
 
 

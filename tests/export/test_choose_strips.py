@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelseg.export.quantize import choose_strips
+from steelseg.export.choose_strips import choose_strips
 
 CLASSES = st.lists(st.integers(1, 4), unique=True, max_size=3)
 STRIPS = st.dictionaries(st.text(min_size=1, max_size=3), CLASSES, max_size=30)

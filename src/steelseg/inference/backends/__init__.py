@@ -1,0 +1,1 @@
+"""Formats of exported networks: one module writes and runs each."""
