@@ -21,13 +21,14 @@ from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import list_images, read_image
 from steelseg.errors import ConfigError
 from steelseg.export.bench_candidates import bundle_candidates, run_candidates
-from steelseg.export.parity import LARGEST_DIFFERENCE, text_table
+from steelseg.export.parity import LARGEST_DIFFERENCE
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.model_source import resolve_model
 from steelseg.models.device import pick_device
 from steelseg.run.bundle_manifest import is_bundle
 from steelseg.run.kinds import refuse_combined
 from steelseg.run.run_folder import RunFolder
+from steelseg.scoring.metrics import text_table
 
 # Few, because calibration matters to the masks of int8 and not to its speed.
 _CALIBRATION = 32

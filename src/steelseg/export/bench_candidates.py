@@ -201,13 +201,12 @@ def _make(
 
 def _members(model: ResolvedModel, files: Files, *, amp: bool) -> tuple[Member, ...]:
     """Return the networks of a run, loaded from exported files."""
+
+    def load(path: Path, multiple: int, _: torch.device) -> Network:
+        return load_exported(path, multiple=multiple, amp=amp)
+
     chosen = zip(model.members, (files[fold] for fold in model.folds), strict=True)
     return tuple(
-        replace(member, name=str(path), load=partial(_load, path, multiple, amp), side_by_side=True)
-        for member, (path, multiple) in chosen
+        replace(member, name=str(file[0]), load=partial(load, *file), side_by_side=True)
+        for member, file in chosen
     )
-
-
-def _load(path: Path, multiple: int, amp: bool, _: torch.device) -> Network:
-    """Load an exported network, which runs on the CPU."""
-    return load_exported(path, multiple=multiple, amp=amp)

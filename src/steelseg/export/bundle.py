@@ -21,7 +21,6 @@ from typing import Any
 from safetensors.torch import save
 
 from steelseg.config.config import Config
-from steelseg.config.export_formats import network_sources
 from steelseg.errors import CheckpointError, ConfigError
 from steelseg.export.exported import ExportedFold, read_export
 from steelseg.files.atomic import replacing_folder, write_text
@@ -82,14 +81,11 @@ def bundle_run(model: ResolvedModel, *, out: Path | None = None, made_from: str 
     Raises:
         CheckpointError: if a checkpoint or an export cannot be used, or an export or tuning is
             older than the checkpoint.
-        ConfigError: if `model` is not a run, `made_from` is unknown, or `out` holds something else.
+        ConfigError: if `model` is not a run, or `out` holds something else.
     """
     run = model.run
     if run is None:
         raise ConfigError("Only a run folder can be bundled, not checkpoints or another bundle.")
-    if made_from not in network_sources():
-        choices = ", ".join(network_sources())
-        raise ConfigError(f"No bundle is made from {made_from!r}. Use one of {choices}.")
     path = out or run.path / "bundle"
     _refuse_other_folder(path)
     is_combined = run.ensemble_json.exists()

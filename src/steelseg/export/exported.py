@@ -158,26 +158,26 @@ def read_record(folder: Path) -> ExportRecord:
 
 def verify_fold(export: Export, fold: ExportedFold) -> None:
     """Raise CheckpointError unless a fold's files are intact and of the run's checkpoint."""
+    folder, command = export.folder, _command(export.folder)
     expected = network_names(fold.fold, export.record.format)
     if fold.files.keys() != set(expected):
         raise CheckpointError(
-            f"{export.folder / EXPORT_JSON} is damaged: fold {fold.fold} has other files than "
-            f"{', '.join(sorted(expected))}. Make it again: {_command(export.folder)}."
+            f"{folder / EXPORT_JSON} is damaged: fold {fold.fold} has other files than "
+            f"{', '.join(sorted(expected))}. Make it again: {command}."
         )
     for name, digest in fold.files.items():
-        path = export.folder / name
+        path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing. Make it again: {_command(export.folder)}.")
+            raise CheckpointError(f"{path} is missing. Make it again: {command}.")
         if sha256_file(path) != digest:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not that of {EXPORT_JSON}. "
-                f"Make it again: {_command(export.folder)}."
+                f"Make it again: {command}."
             )
-    checkpoint = RunFolder(export.folder.parent.parent).best_model(fold.fold)
+    checkpoint = RunFolder(folder.parent.parent).best_model(fold.fold)
     if read_header(checkpoint)[1] != fold.checkpoint_sha256:
         raise CheckpointError(
-            f"{export.folder} was made from another {checkpoint}. "
-            f"Export again: {_command(export.folder)}."
+            f"{folder} was made from another {checkpoint}. Export again: {command}."
         )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from steelseg.export.exported import Check, Figures, Precision
 from steelseg.inference.forward import Batch, ForwardPlan, Network, predict_batch
 from steelseg.scoring.gate import Gate, open_gate
-from steelseg.scoring.metrics import count_pixels, score
+from steelseg.scoring.metrics import count_pixels, score, text_table
 
 LARGEST_DIFFERENCE = 1e-4
 """Largest allowed difference in probability between fp32 and the original."""
@@ -177,14 +177,3 @@ def describe(figures: Mapping[str, Figures]) -> str:
         for name, each in figures.items()
     ]
     return text_table([header, *rows])
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align the cells of each column, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        [row[0].ljust(widths[0])]
-        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        for row in rows
-    ]
-    return "\n".join("  ".join(line) for line in lines)

@@ -302,8 +302,7 @@ def table(scores: Scores, class_names: Sequence[str], *, columns: Sequence[str] 
     places = [_COLUMNS.index(column) for column in columns]
     every = [_COLUMNS, *(_row(name, figures) for name, figures in named)]
     rows = [tuple(row[place] for place in places) for row in every]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
+    return text_table(rows)
 
 
 def _row(name: str, figures: Figures) -> tuple[str, ...]:
@@ -328,9 +327,12 @@ def _decimal(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    name, *cells = (
-        cell.rjust(width) if i else cell.ljust(width)
-        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    )
-    return "  ".join([name, *cells])
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Align the cells of each column, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        [row[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line) for line in lines)

@@ -41,46 +41,24 @@ class Loaded:
 class Backend(Protocol):
     """A module that writes and runs networks in one format.
 
-    Files of a network have the endings of its `ExportFormat` and one stem; a `path` has the first.
+    A network has one file for each suffix of its `ExportFormat`; a path is that of the first.
     """
 
     def write(
-        self,
-        model: StripNet,
-        path: Path,
-        *,
-        channels: int,
-        size: Size = None,
-        for_int8: bool = False,
+        self, model: StripNet, path: Path, *, channels: int, size: Size, for_int8: bool
     ) -> None:
-        """Write the `core` of a network in full precision.
+        """Write the `core` of a network in full precision, as the same bytes each time.
 
-        Args:
-            model: The network, in eval mode, on the CPU.
-            path: The file to write. The bytes must depend on nothing but the other arguments.
-            channels: Image channels.
-            size: Fixed height and width, multiples of `model.multiple`; None accepts any size.
-            for_int8: Whether it will be quantized.
-
-        Raises:
-            ConfigError: if the network cannot be written, or a package is not installed.
+        Arguments are those of `export.convert`; `for_int8` tells that the file will be quantized.
         """
 
     def quantize(self, source: Path, path: Path, strips: Sequence[NDArray[np.uint8]]) -> None:
-        """Write a file in int8, from one in full precision; not called for formats without int8.
-
-        Args:
-            source: The file in full precision.
-            path: The file to write.
-            strips: Calibration strips, shape (1, channels, H, W), of sizes that `source` accepts.
-        """
+        """Write a file in int8, calibrated on strips; not called for formats without int8."""
 
     def load(self, path: Path, *, amp: bool) -> Loaded:
-        """Load a network; `amp` asks for half precision, if the backend and machine support it.
+        """Load a network; raise CheckpointError if a file is damaged, or refers to others.
 
-        Raises:
-            CheckpointError: if the file is damaged, or would read another file.
-            ConfigError: if a package is not installed.
+        `amp` asks for half precision, which is used if backend and machine support it.
         """
 
     def half_precision(self) -> str | None:

@@ -85,7 +85,10 @@ class _Core(nn.Module):
 
 def _save(model: Any, path: Path) -> None:
     """Write an ONNX model without its exporter's notes about this machine."""
-    _forget(model)
+    for message in _walk(model):
+        for name in ("metadata_props", "doc_string"):
+            if name in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(name)
     for value in (*model.graph.input, *model.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
@@ -93,15 +96,13 @@ def _save(model: Any, path: Path) -> None:
     write_bytes(path, model.SerializeToString(deterministic=True))
 
 
-def _forget(message: Any) -> None:
-    """Remove notes about the export from a message and everything in it."""
-    for name in ("metadata_props", "doc_string"):
-        if name in message.DESCRIPTOR.fields_by_name:
-            message.ClearField(name)
+def _walk(message: Any) -> Iterator[Any]:
+    """Yield a message and every message in it, at any depth."""
+    yield message
     for field, value in message.ListFields():
-        if field.message_type is not None and field.name != "initializer":
+        if field.message_type is not None:
             for part in value if field.is_repeated else (value,):
-                _forget(part)
+                yield from _walk(part)
 
 
 def quantize(source: Path, path: Path, strips: Sequence[NDArray[np.uint8]]) -> None:
@@ -168,20 +169,10 @@ def _refuse_other_files(path: Path) -> None:
     except Exception as error:
         # The parser raises errors of protobuf, which is not a direct dependency.
         raise damaged(path, error) from None
-    for tensor in _tensors(model):
-        if tensor.external_data or tensor.data_location:
+    for part in _walk(model):
+        is_tensor = part.DESCRIPTOR.full_name == "onnx.TensorProto"
+        if is_tensor and (part.external_data or part.data_location):
             raise CheckpointError(
-                f"{path} keeps the tensor {tensor.name[:40]!r} in another file, which is not "
+                f"{path} keeps the tensor {part.name[:40]!r} in another file, which is not "
                 "read. Export again: steelseg export RUN --format onnx."
             )
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """Yield every tensor of a message, at any depth."""
-    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in value if field.is_repeated else (value,):
-                yield from _tensors(part)
