@@ -99,6 +99,9 @@ def _save(model: Any, path: Path) -> None:
 def _walk(message: Any) -> Iterator[Any]:
     """Yield a message and every message in it, at any depth."""
     yield message
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        # It has no messages, and listing its fields would copy the weights.
+        return
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else (value,):
