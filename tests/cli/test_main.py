@@ -355,7 +355,7 @@ def test_run_resumes_and_does_not_overwrite(settings, tmp_path, capsys):
 
     code, _, err = call(*words, capsys=capsys)
     assert code == 1
-    assert "holds a fold already. Use --resume, or another --out." in err
+    assert "already contains a fold. Use --resume, or another --out." in err
     assert call(*words, "--resume", capsys=capsys)[0] == 0
     assert (tmp_path / "run" / "submission.csv").read_bytes() == before
 

@@ -168,7 +168,7 @@ def test_the_setting_looks_at_every_strip(runs, tmp_path):
 def test_another_or_a_missing_first_network_is_refused(runs):
     run, first = runs
     choose(run, first, 0.5, sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=r"was made for another .*inference.cascade=false"):
+    with pytest.raises(CheckpointError, match=r"was made for a different .*inference.cascade=false"):
         Predictor(run.path)
 
     choose(run, first, 0.5)

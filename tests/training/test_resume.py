@@ -75,13 +75,13 @@ def test_a_fold_has_a_checkpoint_before_its_first_step(trained, tmp_path):
     ("spoil", "reason"),
     [
         (flip_a_bit, "is damaged"),
-        (lambda path: path.write_bytes(b""), "is not a whole safetensors file"),
+        (lambda path: path.write_bytes(b""), "is not a complete safetensors file"),
         (lambda path: change(path, fold=1), "is of fold 1, not of fold 0"),
         (lambda path: change(path, data="other"), "other strips, masks or folds"),
         (lambda path: change(path, config={"data": 5}), "settings that are not ours"),
         (lambda path: change(path, epoch=2), "is of epoch 2, not what its name says"),
-        (lambda path: change(path, epoch="three"), "does not fit the settings next to it"),
-        (lambda path: change(path, groups=[]), "does not fit the settings next to it"),
+        (lambda path: change(path, epoch="three"), "does not match the settings stored with it"),
+        (lambda path: change(path, groups=[]), "does not match the settings stored with it"),
         (
             lambda path: shutil.copy(path.parent.parent / "best_model.safetensors", path),
             "without its optimizer",
@@ -127,7 +127,7 @@ def test_weights_of_another_network_are_refused(files, go_on):
         model["network.segmentation_head.0.weight"] = torch.zeros(7, 1, 3, 3)
         save_checkpoint(path, Checkpoint(model, old.optimizer, old.state))
 
-    with pytest.raises(CheckpointError, match="does not fit the settings next to it"):
+    with pytest.raises(CheckpointError, match="does not match the settings stored with it"):
         go_on()
 
 
@@ -197,7 +197,7 @@ def test_a_header_that_promises_too_much_is_refused(files, go_on):
     for path in files.resumable():
         path.write_bytes((2**60).to_bytes(8, "little") + path.read_bytes()[8:])
 
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         go_on()
 
 

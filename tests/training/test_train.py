@@ -275,7 +275,7 @@ def test_a_trained_fold_is_not_overwritten(trained_run, make_config):
     """A second `steelseg train` without --resume would cost a day of training."""
     config = RunFolder(trained_run).load_config()
 
-    with pytest.raises(ConfigError, match=r"fold_0 holds a fold already\. Use --resume"):
+    with pytest.raises(ConfigError, match=r"fold_0 already contains a fold\. Use --resume"):
         train_run(config, trained_run)
 
 
@@ -402,7 +402,7 @@ def test_a_schedule_over_all_epochs_cannot_be_stretched(root, tmp_path, make_con
     cosine = "train.scheduler=cosine"
     train_run(make_config(root, cosine), tmp_path / "run", folds=[0])
 
-    with pytest.raises(ConfigError, match=r"holds a run with train.epochs=1, not 2"):
+    with pytest.raises(ConfigError, match=r"already contains a run with train.epochs=1, not 2"):
         train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", go_on=True)
 
 

@@ -83,7 +83,7 @@ def _run_serve(args: argparse.Namespace) -> int | None:
 
 
 def _read_token(file: "Path | None") -> str | None:
-    """Read the secret from a file; return None without a file."""
+    """Read the token from a file; return None without a file."""
     from steelseg.errors import ConfigError
 
     if file is None:
@@ -93,7 +93,7 @@ def _read_token(file: "Path | None") -> str | None:
     except (OSError, ValueError):
         token = ""
     if len(token) < 16 or not token.isprintable():
-        raise ConfigError(f"{file} must hold a secret of at least 16 printable ASCII characters.")
+        raise ConfigError(f"{file} must contain a token of at least 16 printable ASCII characters.")
     return token
 
 

@@ -188,7 +188,7 @@ def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[
     if odd := set(folds) ^ set(image_ids):
         raise DataError(
             f"{path} does not match the data set: {min(odd)} is in only one of them "
-            f"({len(odd)} such). Start a new run for changed data."
+            f"({len(odd)} in total). Start a new run for changed data."
         )
     if set(folds.values()) != set(range(num_folds)):
         named = ", ".join(map(str, sorted(set(folds.values()))))

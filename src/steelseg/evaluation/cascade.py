@@ -63,7 +63,7 @@ def cascade_run(
     chosen = _choose_fold(first, screening, fold)
     if absent := held_out.fold_of.keys() - screening.fold_of.keys():
         raise CheckpointError(
-            f"{first.path} has no prediction of {min(absent)} ({len(absent)} such), which "
+            f"{first.path} has no prediction of {min(absent)} ({len(absent)} in total), which "
             f"{run.path} has. Both need the same strips: steelseg oof {first.path}."
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}

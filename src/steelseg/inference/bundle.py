@@ -55,7 +55,7 @@ def open_bundle(
     for fold in folds or ():
         if fold not in held:
             there = ", ".join(map(str, held))
-            raise CheckpointError(f"{folder} has no fold {fold}. It holds: {there}.")
+            raise CheckpointError(f"{folder} has no fold {fold}. It contains: {there}.")
     members = tuple(
         _member(folder, manifest, model, trained, amp=config.inference.amp)
         for fold in folds or held
@@ -118,4 +118,4 @@ def _load_torch(path: Path, config: Config) -> StripNet:
     try:
         return fill_network(config, load_file(path))
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None

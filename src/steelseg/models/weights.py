@@ -54,7 +54,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
     extra = [name for name in chosen if name not in wanted and not _is_left_out(name, wanted)]
     if missing or extra:
         raise CheckpointError(
-            f"{path} does not fit the encoder: {_list('missing', missing)}, "
+            f"{path} does not match the encoder: {_list('missing', missing)}, "
             f"{_list('unexpected', extra)}. Is model.encoder the one it was trained for?"
         )
     fitted = {name: chosen[name] for name in wanted if name in chosen}
@@ -62,7 +62,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
         fitted[name] = _fit_channels(tensor, wanted[name], channels=channels)
         if fitted[name].shape != wanted[name].shape:
             raise CheckpointError(
-                f"{path} does not fit the encoder: {name} is {tuple(tensor.shape)}, "
+                f"{path} does not match the encoder: {name} is {tuple(tensor.shape)}, "
                 f"expected {tuple(wanted[name].shape)}."
             )
     encoder.load_state_dict(fitted, strict=False)
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None
 
 
 def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:

@@ -202,6 +202,6 @@ def _order(folder: Path, sample: Path | None) -> list[str]:
     wanted = list(read_sample(sample).lines)
     if absent := sorted(set(wanted) - set(there)):
         raise DataError(
-            f"{sample} names {absent[0]}, which is not in {folder} ({len(absent)} such)."
+            f"{sample} names {absent[0]}, which is not in {folder} ({len(absent)} in total)."
         )
     return wanted + sorted(set(there) - set(wanted))

@@ -64,7 +64,7 @@ def gather_evidence(
         if any(models.get(fold, digest) != digest for fold, digest in one.models.items()):
             raise CheckpointError(
                 f"The out-of-fold predictions of {run.path} are of other models than its folds "
-                f"hold now. Make them again: steelseg oof {run.path}."
+                f"hold now. Recreate them with: steelseg oof {run.path}."
             )
         held.append(one)
     if odd := [

@@ -11,8 +11,8 @@ Copies and near-duplicates of labelled strips are left out of every fold. The on
 post-processing: a few numbers that were tuned on strips of all folds.
 
 A strip is kept only if all votes agree and every class is confident; see `scoring.confidence`.
-Findings are written to a journal next to OUT, so a killed stage continues where it was; OUT appears
-once all folds are done.
+Findings are written to a journal next to OUT, so a killed stage resumes; OUT appears once all folds
+are done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def pseudo_run(
 
     Raises:
         CheckpointError: if a checkpoint or its predictions cannot be used.
-        ConfigError: if the runs have other folds, or `out` holds something else.
+        ConfigError: if the runs have different folds, or `out` contains anything else.
         DataError: if an image cannot be read or has another size, or all are labelled already.
     """
     out = out or run.path / "pseudo"
@@ -135,12 +135,14 @@ def pseudo_run(
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Raise ConfigError unless `path` is free, an empty folder, or holds pseudo-labels."""
+    """Raise ConfigError unless `path` is missing, an empty folder, or contains pseudo-labels."""
     is_free = not path.exists() and not path.is_symlink()
     if not is_free and (path.is_symlink() or not path.is_dir()):
         raise ConfigError(f"{path} is not a folder. Choose another --out.")
     if not is_free and any(path.iterdir()) and not is_pseudo_folder(path):
-        raise ConfigError(f"{path} holds files that are not pseudo-labels. Choose another --out.")
+        raise ConfigError(
+            f"{path} contains files that are not pseudo-labels. Choose another --out."
+        )
 
 
 def _open_runs(
@@ -158,8 +160,8 @@ def _open_runs(
         refuse_classifier(own, folder.path, what="to label strips with")
         if read_fold_numbers(folder.folds_csv) != fold_of:
             raise ConfigError(
-                f"{folder.path} has other folds than {first.path}, so its networks may have been "
-                "trained on held-out strips. Name runs with the same folds.csv: same train.csv, "
+                f"{folder.path} and {first.path} have different folds, so its networks may have been "
+                "trained on held-out strips. Use runs with the same folds.csv: same train.csv, "
                 "data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
@@ -178,7 +180,7 @@ def _refuse_other_fold(path: Path, fold: int) -> None:
     trained = load_checkpoint(path).state.get("fold")
     if trained != fold:
         raise CheckpointError(
-            f"{path} was trained as fold {trained}, so it was trained on held-out strips of fold "
+            f"{path} belongs to fold {trained}, so it was trained on held-out strips of fold "
             f"{fold}. Put the model of fold {fold} there."
         )
 
@@ -209,7 +211,7 @@ def _find_candidates(
         same = sum(one.is_same_file for one in copies.values())
         run.warn(
             f"{len(copies)} of {len(candidates)} images are copies of labelled strips, such as "
-            f"{min(copies)} ({same} the same file, {len(copies) - same} look alike). They are left "
+            f"{min(copies)} ({same} identical, {len(copies) - same} look alike). They are left "
             "out."
         )
     return candidates

@@ -76,7 +76,7 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
     tuned = read_tuned(run.postprocess_json)
     command = f"steelseg tune {run.path}"
     if tuned is None:
-        raise CheckpointError(f"There is no {run.postprocess_json}. Make it: {command}.")
+        raise CheckpointError(f"There is no {run.postprocess_json}. Create it with: {command}.")
     with whole(run.postprocess_json, command):
         scores, classes = tuned.report["scores"], tuned.report["classes"]
         if len(tuned.settings.threshold) != len(names):
@@ -122,12 +122,12 @@ def whole(path: Path, command: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}. Make it: {command}.") from None
+        raise CheckpointError(f"There is no {path}. Create it with: {command}.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
         raise DataError(
-            f"{path} is damaged, or of an older version. Make it again: {command}."
+            f"{path} is damaged, or of an older version. Recreate it with: {command}."
         ) from None
 
 

@@ -43,7 +43,7 @@ def read_cascade(path: Path) -> Cascade | None:
     """
     if not path.exists():
         return None
-    return read_json(path, _parse, remedy="Make it again: steelseg cascade RUN.")
+    return read_json(path, _parse, remedy="Recreate it with: steelseg cascade RUN.")
 
 
 def _parse(content: Mapping[str, Any]) -> Cascade:

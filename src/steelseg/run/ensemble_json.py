@@ -115,7 +115,7 @@ def read_ensemble(run: RunFolder) -> EnsembleSpec:
     Raises:
         DataError: if it is damaged.
     """
-    remedy = f"Make it again: steelseg ensemble RUN RUN --out {run.path}."
+    remedy = f"Recreate it with: steelseg ensemble RUN RUN --out {run.path}."
     return read_json(run.ensemble_json, _parse, remedy=remedy)
 
 

@@ -100,7 +100,7 @@ def open_held_out(
     chosen = folds or [fold for fold in range(data.num_folds) if run.oof(fold).exists()]
     if not chosen:
         raise CheckpointError(
-            f"{run.path} has no out-of-fold predictions. Make them: steelseg oof {run.path}."
+            f"{run.path} has no out-of-fold predictions. Create them with: steelseg oof {run.path}."
         )
     sizes: dict[str, tuple[int, int]] = {}
     fold_of: dict[str, int] = {}
@@ -117,7 +117,7 @@ def open_held_out(
     if gate != "none" and any(len(p_c) != data.num_classes for p_c in presence.values()):
         raise CheckpointError(
             f"{run.path} has out-of-fold predictions without presence, which inference.gate={gate} "
-            f"needs. Make them again: steelseg oof {run.path}."
+            f"needs. Recreate them with: steelseg oof {run.path}."
         )
     labels = read_labels(DataSet(data.root).train_csv, sizes, num_classes=data.num_classes)
     paths = tuple(run.oof(fold) for fold in chosen)

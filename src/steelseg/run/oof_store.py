@@ -101,7 +101,7 @@ def oof_origin(path: Path) -> str:
 def open_oof(path: Path) -> Any:
     """Open the array, or raise CheckpointError."""
     if not path.exists():
-        raise CheckpointError(f"There is no {path}. Make it: steelseg oof RUN.")
+        raise CheckpointError(f"There is no {path}. Create it with: steelseg oof RUN.")
     return zarr.open_array(str(path), mode="r")
 
 

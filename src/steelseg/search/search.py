@@ -82,10 +82,10 @@ def search_run(
 def _refuse_other_content(folder: Path) -> None:
     """Raise ConfigError if the folder holds anything other than a search."""
     if RunFolder(folder).config_yaml.exists():
-        raise ConfigError(f"{folder} holds a run. Choose another --out.")
+        raise ConfigError(f"{folder} already contains a run. Choose another --out.")
     if not (folder / "study.db").exists() and any(folder.glob("trial_*")):
         raise ConfigError(
-            f"{folder} holds trials, but their study.db is missing. Move them away, or choose "
+            f"{folder} contains trials, but their study.db is missing. Move them away, or choose "
             "another --out."
         )
 

@@ -36,7 +36,7 @@ _WHY = {
     403: "The server was started without what this needs.",
     404: "There is no such model.",
     405: "The path has other methods.",
-    408: "The body came too slowly.",
+    408: "The body arrived too slowly.",
     409: "Another model is being loaded.",
     413: "The body or the image is too large.",
     415: "The body is neither a JPEG nor a PNG.",

@@ -19,20 +19,19 @@ from steelseg.run.run_folder import RunFolder
 def load_initial_weights(
     model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]
 ) -> str:
-    """Fill a network with what fits of another.
+    """Load the weights of another network where names and shapes match.
 
     Args:
         model: A `StripNet`, changed in place.
-        place: A run folder, whose same fold is taken, or a checkpoint.
+        place: A run folder, whose checkpoint of the same fold is used, or a checkpoint.
         fold: The fold to be trained.
         held_out: Its held-out strips.
 
     Returns:
-        A line about it.
+        A line for the log.
 
     Raises:
-        CheckpointError: if there is nothing there, the run lacks the fold, or a checkpoint is
-            damaged.
+        CheckpointError: if the run, its fold or the checkpoint is missing or damaged.
         ConfigError: if the encoders differ, or a held-out strip was trained on.
     """
     refuse_combined(RunFolder(place), "model.init_from takes one of its members.")
@@ -57,11 +56,11 @@ def load_initial_weights(
         raise ConfigError(
             f"model.init_from={place}: {path} has model.encoder={there.model.encoder}, "
             f"model.encoder_depth={there.model.encoder_depth} and data.channels="
-            f"{there.data.channels}, which does not fit at {lacking[0]}. Use the same."
+            f"{there.data.channels}, so {lacking[0]} does not match. Use the same values."
         )
     model.load_state_dict(fitting, strict=False)
     heads = sorted({".".join(name.split(".")[:2]) for name in new})
-    return f"starts from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
+    return f"starting from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
 
 
 def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
@@ -73,8 +72,8 @@ def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> No
         return
     if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
-            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
-            "holds out, so its score would be optimistic. Use a checkpoint for its own fold only "
+            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} in total), which this "
+            "fold holds out, so its score would be optimistic. Use a checkpoint for its own fold only "
             f"(--fold {trained_fold}), or a run folder with the same folds: same train.csv, "
             "data.num_folds and data.fold_seed (null: train.seed)."
         )

@@ -118,7 +118,7 @@ class Joiner:
             if missing := pieces.missing():
                 if not pieces.is_refused:
                     pieces.is_refused = True
-                    yield _refused(name, pieces, f"{_listed(missing)} did not come.")
+                    yield _refused(name, pieces, f"{_listed(missing)} did not arrive.")
             else:
                 yield _join(name, self._strips.pop(name))
         refused = [name for name, pieces in self._strips.items() if pieces.is_refused]

@@ -133,7 +133,7 @@ def test_a_store_of_other_data_is_refused(data, folder, change, fault):
     """Old pixels under new labels would train, and nobody would know."""
     change(data)
 
-    with pytest.raises(DataError, match=rf"{fault}.* Create it again: steelseg precrop CONFIG\."):
+    with pytest.raises(DataError, match=rf"{fault}.* Recreate it with: steelseg precrop CONFIG\."):
         reopen(folder, data)
 
 
@@ -199,7 +199,7 @@ def test_a_damaged_index_is_refused(data, folder, content):
     """Whatever stands there, it is no traceback."""
     (folder / "index.json").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"index\.json is damaged\. Create the store again"):
+    with pytest.raises(DataError, match=r"index\.json is damaged\. Recreate the store with"):
         reopen(folder, data)
 
 

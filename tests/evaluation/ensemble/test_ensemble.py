@@ -356,7 +356,7 @@ def test_predictions_of_another_checkpoint_are_refused(runs):
     run = RunFolder(runs / "a")
     run.best_model(1).write_bytes(run.best_model(0).read_bytes())
 
-    with pytest.raises(CheckpointError, match=r"was predicted by another .*steelseg oof"):
+    with pytest.raises(CheckpointError, match=r"was predicted by a different .*steelseg oof"):
         ensemble([run.path, runs / "b"], runs / "both")
 
 

@@ -126,13 +126,14 @@ def _refuse_difference(
     if odd:
         here, there = (_fold(fold_of, odd[0]) for fold_of in (expected, found))
         raise DataError(
-            f"{first.path} has {odd[0]} {here}, {other.path} {there} ({len(odd)} such). {way_out}"
+            f"{first.path} has {odd[0]} {here}, but {other.path} has it {there} "
+            f"({len(odd)} in total). {remedy}"
         )
 
 
 def _fold(fold_of: Mapping[str, int], image_id: str) -> str:
     """Say in which fold a strip is."""
-    return f"in fold {fold_of[image_id]}" if image_id in fold_of else "in none"
+    return f"in fold {fold_of[image_id]}" if image_id in fold_of else "in no fold"
 
 
 def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
@@ -153,7 +154,7 @@ def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
     for fold, digest in held_out.models.items():
         if trained.models.get(fold) != digest:
             raise CheckpointError(
-                f"{run.oof(fold)} was predicted by another {run.best_model(fold)}. {way_out}"
+                f"{run.oof(fold)} was predicted by a different {run.best_model(fold)}. {way_out}"
             )
     if absent := sorted(trained.models.keys() - held_out.models.keys()):
         raise CheckpointError(f"{run.oof(absent[0])} is missing. {way_out}")
@@ -161,7 +162,7 @@ def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
     for fold, plan in held_out.plans.items():
         if plan not in ("", own):
             raise CheckpointError(
-                f"{run.oof(fold)} was predicted with {plan}, and the run has {own}. {way_out}"
+                f"{run.oof(fold)} was predicted with {plan}, but the run has {own}. {way_out}"
             )
     return candidate
 
@@ -182,8 +183,8 @@ def refuse_other_strips(candidates: Sequence[Candidate]) -> None:
         for image_id, size in expected.labels.sizes.items():
             if other.held_out.labels.sizes[image_id] != size:
                 raise DataError(
-                    f"{other.run.path} predicted another image {image_id} than "
-                    f"{first.run.path} did. Predict both again: steelseg oof RUN."
+                    f"{other.run.path} predicted a different image {image_id} from "
+                    f"{first.run.path}. Predict both again: steelseg oof RUN."
                 )
 
 
@@ -202,7 +203,7 @@ def read_side_by_side(
         for candidate, (name, _) in zip(candidates, strips, strict=True):
             if name != image_id:
                 raise DataError(
-                    f"{candidate.run.oof(fold)} has its strips in another order. "
+                    f"{candidate.run.oof(fold)} has its strips in a different order. "
                     f"Predict again: steelseg oof {candidate.run.path}."
                 )
         yield image_id, np.stack([probs_chw for _, probs_chw in strips]), labels.draw(image_id)
