@@ -164,7 +164,7 @@ def test_a_lack_of_memory_says_what_to_lower(capsys):
     ):
         assert guard(allocate) == 1
         line = capsys.readouterr().err
-        assert line.startswith("error: There is not enough memory. Lower train.batch_size_train")
+        assert line.startswith("error: There is not enough memory. To train, lower train.")
         assert line.count("\n") == 1
 
 

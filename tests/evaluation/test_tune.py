@@ -165,7 +165,9 @@ def test_the_summary_warns_of_the_optimistic_score(run, capsys):
 
 def test_a_run_without_predictions_is_refused(trained_run):
     """By the command that makes them."""
-    with pytest.raises(CheckpointError, match=r"no out-of-fold predictions. Create them with: steelseg"):
+    with pytest.raises(
+        CheckpointError, match=r"no out-of-fold predictions. Create them with: steelseg"
+    ):
         tune(RunFolder(trained_run))
 
 

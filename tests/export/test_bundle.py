@@ -164,7 +164,7 @@ def test_thresholds_of_another_model_are_not_bundled(run):
     """They were chosen on other predictions."""
     tune_by_hand(run, {0: "0" * 64})
 
-    with pytest.raises(CheckpointError, match=r"postprocess.json was tuned on a different .*fold_0"):
+    with pytest.raises(CheckpointError, match=r"postprocess.json was tuned on a diff.*fold_0"):
         bundle(run.path)
     assert not (run.path / "bundle").exists()
 

@@ -176,7 +176,7 @@ def test_a_killed_search_goes_on_to_the_same_result(found, place, settings, tmp_
 
     assert outcome(again) == outcome(search)[:2]
     log = (tmp_path / "killed" / "trial_0001" / "training_log.txt").read_text()
-    assert "resumes from" in log
+    assert "resuming from" in log
 
 
 def test_sigterm_stops_as_training_does(settings, tmp_path, monkeypatch, capsys):
@@ -195,7 +195,7 @@ def test_sigterm_stops_as_training_does(settings, tmp_path, monkeypatch, capsys)
     assert main(words) == 0
     out, err = capsys.readouterr()
 
-    assert "resumes from" in err
+    assert "resuming from" in err
     assert out.splitlines()[-3:] == [
         "1 of 1 trials: 1 finished",
         f"wrote {tmp_path / 'stopped' / 'best.yaml'}, the settings of trial 0",
@@ -381,7 +381,7 @@ def test_another_search_in_the_folder_is_refused(found, settings, overrides, spa
     """Their scores cannot be compared; the way out is named."""
     _, folder = found
 
-    with pytest.raises(ConfigError, match=f"already contains a search with .*{odd}.*choose another --out"):
+    with pytest.raises(ConfigError, match=f"contains a search with .*{odd}.*choose another --out"):
         search_run(settings(*overrides, space=space), folder)
 
 

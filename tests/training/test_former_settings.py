@@ -47,7 +47,7 @@ def test_a_run_of_an_older_version_trains_on(run):
     age(run)
 
     config = run.load_config(("train.epochs=3",), to_train=True)
-    train_run(config, run.path, folds=[0], go_on=True)
+    train_run(config, run.path, folds=[0], resume=True)
 
     assert load_checkpoint(FoldFiles(run.fold(0)).last(3)).state["epoch"] == 3
 
@@ -93,7 +93,7 @@ def test_a_fold_with_a_former_monitor_resumes(trained_run, make_config, tmp_path
 
     for one in (run, new):
         train_run(
-            one.load_config(("train.epochs=3",), to_train=True), one.path, folds=[0], go_on=True
+            one.load_config(("train.epochs=3",), to_train=True), one.path, folds=[0], resume=True
         )
 
     old, today = (load_checkpoint(FoldFiles(one.fold(0)).last(3)).state for one in (run, new))
@@ -112,7 +112,7 @@ def test_training_with_a_removed_setting_does_not_go_on(run, trained_run):
     age(run, average="soup")
 
     with pytest.raises(ConfigError, match=r"config\.yaml was trained with train\.average=soup, "):
-        train_run(config, run.path, folds=[0], go_on=True)
+        train_run(config, run.path, folds=[0], resume=True)
     run.config_yaml.write_text(settings)
     with pytest.raises(CheckpointError, match=r"train\.average=soup, .* at commit 0c2f354\."):
-        train_run(config, run.path, folds=[0], go_on=True)
+        train_run(config, run.path, folds=[0], resume=True)

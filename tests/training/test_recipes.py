@@ -21,11 +21,11 @@ def train(tmp_path_factory, make_config, make_strips):
     folder = tmp_path_factory.mktemp("recipes")
     make_strips(folder / "input")
 
-    def run(name, *overrides, go_on=False):
+    def run(name, *overrides, resume=False):
         """A run that is there already, of the same name, is trained only to go on."""
-        if go_on or not (folder / name).exists():
+        if resume or not (folder / name).exists():
             config = make_config(folder / "input", *overrides)
-            train_run(config, folder / name, folds=[0], go_on=go_on)
+            train_run(config, folder / name, folds=[0], resume=resume)
         return RunFolder(folder / name)
 
     run.folder = folder
@@ -114,7 +114,7 @@ def test_a_run_with_averaged_weights_resumes_to_the_same_bits(train, monkeypatch
         patch.setattr(FoldTrainer, "save_if_due", stop)
         with pytest.raises(KeyboardInterrupt):
             train("parted_ema", *settings)
-    parted = train("parted_ema", *settings, go_on=True)
+    parted = train("parted_ema", *settings, resume=True)
 
     for one, other in ((last_of(whole, 3), last_of(parted, 3)), (best_of(whole), best_of(parted))):
         assert_same(one.model, other.model)
@@ -155,7 +155,7 @@ def test_an_average_that_is_not_finite_is_never_saved(train, monkeypatch):
     for tensor in (*best_of(run).model.values(), *last_of(run, 1).average.values()):
         assert tensor.isfinite().all()
     assert_same(
-        last_of(train("spoilt", *settings, go_on=True), 3).average,
+        last_of(train("spoilt", *settings, resume=True), 3).average,
         last_of(train("whole_ema", *settings), 3).average,
     )
 
@@ -171,7 +171,7 @@ def test_a_run_starts_from_the_same_fold_of_another(train):
         if "running" not in name and tensor.is_floating_point():
             torch.testing.assert_close(tensor, started[name])
     log = (second.path / "training_log.txt").read_text()
-    assert f"fold 0: starts from {first.best_model(0)}" in log
+    assert f"fold 0: starting from {first.best_model(0)}" in log
 
 
 def test_another_number_of_classes_takes_all_but_the_head(

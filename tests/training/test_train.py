@@ -17,7 +17,7 @@ from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.run_folder import RunFolder
 from steelseg.signals import defer_signals
 from steelseg.training.fold_files import FoldFiles
-from steelseg.training.train import choose_folds, deal_folds, train_run
+from steelseg.training.train import choose_folds, ensure_folds, train_run
 
 KILLER = '''
 """Flips at random; raises in the middle of an epoch when a test asks for it."""
@@ -107,7 +107,7 @@ def test_a_killed_training_resumes_to_the_same_bits(root, tmp_path, make_config,
     killer.calls_left = None
     assert len(read_history(tmp_path / "killed" / "fold_1" / "history.csv")) == 1
 
-    train_run(config, tmp_path / "killed", folds=[1], go_on=True)
+    train_run(config, tmp_path / "killed", folds=[1], resume=True)
 
     assert_same_fold(tmp_path / "straight" / "fold_1", tmp_path / "killed" / "fold_1", 3)
 
@@ -132,7 +132,7 @@ def test_a_stopped_training_saves_within_the_epoch(
     newest = FoldFiles(tmp_path / "stopped" / "fold_1").resumable()[0]
     assert "_step_" in newest.name
 
-    train_run(config, tmp_path / "stopped", folds=[1], go_on=True)
+    train_run(config, tmp_path / "stopped", folds=[1], resume=True)
 
     assert_same_fold(tmp_path / "straight" / "fold_1", tmp_path / "stopped" / "fold_1", 2)
 
@@ -265,9 +265,9 @@ def test_a_fold_that_is_done_is_left_alone(root, tmp_path, make_config, capsys):
     train_run(make_config(root), tmp_path / "run", folds=[0])
     before = (tmp_path / "run" / "fold_0" / "best_model.safetensors").stat().st_mtime_ns
 
-    train_run(make_config(root), tmp_path / "run", folds=[0], go_on=True)
+    train_run(make_config(root), tmp_path / "run", folds=[0], resume=True)
 
-    assert "fold 0: done already, highest Dice" in capsys.readouterr().out
+    assert "fold 0: already done, highest Dice" in capsys.readouterr().out
     assert (tmp_path / "run" / "fold_0" / "best_model.safetensors").stat().st_mtime_ns == before
 
 
@@ -309,7 +309,7 @@ def test_runs_of_two_seeds_can_share_their_folds(root, tmp_path, make_config):
     def deal(*settings):
         run = RunFolder(tmp_path)
         run.folds_csv.unlink(missing_ok=True)
-        deal_folds(make_config(root, *settings), run)
+        ensure_folds(make_config(root, *settings), run)
         return run.folds_csv.read_text()
 
     assert deal("train.seed=1") != deal("train.seed=2")
@@ -338,7 +338,7 @@ def test_a_run_does_not_mix_two_settings(trained_run, make_config, override):
     config = RunFolder(trained_run).load_config((override,))
 
     with pytest.raises(ConfigError, match=override.partition("=")[0]):
-        train_run(config, trained_run, go_on=True)
+        train_run(config, trained_run, resume=True)
 
 
 def test_settings_that_do_not_change_the_training_may_change(root, tmp_path, make_config):
@@ -347,7 +347,7 @@ def test_settings_that_do_not_change_the_training_may_change(root, tmp_path, mak
     root.rename(tmp_path / "moved")
     config = make_config(tmp_path / "moved", "train.num_workers=1", "train.batch_size_val=3")
 
-    train_run(config, tmp_path / "run", folds=[0], go_on=True)
+    train_run(config, tmp_path / "run", folds=[0], resume=True)
 
 
 def test_a_checkpoint_of_other_settings_is_refused(root, tmp_path, make_config):
@@ -365,7 +365,7 @@ def test_a_checkpoint_of_another_fold_is_refused(trained_run, tmp_path, make_con
     config = RunFolder(trained_run).load_config()
     checkpoint = trained_run / "fold_0" / "last" / "epoch_0001.safetensors"
 
-    with pytest.raises(CheckpointError, match="is of fold 0, not of fold 1"):
+    with pytest.raises(CheckpointError, match="belongs to fold 0, not to fold 1"):
         train_run(config, tmp_path / "new", folds=[1], checkpoint=checkpoint)
 
 
@@ -391,7 +391,7 @@ def test_more_epochs_may_be_asked_for(root, tmp_path, make_config):
     train_run(longer, tmp_path / "straight", folds=[0])
     train_run(make_config(root), tmp_path / "run", folds=[0])
 
-    train_run(longer, tmp_path / "run", folds=[0], go_on=True)
+    train_run(longer, tmp_path / "run", folds=[0], resume=True)
 
     assert_same_fold(tmp_path / "run" / "fold_0", tmp_path / "straight" / "fold_0", 2)
     assert RunFolder(tmp_path / "run").load_config() == longer
@@ -403,7 +403,7 @@ def test_a_schedule_over_all_epochs_cannot_be_stretched(root, tmp_path, make_con
     train_run(make_config(root, cosine), tmp_path / "run", folds=[0])
 
     with pytest.raises(ConfigError, match=r"already contains a run with train.epochs=1, not 2"):
-        train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", go_on=True)
+        train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", resume=True)
 
 
 def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(root, tmp_path, make_config, capsys):
@@ -416,7 +416,7 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(root, tmp_path, m
     content[-100] ^= 1
     newest.write_bytes(content)
 
-    train_run(config, tmp_path / "run", folds=[0], go_on=True)
+    train_run(config, tmp_path / "run", folds=[0], resume=True)
 
     assert f"warning: {newest} is damaged" in capsys.readouterr().err
     assert_same_fold(tmp_path / "run" / "fold_0", tmp_path / "expected" / "fold_0", 2)
@@ -428,7 +428,7 @@ def test_a_fold_without_a_whole_checkpoint_is_not_trained_over(root, tmp_path, m
     shutil.rmtree(tmp_path / "run" / "fold_0" / "last")
 
     with pytest.raises(CheckpointError, match="last/ has no checkpoint to resume from"):
-        train_run(make_config(root), tmp_path / "run", folds=[0], go_on=True)
+        train_run(make_config(root), tmp_path / "run", folds=[0], resume=True)
 
 
 def test_data_with_a_fault_leaves_no_run_folder(root, tmp_path, make_config):
@@ -558,7 +558,7 @@ def test_what_is_told_of_each_epoch_can_end_the_training(root, tmp_path, make_co
     train_run(
         *(config, tmp_path / "run"),
         folds=[1],
-        go_on=True,
+        resume=True,
         after_epoch=lambda fold, row: told.append((fold, int(row["epoch"]))),
     )
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, path, whole
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, integer, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,25 +19,28 @@ def add_serve(commands: Commands) -> None:
     )
     parser.add_argument(
         "--port",
-        type=whole(0, 65535),
+        type=integer(0, 65535),
         default=8000,
         help="port to listen on; default %(default)s; 0 takes a free one",
     )
     parser.add_argument(
         "--queue",
-        type=whole(1),
+        type=integer(1),
         metavar="N",
         help="maximum number of strips in progress or waiting; further requests are rejected; "
         "default 3, or more if more are computed concurrently",
     )
     parser.add_argument(
         "--max-pixels",
-        type=whole(1),
+        type=integer(1),
         metavar="N",
         help="largest image in pixels; default 8,000,000",
     )
     parser.add_argument(
-        "--max-bytes", type=whole(1), metavar="N", help="largest file in bytes; default 33,554,432"
+        "--max-bytes",
+        type=integer(1),
+        metavar="N",
+        help="largest file in bytes; default 33,554,432",
     )
     parser.add_argument(
         "--admin-token-file",

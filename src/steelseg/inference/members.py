@@ -141,8 +141,8 @@ def combined_members(
     spec = read_ensemble(run)
     for fold in folds or ():
         if fold not in spec.folds:
-            there = ", ".join(map(str, spec.folds))
-            raise CheckpointError(f"{run.path} has no fold {fold}. It combines: {there}.")
+            available = ", ".join(map(str, spec.folds))
+            raise CheckpointError(f"{run.path} has no fold {fold}. It combines: {available}.")
     chosen = list(dict.fromkeys(folds or spec.folds))
     members = tuple(
         _combined_member(run, spec, entry, fold, amp=amp)
@@ -213,11 +213,11 @@ def check_settings_match(member: Member, config: Config) -> None:
         _check_combined_settings(member.config, member.weight, config)
         return
     for setting in _TRAINED_IN:
-        trained, asked = _value(member.config, setting), _value(config, setting)
-        if trained != asked:
+        trained, given = _value(member.config, setting), _value(config, setting)
+        if trained != given:
             raise CheckpointError(
                 f"The checkpoint was trained with {setting}={trained}, but the settings "
-                f"say {asked}. Omit the setting, or use the trained value."
+                f"say {given}. Omit the setting, or use the trained value."
             )
 
 
@@ -233,10 +233,10 @@ def _check_combined_settings(trained: Config, weight: EnsembleWeight, config: Co
         "data.channels": (trained.data.channels, config.data.channels),
         "model.presence_head": (weight.presence is not None, config.model.presence_head),
     }
-    for setting, (made, asked) in expected.items():
-        if made != asked:
+    for setting, (combined, given) in expected.items():
+        if combined != given:
             raise ConfigError(
-                f"The runs were combined with {setting}={made}, but the settings say {asked}. "
+                f"The runs were combined with {setting}={combined}, but the settings say {given}. "
                 "Omit the setting, or combine the runs again with it."
             )
 

@@ -31,7 +31,7 @@ from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import mask_settings, read_tuned
 from steelseg.scoring.postprocess import MaskSettings
 
-Place = str | Path
+AnyPath = str | Path
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ResolvedModel:
 
 
 def resolve_model(
-    place: Place | Sequence[Place],
+    source: AnyPath | Sequence[AnyPath],
     overrides: Sequence[str] = (),
     *,
     folds: Sequence[int] | None = None,
@@ -93,7 +93,7 @@ def resolve_model(
     """Determine settings, networks and post-processing of a model.
 
     Args:
-        place: A run folder, a bundle, a checkpoint, or several checkpoints.
+        source: A run folder, a bundle, a checkpoint, or several checkpoints.
         overrides: Settings to change, such as "postprocess.threshold=0.4".
         folds: Folds of the run or bundle to use; None uses every trained one.
 
@@ -102,8 +102,8 @@ def resolve_model(
         ConfigError: if an override is wrong, or a network is a classifier.
         DataError: if postprocess.json is damaged.
     """
-    if isinstance(place, str | Path) and Path(place).is_dir():
-        folder = Path(place)
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        folder = Path(source)
         if is_bundle(folder):
             config, members, screener = open_bundle(folder, overrides, folds=folds)
             check_settings_match(members[0], config)
@@ -118,9 +118,9 @@ def resolve_model(
         model = resolve_run(run, overrides, folds=folds)
         refuse_classifier(model.config, run.path, what="to predict")
         return model
-    if isinstance(place, str | Path) and not Path(place).exists():
-        raise CheckpointError(f"{place}: there is no such run folder, bundle or checkpoint.")
-    paths = [place] if isinstance(place, str | Path) else place
+    if isinstance(source, str | Path) and not Path(source).exists():
+        raise CheckpointError(f"{source}: there is no such run folder, bundle or checkpoint.")
+    paths = [source] if isinstance(source, str | Path) else source
     if not paths:
         raise CheckpointError("No checkpoint was given.")
     members = tuple(checkpoint_member(Path(path)) for path in paths)

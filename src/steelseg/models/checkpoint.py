@@ -105,7 +105,7 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None
     if "steelseg" not in header:
         raise CheckpointError(
-            f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
+            f"{path} is not a steelseg checkpoint. Load other weights by model.encoder_weights."
         )
     return header, tensors
 
@@ -148,7 +148,7 @@ def _read_state(path: Path, text: str) -> dict[str, Any]:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} is damaged: its header has no settings.") from None
     if version != FORMAT:
-        raise CheckpointError(f"{path} was written by another version of steelseg.")
+        raise CheckpointError(f"{path} was written by an incompatible version of steelseg.")
     return state
 
 

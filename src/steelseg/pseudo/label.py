@@ -130,7 +130,7 @@ def pseudo_run(
             write_bytes(folder / "folds.csv", run.folds_csv.read_bytes())
             content = _index(config, runs, settings, images, thresholds, found)
             write_index(folder, content)
-    _tell(config, run, labels, thresholds, found)
+    _print_summary(config, run, labels, thresholds, found)
     return out
 
 
@@ -160,9 +160,9 @@ def _open_runs(
         refuse_classifier(own, folder.path, what="to label strips with")
         if read_fold_numbers(folder.folds_csv) != fold_of:
             raise ConfigError(
-                f"{folder.path} and {first.path} have different folds, so its networks may have been "
-                "trained on held-out strips. Use runs with the same folds.csv: same train.csv, "
-                "data.num_folds and data.fold_seed (null: train.seed)."
+                f"{folder.path} and {first.path} have different folds, so networks of one may have "
+                "been trained on held-out strips of the other. Use runs with the same folds.csv: "
+                "same train.csv, data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
         check_settings_match(members[folds[0]], own)
@@ -219,10 +219,10 @@ def _find_candidates(
 
 def _refuse_other_sizes(config: Config, images: Path, candidates: Mapping[str, Candidate]) -> None:
     """Raise DataError if an image does not have the size that the settings require."""
-    wanted = config.data.img_height, config.data.img_width
+    expected_size = config.data.img_height, config.data.img_width
     for image_id, one in candidates.items():
-        if any(side not in (None, own) for side, own in zip(wanted, one.size, strict=True)):
-            expected = "x".join("any" if side is None else str(side) for side in wanted)
+        if any(side not in (None, own) for side, own in zip(expected_size, one.size, strict=True)):
+            expected = "x".join("any" if side is None else str(side) for side in expected_size)
             raise DataError(
                 f"{images / image_id}: the image is {one.size[0]}x{one.size[1]}, but strips are "
                 f"{expected} (data.img_height x data.img_width; null for any)."
@@ -235,10 +235,10 @@ def _fold_thresholds(
     """Return the confidence thresholds of each fold: as given, or chosen by precision."""
     precision, folds = config.pseudo.precision, list(runs[0].members)
     if precision is None:
-        least = per_class(
-            config.pseudo.least_confidence, config.data.num_classes, name="pseudo.confidence"
+        minimum = per_class(
+            config.pseudo.min_confidence, config.data.num_classes, name="pseudo.confidence"
         )
-        return {fold: FoldThresholds(ConfidenceThresholds(least, least)) for fold in folds}
+        return {fold: FoldThresholds(ConfidenceThresholds(minimum, minimum)) for fold in folds}
     evidence = gather_evidence(config, [one.folder for one in runs], digests)
     return {fold: choose_fold_thresholds(evidence, fold, precision=precision) for fold in folds}
 
@@ -284,7 +284,7 @@ def _index(
     return content
 
 
-def _tell(
+def _print_summary(
     config: Config,
     run: RunFolder,
     labels: Labels,
@@ -293,8 +293,8 @@ def _tell(
 ) -> None:
     """Print a summary of each fold, with warnings where the labels are not usable."""
     for fold, strips in found.items():
-        told = describe_fold(strips, thresholds[fold], class_names=config.data.names)
-        run.say(f"fold {fold}: {told}")
+        summary = describe_fold(strips, thresholds[fold], class_names=config.data.names)
+        run.say(f"fold {fold}: {summary}")
         if rejected := never_accepted(thresholds[fold], config.data.names):
             run.warn(
                 f"fold {fold}: no mask of {', '.join(rejected)} is accepted, because none reaches "
@@ -305,8 +305,8 @@ def _tell(
                 f"fold {fold}: no strip was kept, so it cannot be trained with these labels. "
                 "Lower pseudo.agreement and pseudo.confidence, or use a better run."
             )
-        elif lacking := lacking_classes(strips, labels):
-            names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
+        elif missing := lacking_classes(strips, labels):
+            names = ", ".join(config.data.names[class_id - 1] for class_id in missing)
             run.warn(
                 f"fold {fold}: no kept strip shows {names}. A network that never finds a class "
                 "labels its strips as clean, and training learns that; pseudo.precision=0.9 "

@@ -1,4 +1,4 @@
-"""cascade.json: the cheap network that screens strips, and its cut."""
+"""cascade.json: the cheap network that screens strips, and its cutoff."""
 
 import json
 from collections.abc import Mapping

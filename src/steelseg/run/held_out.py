@@ -18,7 +18,7 @@ from steelseg.data.folder import DataSet
 from steelseg.data.folds import assign_folds, read_groups
 from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError, DataError
-from steelseg.run.oof_store import open_oof, plan_in_words, read_oof
+from steelseg.run.oof_store import describe_plan, open_oof, read_oof
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import (
     TunedPostprocessing,
@@ -178,7 +178,7 @@ def held_out_masks(
     Raises:
         CheckpointError: if tuning used other predictions.
     """
-    own = plan_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
+    own = describe_plan(config.inference.tta, config.data.crop if config.inference.crops else None)
     if others := sorted(set(held_out.plans.values()) - {"", own}):
         run.warn(
             f"out-of-fold predictions were made with {others[0]}, but `steelseg predict` uses "

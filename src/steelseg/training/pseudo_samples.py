@@ -41,19 +41,19 @@ class PseudoSamples:
 
 
 @dataclass(frozen=True)
-class MarkedWindows:
-    """Reads windows of labelled strips, and of pseudo-labelled ones by their marked names."""
+class MarkedCrops:
+    """Reads crops of labelled strips, and of pseudo-labelled ones by their marked names."""
 
     labelled: CropReader
     pseudo: FolderReader
 
     @property
     def channels(self) -> int:
-        """Channels of every window, 1 or 3."""
+        """Channels of every crop, 1 or 3."""
         return self.labelled.channels
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
-        """Read one window, shape (h, w, channels)."""
+        """Read one crop, shape (h, w, channels)."""
         if image_id.startswith(_MARK):
             return self.pseudo.read(image_id.removeprefix(_MARK), box)
         return self.labelled.read(image_id, box)
@@ -90,8 +90,8 @@ def load_pseudo_samples(
         )
     if not pseudo.labels.sizes:
         raise DataError(
-            f"train.pseudo_labels={folder} has no strip for fold {fold}. Recreate the labels with a "
-            "lower pseudo.agreement and pseudo.confidence."
+            f"train.pseudo_labels={folder} has no strip for fold {fold}. Recreate the labels with "
+            "a lower pseudo.agreement and pseudo.confidence."
         )
     _refuse_other_sizes(config, pseudo.labels, folder)
     _refuse_leak(folder, pseudo, fold, held_out)
@@ -106,9 +106,9 @@ def load_pseudo_samples(
 
 def _refuse_other_sizes(config: Config, labels: Labels, folder: Path) -> None:
     """Raise DataError if the size of a strip differs from the settings."""
-    wanted = config.data.img_height, config.data.img_width
+    expected = config.data.img_height, config.data.img_width
     for image_id, size in labels.sizes.items():
-        if any(side not in (None, own) for side, own in zip(wanted, size, strict=True)):
+        if any(side not in (None, actual) for side, actual in zip(expected, size, strict=True)):
             raise DataError(
                 f"train.pseudo_labels={folder}: {image_id} is {size[0]}x{size[1]}, which "
                 "data.img_height and data.img_width do not allow; null allows any."
@@ -121,8 +121,8 @@ def _refuse_leak(folder: Path, pseudo: PseudoLabels, fold: int, held_out: Collec
         raise ConfigError(
             f"train.pseudo_labels={folder}: the networks of fold {fold} were trained on {seen[0]} "
             f"({len(seen)} in total), which this fold holds out, so its score would be optimistic. "
-            "Use a run with the same folds: same train.csv, data.num_folds and data.fold_seed (null: "
-            "train.seed)."
+            "Use a run with the same folds: same train.csv, data.num_folds and data.fold_seed "
+            "(null: train.seed)."
         )
 
 
@@ -145,8 +145,8 @@ def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: Pseud
         first = min(found)
         raise DataError(
             f"train.pseudo_labels={folder} contains {first}, which is a copy of the labelled strip "
-            f"{found[first]} ({len(found)} in total). Recreate the labels with: steelseg pseudo RUN "
-            "--images DIR."
+            f"{found[first]} ({len(found)} in total). Recreate the labels with: steelseg "
+            "pseudo RUN --images DIR."
         )
 
 

@@ -1,8 +1,8 @@
 """Resume a fold from its newest usable checkpoint, or from a given one.
 
 The first checkpoint in `last/` is written before the first step. So a fold that was started but has
-no usable checkpoint is an error, never a silent restart. Checkpoints that are skipped, or newer than
-the one that the user gives, are renamed to `*.set_aside`.
+no usable checkpoint is an error, never a silent restart. Checkpoints that are skipped, or newer
+than the one that the user gives, are renamed to `*.set_aside`.
 """
 
 import json
@@ -139,7 +139,7 @@ def _newest_usable(
         try:
             learner, done = _restore(path, metadata, num_batches)
             if path != files.last(done.epoch, done.position.step):
-                raise CheckpointError(f"{path} contains epoch {done.epoch}, not the one in its name.")
+                raise CheckpointError(f"{path} contains epoch {done.epoch}, unlike its name.")
         except CheckpointError as error:
             refused.append((path, error))
             continue
@@ -215,9 +215,11 @@ def _refuse_other(checkpoint: Checkpoint, path: Path, metadata: CheckpointMetada
         removed = former.removed_in_use(state["config"])
         difference = settings_difference(checkpoint.config, metadata.config)
     except (ConfigError, LookupError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} contains settings that this version does not know.") from None
+        raise CheckpointError(
+            f"{path} contains settings that this version does not know."
+        ) from None
     if removed:
-        raise CheckpointError(f"{path} {former.way_out(removed)}")
+        raise CheckpointError(f"{path} {former.retrain_advice(removed)}")
     if difference:
         raise CheckpointError(
             f"{path} was trained with {difference}. Resume with the same settings, or start a new "

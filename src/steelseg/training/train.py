@@ -21,7 +21,7 @@ from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.scoring.metrics import Scores, never_found, table
 from steelseg.scoring.presence import COLUMNS
 from steelseg.signals import defer_signals
-from steelseg.training.fold_data import training_samples, window_source
+from steelseg.training.fold_data import open_reader, training_samples
 from steelseg.training.fold_files import CheckpointMetadata, FoldFiles
 from steelseg.training.loader import BatchLoader
 from steelseg.training.pseudo_samples import (
@@ -50,7 +50,7 @@ class _Inputs:
     fold_of: dict[str, int]
     """Fold of each strip."""
     source: CropReader
-    """Reads the pixels of training windows."""
+    """Reads the pixels of training samples."""
 
     def held_out(self, fold: int) -> list[str]:
         """List the strips that a fold does not train on."""
@@ -66,7 +66,7 @@ def train_run(
     path: Path,
     *,
     folds: Sequence[int] | None = None,
-    go_on: bool = False,
+    resume: bool = False,
     checkpoint: Path | None = None,
     after_epoch: AfterEpoch = lambda _fold, _row: None,
 ) -> None:
@@ -76,12 +76,12 @@ def train_run(
         config: The settings.
         path: The run folder; it is created once the data set has passed its checks.
         folds: The folds to train; None trains all.
-        go_on: True resumes folds that were started and skips those that are done.
+        resume: True resumes folds that were started and skips those that are done.
         checkpoint: Resume the single fold of `folds` from this file.
         after_epoch: Called after each epoch; an exception from it ends the training.
 
     Raises:
-        ConfigError: if a fold does not exist, or was already trained and `go_on` is False, or the
+        ConfigError: if a fold does not exist, or was already trained and `resume` is False, or the
             folder holds a combined run.
         DataError: if the data set has a fault or the store does not match it.
         CheckpointError: if a checkpoint does not match the settings.
@@ -91,9 +91,9 @@ def train_run(
     folds = choose_folds(folds, config.data.num_folds)
     run = RunFolder(path)
     refuse_combined(run, "Choose another --out to train.")
-    _refuse_used(config, run, folds, go_on=go_on or checkpoint is not None)
+    _refuse_used(config, run, folds, resume=resume or checkpoint is not None)
     labels, groups = _read_labels(config, run)
-    source = window_source(config, labels)
+    source = open_reader(config, labels)
     inputs = _Inputs(
         config, run, labels, _read_or_assign_folds(config, run, labels, groups), source
     )
@@ -104,7 +104,7 @@ def train_run(
     }
     if run.config_yaml.exists():
         # Settings that may change when resuming also apply to later stages.
-        run.keep_config(config)
+        run.save_config(config)
     else:
         _refuse_untrainable(inputs, folds)
         create_run(path, config)
@@ -128,7 +128,7 @@ def _refuse_untrainable(inputs: _Inputs, folds: Sequence[int]) -> None:
             load_initial_weights(model, config.model.init_from, fold=fold, held_out=held_out)
 
 
-def deal_folds(config: Config, run: RunFolder) -> None:
+def ensure_folds(config: Config, run: RunFolder) -> None:
     """Write folds.csv if a run has none, as training does.
 
     Raises:
@@ -150,7 +150,7 @@ def _read_labels(config: Config, run: RunFolder) -> tuple[Labels, dict[str, str]
     return inspection.labels, inspection.groups
 
 
-def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on: bool) -> None:
+def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, resume: bool) -> None:
     """Raise unless the run folder is new, or has the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
@@ -159,7 +159,7 @@ def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, go_on:
             f"{run.path} already contains a run with {difference}. Choose another --out."
         )
     for fold in folds:
-        if run.fold(fold).exists() and not go_on:
+        if run.fold(fold).exists() and not resume:
             raise ConfigError(
                 f"{run.fold(fold)} already contains a fold. Use --resume, or another --out."
             )

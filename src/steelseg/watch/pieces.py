@@ -27,7 +27,7 @@ from steelseg.watch.arrivals import Arrival, FileVersion
 # Refused strips that are kept because their missing pieces may still arrive.
 _MOST_INCOMPLETE = 8
 
-# A larger number would be a counter of the camera that continues from strip to strip.
+# A larger number would be a counter that the camera continues from strip to strip.
 _MOST_PIECES = 9999
 
 
