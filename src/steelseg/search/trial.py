@@ -1,7 +1,7 @@
 """Run one trial: settings, speed, training, and the outcome.
 
-Training does not know about the search. It calls `after_epoch`, and an exception from there ends it.
-A trial that was stopped or killed has a run folder, and resumes from there with the same bits.
+Training does not know about the search. It calls `after_epoch`, whose exceptions end it. A
+trial that was stopped or killed resumes from its run folder with the same bits.
 """
 
 import gc

@@ -26,7 +26,7 @@ async function takeModel(sha256) {
   const content = await fetchModel({ onWait });
   if (content.sha256 === session.model?.sha256) return;
   if (session.model) {
-    status.warn("The server has another model now. All strips are looked at anew.");
+    status.warn("The server uses another model now. All strips are predicted again.");
   }
   session.setModel(readModel(content));
   byId("model").textContent = `Model ${content.provenance.source}, ${content.sha256.slice(0, 12)}`;
@@ -50,12 +50,12 @@ function open({ files, leftOut }) {
   const doubles = session.add(files);
   const said = [];
   if (files.length === 0) said.push("No JPEG or PNG file among them.");
-  if (leftOut.length) said.push(`Left out, for not being a JPEG or PNG file: ${list(leftOut)}.`);
+  if (leftOut.length) said.push(`Left out, because they are not JPEG or PNG files: ${list(leftOut)}.`);
   if (leftOut.some((name) => name.endsWith("/"))) {
-    said.push("Folders inside a folder are not looked into; open them one by one.");
+    said.push("Subfolders are not read; open them one by one.");
   }
   if (doubles.length) {
-    said.push(`Already there by that name, so not added again: ${list(doubles)}.`);
+    said.push(`Left out, because strips with these names are already open: ${list(doubles)}.`);
   }
   status.warn(said.join(" "));
   queue.run();
@@ -72,7 +72,7 @@ async function download(name, type, toText) {
   const found = session.strips.filter((strip) => strip.answer !== null);
   const missing = session.strips.length - found.length;
   save(new Blob([toText(found, session.model)], { type }), name);
-  status.warn(missing ? `${name} does not hold ${count(missing, "strip")} that failed.` : "");
+  status.warn(missing ? `${name} does not include ${count(missing, "strip")} that failed.` : "");
 }
 
 async function downloadOverlay() {
