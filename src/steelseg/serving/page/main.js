@@ -1,4 +1,4 @@
-// The page: puts its parts together, takes files and gives them.
+// The page: connects its parts, opens files and offers downloads.
 
 import { fetchModel, fetchOverlay, RequestError } from "./api.js";
 import { byId, count } from "./dom.js";
@@ -20,7 +20,7 @@ const queue = new Queue(session, { onWait, onSwap: takeModel });
 new StripPanel(session);
 const inspection = new Inspection(session, queue, { onWait });
 
-/** Take the server's model, unless the session has it already. */
+/** Load the server's model, unless the session already has it. */
 async function takeModel(sha256) {
   if (sha256 && sha256 === session.model.sha256) return;
   const content = await fetchModel({ onWait });
@@ -33,7 +33,7 @@ async function takeModel(sha256) {
   byId("model").title = `SHA-256 ${content.sha256}`;
 }
 
-/** What the page needs of the server's description of its model. */
+/** The parts of the server's model description that the page needs. */
 function readModel({ sha256, classes, pixel_mm: pixelMm }) {
   const each = (name, missing) => classes.map((one) => one[name] ?? missing);
   return {
@@ -45,7 +45,7 @@ function readModel({ sha256, classes, pixel_mm: pixelMm }) {
   };
 }
 
-/** Add what was dropped or chosen, and say what was left out. */
+/** Add dropped or chosen files, and report what was left out. */
 function open({ files, leftOut }) {
   const doubles = session.add(files);
   const said = [];
@@ -66,7 +66,7 @@ function list(names) {
   return names.length > 5 ? `${some} and ${names.length - 5} more` : some;
 }
 
-/** Bring all answers to the settings as they are, and make a file of them. */
+/** Predict all strips with the current settings, and download the result as a file. */
 async function download(name, type, toText) {
   await queue.refresh();
   const found = session.strips.filter((strip) => strip.answer !== null);
@@ -88,7 +88,7 @@ async function downloadOverlay() {
   }
 }
 
-/** Ask again for the strips that failed, and for what is missing of the one looked at. */
+/** Retry failed strips, and missing parts of the strip on the screen. */
 function retry() {
   queue.askAgain(session.strips.filter((strip) => strip.state === "failed"));
   session.select(session.current);

@@ -1,4 +1,4 @@
-// The list of strips: what was found on each, or what went wrong.
+// The list of strips: the result of each, or what went wrong.
 
 import { byId, count, make } from "./dom.js";
 
