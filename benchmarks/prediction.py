@@ -166,7 +166,7 @@ def is_skipped(run_dir, path):
     first, looks = looker(run_dir)
     image_hwc = read_image(path, channels=first.config.data.channels)
     batch = (("",), image_hwc[None])
-    ((*_, probs_chw, presence_c),) = looks.predict_open([batch], forward_plan(first.config))
+    ((*_, probs_chw, presence_c),) = looks.predict_ungated([batch], forward_plan(first.config))
     by_presence = first.config.model.is_classifier
     return defect_score_of(probs_chw, presence_c, by_presence=by_presence) < first.cut
 

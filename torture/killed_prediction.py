@@ -132,7 +132,7 @@ class _Bench:
     def _expected(self, change: str, known: int) -> list[str]:
         """Return what the last command may print; one of these is required."""
         if change in ("network", "threshold"):
-            return ["The prediction starts again."]
+            return ["Prediction starts over."]
         counts = (known, known - 1) if change == "image" else (known,)
         return [f"{x} of {self.strips} images were predicted before" for x in counts if x]
 

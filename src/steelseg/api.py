@@ -216,8 +216,8 @@ def search(
 
     Raises:
         CheckpointError: if study.db is damaged.
-        ConfigError: if Optuna is not installed, the search space is wrong, the folder holds
-            something else or is in use, or no trial can be built.
+        ConfigError: if Optuna is not installed, the search space is wrong, the folder contains
+            anything else or is in use, or no trial can be built.
         DataError: if the data set has a fault.
         Stopped: on Ctrl-C or SIGTERM, once the current trial is saved.
     """
@@ -243,7 +243,7 @@ def oof(
         run_dir: A run with trained folds.
         overrides: Settings to change.
         folds: Which folds; None takes every trained one.
-        npy: Also write oof_predictions.npy, float32, 4 bytes a pixel and class.
+        npy: Also write oof_predictions.npy, float32, 4 bytes per pixel and class.
 
     Raises:
         CheckpointError: if a fold has no best model.
@@ -296,7 +296,7 @@ def evaluate(
 
     Raises:
         CheckpointError: if there are no predictions, or tuning is older than they are.
-        ConfigError: if `overlays` is asked of a classifier.
+        ConfigError: if `overlays` is set for a classifier.
         DataError: if train.csv has a fault.
     """
     from steelseg.evaluation.evaluate import evaluate_run
@@ -351,7 +351,7 @@ def ensemble(
 
     Args:
         runs: Run folders, with predictions of the same strips in the same folds.
-        out: The combined run folder; an ensemble that is there is replaced.
+        out: The combined run folder; an existing combined run is replaced.
         overrides: Settings of the combined run.
         weights: equal is the plain mean, greedy adds one run at a time while the error decreases.
         per_class: Choose separate weights for each class.
@@ -389,7 +389,7 @@ def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
 
     Raises:
         CheckpointError: if a run was not evaluated.
-        DataError: if the runs have no strip in common, or other classes.
+        DataError: if the runs have no strip in common, or different classes.
     """
     from steelseg.evaluation.compare import compare_runs
     from steelseg.run.run_folder import RunFolder
@@ -488,7 +488,7 @@ def pseudo(
         run_dir: A run with trained folds; its settings make the masks.
         overrides: Settings to change.
         images: Folder of unlabelled strips.
-        out: Where the labels go; None makes RUN/pseudo. Pseudo-labels that are there are replaced.
+        out: Where the labels go; None makes RUN/pseudo. Existing pseudo-labels are replaced.
         teachers: Additional runs with the same folds that must agree.
 
     Returns:
@@ -533,7 +533,7 @@ def watch(
         source: A run folder or a bundle.
         overrides: Settings to change.
         folder: Folder that the camera writes to.
-        out: Output folder, outside `folder`; results.jsonl gets one line a strip.
+        out: Output folder, outside `folder`; results.jsonl gets one line per strip.
         folds: Folds of the run or bundle to use; None uses every trained one.
         settle: Seconds that a file must stay unchanged before it is read.
         patience: Seconds after which an unreadable file is rejected.
@@ -633,7 +633,7 @@ def bundle(
     Args:
         run_dir: A run with trained folds.
         overrides: Settings to store in the bundle.
-        out: The folder; None makes RUN/bundle. A bundle that is there is replaced.
+        out: The folder; None makes RUN/bundle. An existing bundle is replaced.
         folds: Which folds; None takes every trained one.
         made_from: torch for the checkpoints themselves, or an export such as openvino-int8.
 
@@ -672,7 +672,7 @@ def repository(bundle_dir: Path | str, out: Path | str, *, server: Server) -> Pa
 
 
 def bench(
-    place: Path | str,
+    source: Path | str,
     overrides: Sequence[str] = (),
     *,
     folds: Sequence[int] | None = None,
@@ -684,7 +684,7 @@ def bench(
     """Time the inference backends on this machine.
 
     Args:
-        place: A run folder or a bundle.
+        source: A run folder or a bundle.
         overrides: Settings to change.
         folds: Which folds; None takes all.
         images: Folder of strips; None takes data.root/test_images.
@@ -703,7 +703,7 @@ def bench(
     from steelseg.export.bench import bench_run
 
     return bench_run(
-        Path(place),
+        Path(source),
         overrides,
         folds=folds,
         images=Path(images) if images else None,
@@ -791,7 +791,7 @@ def run(
         The run folder.
 
     Raises:
-        SteelsegError: whatever a stage refuses.
+        SteelsegError: if a stage raises it.
     """
     from steelseg.data.checks.check import refuse_faults
     from steelseg.data.folder import DataSet
@@ -815,7 +815,7 @@ def run(
     if config.model.is_classifier:
         _announce(f"steelseg evaluate {place}")
         evaluate(path, overlays=overlays)
-        print(f"use the classifier as first stage of a run: steelseg cascade RUN --first {place}")
+        print(f"to screen strips for a run: steelseg cascade RUN --first {place}")
         return path
     if has_untuned_settings(config):
         _announce(f"steelseg tune {place}")
@@ -828,7 +828,7 @@ def run(
         for written in predict(path, folds=chosen, overlays=overlays):
             print(f"wrote {written}")
     else:
-        print(f"no {test_images}: steelseg predict {place} --images FOLDER")
+        print(f"{test_images} is missing; to predict: steelseg predict {place} --images FOLDER")
     _announce(f"steelseg report {place}")
     print(f"wrote {report(path)}")
     return path

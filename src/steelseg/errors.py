@@ -24,9 +24,9 @@ _NO_MEMORY = (
 )
 
 _LESS_MEMORY = (
-    "There is not enough memory. Lower train.batch_size_train or the crop size to train, "
-    "train.batch_size_val to validate, train.num_workers where samples are loaded; "
-    "inference.ensemble=sequential predicts with one network at a time."
+    "There is not enough memory. To train, lower train.batch_size_train or the crop size; to "
+    "validate or predict, lower train.batch_size_val; to load samples, lower "
+    "train.num_workers. inference.ensemble=sequential keeps one network in memory at a time."
 )
 
 
@@ -62,14 +62,14 @@ class Stopped(KeyboardInterrupt):
     """The process was asked to stop, by Ctrl-C or SIGTERM."""
 
     def __init__(self, signum: int) -> None:
-        """Take the number of the signal."""
+        """Store the signal number."""
         super().__init__(signum)
         self.signum = signum
 
 
 @contextmanager
 def raising_out_of_memory(message: str = _LESS_MEMORY) -> Iterator[None]:
-    """Raise OutOfMemory instead of any error of the block that reports a lack of memory.
+    """Raise OutOfMemory in place of any error in the block that reports a lack of memory.
 
     Args:
         message: Advice to the user.

@@ -1,7 +1,7 @@
 """Deferred handling of Ctrl-C and SIGTERM: finish the current step, save, then stop.
 
 An exception in the middle of an optimizer step would leave weights that an uninterrupted training
-never has. So a signal only sets a flag here, and a loop reads it where it can save.
+never has. So a signal only sets a flag, which the loop checks where it can save.
 """
 
 import signal
@@ -31,7 +31,7 @@ class StopRequest:
 
 @contextmanager
 def defer_signals() -> Iterator[StopRequest]:
-    """Record Ctrl-C and SIGTERM inside the block, and raise Stopped at its end if one came.
+    """Record Ctrl-C and SIGTERM inside the block, and raise Stopped at its end if there was one.
 
     Outside the main thread, to which Python delivers no signals, nothing is recorded.
     """

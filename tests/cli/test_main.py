@@ -164,7 +164,7 @@ def test_a_lack_of_memory_says_what_to_lower(capsys):
     ):
         assert guard(allocate) == 1
         line = capsys.readouterr().err
-        assert line.startswith("error: There is not enough memory. Lower train.batch_size_train")
+        assert line.startswith("error: There is not enough memory. To train, lower train.")
         assert line.count("\n") == 1
 
 
@@ -355,7 +355,7 @@ def test_run_resumes_and_does_not_overwrite(settings, tmp_path, capsys):
 
     code, _, err = call(*words, capsys=capsys)
     assert code == 1
-    assert "holds a fold already. Use --resume, or another --out." in err
+    assert "already contains a fold. Use --resume, or another --out." in err
     assert call(*words, "--resume", capsys=capsys)[0] == 0
     assert (tmp_path / "run" / "submission.csv").read_bytes() == before
 

@@ -242,7 +242,7 @@ def test_messages_of_the_stages_speak_the_baselines_words():
     """Paths and other words stay as they are."""
     said = in_baseline_words(
         "model.encoder_weights=none; train.learning_rate, not /x/min_size; the loss is nan; "
-        "Create it: steelseg precrop CONFIG."
+        "Create it with: steelseg precrop CONFIG."
     )
 
     assert said == (

@@ -206,14 +206,14 @@ def test_what_is_written_is_read_back(tmp_path):
         (f"{HEADER}a,zero,0,\nb,1,0,\n", "is damaged"),
         (f"{HEADER}a,,0,\nb,1,0,\n", "is damaged"),
         (f'{HEADER}a,0,0,\n"b,1,0,\n', "is damaged"),
-        (f"{HEADER}a,0,0,\nb,1,0,\na,1,0,\n", "contains an image twice"),
-        (f"{HEADER}a,0,0,\n", r"does not match .*: b is in only one .*\(1 such\)"),
+        (f"{HEADER}a,0,0,\nb,1,0,\na,1,0,\n", "has several rows for an image"),
+        (f"{HEADER}a,0,0,\n", r"does not match .*: b is in only one .*\(1 in total\)"),
         (f"{HEADER}a,0,0,\nb,1,0,\nc,1,0,\n", "does not match the data set: c is"),
         (f"{HEADER}a,0,0,\nb,2,0,\n", "has the folds 0, 2, but .*num_folds=2"),
         (f"{HEADER}a,0,0,\nb,0,0,\n", "has the folds 0, but data.num_folds=2"),
         (f"{HEADER}a,0,0,\nb,-1,0,\n", "has the folds -1, 0"),
-        (f"{HEADER}a,0,0,a\nb,1,0,a\n", "puts b into fold 1, but its group a is not there"),
-        (f"{HEADER}a,0,0,\nb,1,0,c\n", "puts b into fold 1, but its group c is not there"),
+        (f"{HEADER}a,0,0,a\nb,1,0,a\n", "puts b into fold 1, but its group a is not in that fold"),
+        (f"{HEADER}a,0,0,\nb,1,0,c\n", "puts b into fold 1, but its group c is not in that fold"),
     ],
 )
 def test_folds_that_do_not_fit_are_refused(tmp_path, text, fault):

@@ -95,9 +95,9 @@ def test_a_chosen_fold_screens(runs):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"miss_rate": 1.0}, "--miss-rate 1: expected 0 or more and less than 1"),
+        ({"miss_rate": 1.0}, "--miss-rate 1: expected at least 0 and less than 1"),
         ({"miss_rate": -0.1}, "--miss-rate -0.1"),
-        ({"fold": 7}, "has no predictions of fold 7. It has them of 0, 1"),
+        ({"fold": 7}, "has no predictions of fold 7. It has predictions of 0, 1"),
     ],
 )
 def test_what_cannot_be_is_refused(runs, options, message):

@@ -94,9 +94,9 @@ def test_the_table_lists_every_class(tmp_path):
 def test_missing_and_damaged_scores_are_refused(tmp_path):
     """By the command that makes them."""
     a = write_run(tmp_path / "a", [0.5])
-    with pytest.raises(CheckpointError, match="Make it: steelseg evaluate"):
+    with pytest.raises(CheckpointError, match="Create it with: steelseg evaluate"):
         compare_runs(a, RunFolder(tmp_path / "none"))
     for text in ("", "image_id\n", a.scores_csv.read_text() + "x,1\n"):
         a.scores_csv.write_text(text)
-        with pytest.raises(DataError, match=r"is damaged. Make it again"):
+        with pytest.raises(DataError, match=r"is damaged. Recreate it with"):
             compare_runs(a, a)

@@ -154,5 +154,5 @@ def test_another_number_of_classes_is_refused(run):
 
 def test_predictions_that_are_not_there_are_asked_for(run):
     """By the command that makes them."""
-    with pytest.raises(CheckpointError, match="Make it: steelseg oof RUN"):
+    with pytest.raises(CheckpointError, match="Create it with: steelseg oof RUN"):
         next(read_oof(run.oof(0)))

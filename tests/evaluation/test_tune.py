@@ -165,7 +165,9 @@ def test_the_summary_warns_of_the_optimistic_score(run, capsys):
 
 def test_a_run_without_predictions_is_refused(trained_run):
     """By the command that makes them."""
-    with pytest.raises(CheckpointError, match=r"no out-of-fold predictions. Make them: steelseg"):
+    with pytest.raises(
+        CheckpointError, match=r"no out-of-fold predictions. Create them with: steelseg"
+    ):
         tune(RunFolder(trained_run))
 
 
@@ -186,7 +188,7 @@ def test_a_damaged_file_is_refused(tmp_path, text):
     path = tmp_path / "postprocess.json"
     path.write_text(text)
 
-    with pytest.raises(DataError, match=r"is damaged. Make it again: steelseg tune RUN."):
+    with pytest.raises(DataError, match=r"is damaged. Recreate it with: steelseg tune RUN."):
         read_tuned(path)
 
 

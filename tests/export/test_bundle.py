@@ -90,7 +90,7 @@ def test_a_fold_of_a_bundle_is_that_fold_of_the_run(trained_run, strips, tmp_pat
     found = Predictor(path, folds=[1]).probs(strips[0])
 
     np.testing.assert_array_equal(found, Predictor(trained_run, folds=[1]).probs(strips[0]))
-    with pytest.raises(CheckpointError, match=r"has no fold 3. It holds: 0, 1"):
+    with pytest.raises(CheckpointError, match=r"has no fold 3. It contains: 0, 1"):
         Predictor(path, folds=[3])
 
 
@@ -164,7 +164,7 @@ def test_thresholds_of_another_model_are_not_bundled(run):
     """They were chosen on other predictions."""
     tune_by_hand(run, {0: "0" * 64})
 
-    with pytest.raises(CheckpointError, match=r"postprocess.json was tuned on another .*fold_0"):
+    with pytest.raises(CheckpointError, match=r"postprocess.json was tuned on a diff.*fold_0"):
         bundle(run.path)
     assert not (run.path / "bundle").exists()
 

@@ -87,7 +87,7 @@ def mean_presence(run, path):
     member = checkpoint_member(run.best_model(0))
     ensemble = Ensemble([member], sequential=False, device=pick_device())
     batch = (("",), read_image(path, channels=1)[None])
-    ((_, _, _, presence_c),) = ensemble.predict_open([batch], ForwardPlan())
+    ((_, _, _, presence_c),) = ensemble.predict_ungated([batch], ForwardPlan())
     return float(presence_c.mean())
 
 

@@ -32,7 +32,7 @@ def write_killed(path, *entries, identity=IDENTITY):
 def read(path, *image_ids):
     """Give the entries of some images, None for those without; the journal stays."""
     with killed(path) as journal:
-        return [journal[i] if journal.holds(i) else None for i in image_ids]
+        return [journal[i] if journal.has(i) else None for i in image_ids]
 
 
 def test_what_was_added_is_there_again(tmp_path):
@@ -94,7 +94,7 @@ def test_another_identity_begins_anew_and_says_so(tmp_path, capsys):
 
     assert read(path, "a") == [None]
     assert capsys.readouterr().err == (
-        f"warning: {path} is of other networks. The prediction starts again.\n"
+        f"warning: {path} was written with other networks. Prediction starts over.\n"
     )
 
 

@@ -4,7 +4,7 @@ from pydantic import BaseModel
 from steelseg.errors import DataError
 from steelseg.files.json_file import read_json
 
-REMEDY = "Make it again: steelseg tune RUN."
+REMEDY = "Recreate it with: steelseg tune RUN."
 
 
 class Point(BaseModel):

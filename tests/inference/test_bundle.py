@@ -189,7 +189,7 @@ def test_a_manifest_says_each_thing_once(folder):
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"format": 1,', '"format": 1,\n "format": 1,'))
 
-    with pytest.raises(CheckpointError, match="its SHA-256 does not fit"):
+    with pytest.raises(CheckpointError, match="its SHA-256 does not match"):
         resolve_model(folder)
 
 
@@ -206,7 +206,7 @@ def test_weights_of_another_network_are_refused(folder):
     config = read_manifest(folder).config
     seal(folder, config=config | {"model": {"arch": "fpn", "encoder": "tu-mobilenetv3_small_050"}})
 
-    with pytest.raises(CheckpointError, match="weights do not fit the settings"):
+    with pytest.raises(CheckpointError, match="weights do not match the settings"):
         Predictor(folder)
 
 
@@ -218,7 +218,7 @@ def test_weights_that_are_no_safetensors_are_refused(folder):
     files["models/fold_0.safetensors"] = seal_of(model).model_dump()
     seal(folder, files=files)
 
-    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a whole safetensors"):
+    with pytest.raises(CheckpointError, match=r"fold_0.safetensors is not a complete safetensors"):
         Predictor(folder)
 
 

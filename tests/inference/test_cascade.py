@@ -28,10 +28,10 @@ class Levels:
         self.shown = []
 
     def predict(self, batches, plan):
-        for *strip, _presence_c in self.predict_open(batches, plan):
+        for *strip, _presence_c in self.predict_ungated(batches, plan):
             yield tuple(strip)
 
-    def predict_open(self, batches, plan):
+    def predict_ungated(self, batches, plan):
         for image_ids, images_nhwc in batches:
             self.shown.append((plan.tta, image_ids))
             for image_id, image_hwc in zip(image_ids, images_nhwc, strict=True):
@@ -168,7 +168,7 @@ def test_the_setting_looks_at_every_strip(runs, tmp_path):
 def test_another_or_a_missing_first_network_is_refused(runs):
     run, first = runs
     choose(run, first, 0.5, sha256="0" * 64)
-    with pytest.raises(CheckpointError, match=r"was made for another .*inference.cascade=false"):
+    with pytest.raises(CheckpointError, match=r"made for a different .*inference.cascade=false"):
         Predictor(run.path)
 
     choose(run, first, 0.5)

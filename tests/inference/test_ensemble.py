@@ -144,7 +144,7 @@ def test_weights_that_do_not_fit_their_settings_are_refused(paths, make_config, 
     state = dict(checkpoint.state)
     state["config"] = make_config(tmp_path, "model.arch=unet").model_dump(mode="json")
 
-    with pytest.raises(CheckpointError, match="The weights do not fit the settings next to them"):
+    with pytest.raises(CheckpointError, match="The weights do not match the settings stored"):
         restore_model(replace(checkpoint, state=state))
 
 

@@ -58,7 +58,7 @@ def raw_answer(run, path):
     member = checkpoint_member(run.best_model(0))
     ensemble = Ensemble([member], sequential=False, device=pick_device())
     batch = (("",), read_image(path, channels=1)[None])
-    ((_, _, probs_chw, presence_c),) = ensemble.predict_open([batch], ForwardPlan())
+    ((_, _, probs_chw, presence_c),) = ensemble.predict_ungated([batch], ForwardPlan())
     return probs_chw, presence_c
 
 

@@ -87,7 +87,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, kept):
     save_checkpoint(path, make_checkpoint())
     path.write_bytes(path.read_bytes()[:kept])
 
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         load_checkpoint(path)
 
 
@@ -121,7 +121,7 @@ def test_a_pickle_is_refused_unread(tmp_path):
     """Reading one runs what it says."""
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.pth")
 
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         load_checkpoint(tmp_path / "a.pth")
 
 

@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
     save_file(plain(make().network.encoder.state_dict()), path)
     path.write_bytes(path.read_bytes()[:kept])
 
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
         make(weights=str(path))
 
 
@@ -140,7 +140,7 @@ def test_weights_of_another_encoder_are_refused(tmp_path):
     for path in (small, large):
         save_file(plain(make(path.stem).network.encoder.state_dict()), path)
 
-    with pytest.raises(CheckpointError, match=r"does not fit the encoder: \d+ missing \("):
+    with pytest.raises(CheckpointError, match=r"does not match the encoder: \d+ missing \("):
         make("resnet34", weights=str(small))
     with pytest.raises(CheckpointError, match=r"none missing, \d+ unexpected \(layer"):
         make("resnet18", weights=str(large))
@@ -153,7 +153,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
     state[name] = torch.cat([state[name], state[name]])
     save_file(state, tmp_path / "a.safetensors")
 
-    with pytest.raises(CheckpointError, match=f"does not fit the encoder: {name} is "):
+    with pytest.raises(CheckpointError, match=f"does not match the encoder: {name} is "):
         make(weights=str(tmp_path / "a.safetensors"))
 
 

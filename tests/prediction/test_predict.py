@@ -258,7 +258,7 @@ def test_rows_of_another_prediction_are_not_gone_on_with(
     predict_folder(make(**change), tmp_path / "killed", **formats)
 
     journal = tmp_path / "killed" / "prediction.journal"
-    warning = f"warning: {journal} is of other {reason}. The prediction starts again."
+    warning = f"warning: {journal} was written with other {reason}. Prediction starts over."
     assert warning in capsys.readouterr().err
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -275,7 +275,7 @@ def test_settings_that_no_mask_depends_on_do_not_restart_a_prediction(
 
     predict_folder(make("train.epochs=7", "data.pixel_mm=0.5"), tmp_path)
 
-    assert "starts again" not in capsys.readouterr().err
+    assert "starts over" not in capsys.readouterr().err
 
 
 def test_an_image_that_cannot_be_read_leaves_no_submission(trained_run, root, tmp_path):

@@ -175,7 +175,7 @@ def test_a_network_in_the_folder_of_another_fold_is_refused(run, more):
 
 def test_a_folder_of_something_else_is_not_replaced(run, more):
     """Only pseudo-labels are."""
-    with pytest.raises(ConfigError, match="holds files that are not pseudo-labels"):
+    with pytest.raises(ConfigError, match="contains files that are not pseudo-labels"):
         pseudo(run, KEEP_ALL, images=more, out=run / "fold_0")
     pseudo(run, KEEP_ALL, images=more)
     pseudo(run, KEEP_ALL, images=more)

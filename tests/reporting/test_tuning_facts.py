@@ -10,7 +10,7 @@ NAMES = ("class 1", "class 2")
 
 def test_a_run_that_was_not_tuned_names_the_command(tmp_path):
     """That line stands in the page where the part would be."""
-    with pytest.raises(CheckpointError, match=f"Make it: steelseg tune {tmp_path}"):
+    with pytest.raises(CheckpointError, match=f"Create it with: steelseg tune {tmp_path}"):
         read_tuning(RunFolder(tmp_path), NAMES)
 
 

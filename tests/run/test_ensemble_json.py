@@ -64,7 +64,7 @@ def test_it_reads_back_as_written(run, tmp_path):
 def test_a_damaged_file_is_refused_with_a_remedy(run, text):
     run.ensemble_json.write_text(text)
 
-    with pytest.raises(DataError, match=r"is damaged\. Make it again: steelseg ensemble RUN RUN"):
+    with pytest.raises(DataError, match=r"damaged\. Recreate it with: steelseg ensemble RUN"):
         read_ensemble(run)
 
 

@@ -5,8 +5,8 @@ from steelseg.scoring.postprocess import MaskSettings, to_uint8
 from steelseg.scoring.presence import (
     PresenceTally,
     average_precision,
+    has_pixels,
     one_pixel,
-    shown,
     without_sizes,
 )
 from steelseg.scoring.screening import defect_score, defect_score_of
@@ -45,7 +45,7 @@ def test_presence_is_one_pixel_that_no_size_filters():
     settings = without_sizes(MaskSettings((0.5, 0.6), (200, 9), (1, 3000), (0.9, 0.9)))
 
     assert one_pixel(np.array([0.1, 0.7], np.float32)).shape == (2, 1, 1)
-    assert shown(np.eye(3, dtype=bool)[None]).tolist() == [[[True]]]
+    assert has_pixels(np.eye(3, dtype=bool)[None]).tolist() == [[[True]]]
     assert settings == MaskSettings((0.5, 0.6), (0, 0), (0, 0), (0.0, 0.0))
 
 

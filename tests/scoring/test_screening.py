@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from steelseg.errors import DataError
 from steelseg.scoring.screening import (
     ScreeningResult,
-    choose_cut,
+    choose_cutoff,
     count_screened,
     cross_fit,
     defect_score,
@@ -36,7 +36,7 @@ def test_the_defect_score_does_not_depend_on_the_shape_of_a_strip():
 def test_no_more_defective_strips_lie_below_the_cut_than_asked_for(values, miss_rate):
     """And with any higher cut among the values there would be more, ties aside."""
     scores = np.array(values)
-    cut = choose_cut(scores, miss_rate=miss_rate)
+    cut = choose_cutoff(scores, miss_rate=miss_rate)
 
     assert (scores < cut).mean() <= miss_rate
     higher = scores[scores > cut]
@@ -45,12 +45,12 @@ def test_no_more_defective_strips_lie_below_the_cut_than_asked_for(values, miss_
 
 
 def test_a_miss_rate_of_zero_keeps_every_defective_strip():
-    assert choose_cut(np.array([0.7, 0.2, 0.9]), miss_rate=0) == 0.2
+    assert choose_cutoff(np.array([0.7, 0.2, 0.9]), miss_rate=0) == 0.2
 
 
 def test_without_a_defective_strip_there_is_no_cut():
     with pytest.raises(DataError, match="No strip has a defect"):
-        choose_cut(np.array([]), miss_rate=0.1)
+        choose_cutoff(np.array([]), miss_rate=0.1)
 
 
 def test_every_part_is_judged_by_the_cut_of_the_others():

@@ -176,7 +176,7 @@ def test_a_killed_search_goes_on_to_the_same_result(found, place, settings, tmp_
 
     assert outcome(again) == outcome(search)[:2]
     log = (tmp_path / "killed" / "trial_0001" / "training_log.txt").read_text()
-    assert "resumes from" in log
+    assert "resuming from" in log
 
 
 def test_sigterm_stops_as_training_does(settings, tmp_path, monkeypatch, capsys):
@@ -195,7 +195,7 @@ def test_sigterm_stops_as_training_does(settings, tmp_path, monkeypatch, capsys)
     assert main(words) == 0
     out, err = capsys.readouterr()
 
-    assert "resumes from" in err
+    assert "resuming from" in err
     assert out.splitlines()[-3:] == [
         "1 of 1 trials: 1 finished",
         f"wrote {tmp_path / 'stopped' / 'best.yaml'}, the settings of trial 0",
@@ -381,7 +381,7 @@ def test_another_search_in_the_folder_is_refused(found, settings, overrides, spa
     """Their scores cannot be compared; the way out is named."""
     _, folder = found
 
-    with pytest.raises(ConfigError, match=f"holds a search with .*{odd}.*choose another --out"):
+    with pytest.raises(ConfigError, match=f"contains a search with .*{odd}.*choose another --out"):
         search_run(settings(*overrides, space=space), folder)
 
 
@@ -402,9 +402,9 @@ def test_what_is_no_search_is_left_alone(trained_run, settings, tmp_path):
     (tmp_path / "old" / "trial_0000").mkdir(parents=True)
     bad = settings(f"data.root={tmp_path / 'nowhere'}")
 
-    with pytest.raises(ConfigError, match=r"holds a run\. Choose another --out"):
+    with pytest.raises(ConfigError, match=r"already contains a run\. Choose another --out"):
         search_run(settings(), trained_run)
-    with pytest.raises(ConfigError, match=r"holds trials, but their study\.db is missing"):
+    with pytest.raises(ConfigError, match=r"contains trials, but their study\.db is missing"):
         search_run(settings(), tmp_path / "old")
     with pytest.raises(DataError):
         search_run(bad, tmp_path / "new")

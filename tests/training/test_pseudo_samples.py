@@ -13,7 +13,7 @@ from steelseg.data.samples.dataset import FolderReader
 from steelseg.errors import CheckpointError, ConfigError, DataError
 from steelseg.run.oof_store import read_oof
 from steelseg.run.run_folder import RunFolder
-from steelseg.training.fold_data import training_samples, window_source
+from steelseg.training.fold_data import open_reader, training_samples
 from steelseg.training.pseudo_samples import load_pseudo_samples, with_pseudo_labels
 
 KEEP_ALL = ("pseudo.agreement=0", "pseudo.confidence=0", "postprocess.threshold=0.51")
@@ -49,7 +49,7 @@ def samples_of(config, trained_run, fold=0):
     held_out = held_out_of(trained_run, fold)
     pseudo_samples = load_pseudo_samples(config, labels, fold, held_out=held_out)
     train_ids = sorted(labels.sizes.keys() - set(held_out))
-    source = window_source(config, labels)
+    source = open_reader(config, labels)
     dataset, order = training_samples(config, labels, train_ids, source, fold, pseudo_samples)
     return dataset, order, pseudo_samples
 
@@ -229,7 +229,7 @@ def test_a_run_learns_from_another_and_validates_on_labels_alone(
     train(config, run, folds=[0], resume=True)
 
     relabel(labels, "test_000.jpg,1,1 5")
-    with pytest.raises(CheckpointError, match="other strips, masks or folds"):
+    with pytest.raises(CheckpointError, match="different strips, masks or folds"):
         train(config, run, folds=[0], resume=True)
 
 

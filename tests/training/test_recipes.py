@@ -171,7 +171,7 @@ def test_a_run_starts_from_the_same_fold_of_another(train):
         if "running" not in name and tensor.is_floating_point():
             torch.testing.assert_close(tensor, started[name])
     log = (second.path / "training_log.txt").read_text()
-    assert f"fold 0: starts from {first.best_model(0)}" in log
+    assert f"fold 0: starting from {first.best_model(0)}" in log
 
 
 def test_another_number_of_classes_takes_all_but_the_head(

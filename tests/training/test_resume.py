@@ -30,7 +30,7 @@ def files(trained, tmp_path):
 
 
 @pytest.fixture
-def resume_fold(trained, tmp_path):
+def resume(trained, tmp_path):
     """Give what resumes the copy."""
     return lambda **options: train_run(
         trained[0], tmp_path / "run", folds=[0], **({"resume": True} | options)
@@ -75,51 +75,51 @@ def test_a_fold_has_a_checkpoint_before_its_first_step(trained, tmp_path):
     ("spoil", "reason"),
     [
         (flip_a_bit, "is damaged"),
-        (lambda path: path.write_bytes(b""), "is not a whole safetensors file"),
-        (lambda path: change(path, fold=1), "is of fold 1, not of fold 0"),
-        (lambda path: change(path, data="other"), "other strips, masks or folds"),
-        (lambda path: change(path, config={"data": 5}), "settings that are not ours"),
-        (lambda path: change(path, epoch=2), "is of epoch 2, not what its name says"),
-        (lambda path: change(path, epoch="three"), "does not fit the settings next to it"),
-        (lambda path: change(path, groups=[]), "does not fit the settings next to it"),
+        (lambda path: path.write_bytes(b""), "is not a complete safetensors file"),
+        (lambda path: change(path, fold=1), "belongs to fold 1, not to fold 0"),
+        (lambda path: change(path, data="other"), "different strips, masks or folds"),
+        (lambda path: change(path, config={"data": 5}), "settings that this version does not know"),
+        (lambda path: change(path, epoch=2), "contains epoch 2, unlike its name"),
+        (lambda path: change(path, epoch="three"), "does not match the settings stored with it"),
+        (lambda path: change(path, groups=[]), "does not match the settings stored with it"),
         (
             lambda path: shutil.copy(path.parent.parent / "best_model.safetensors", path),
             "without its optimizer",
         ),
     ],
 )
-def test_an_unusable_checkpoint_is_skipped(files, resume_fold, capsys, spoil, reason):
+def test_what_cannot_be_gone_on_from_is_passed_over(files, resume, capsys, spoil, reason):
     """By name, for the checkpoint before it; the end is that of a whole run."""
     newest, before = files.resumable()
     best = sha256(files.best_model)
     whole = load_checkpoint(newest).model
     spoil(newest)
 
-    resume_fold()
+    resume()
 
     told = capsys.readouterr()
     assert reason in told.err
     assert len(told.err.splitlines()) == 1
-    assert f"resumes from {before}, 2 epochs done" in told.out
+    assert f"resuming from {before}, 2 epochs done" in told.out
     assert newest.with_name(f"{newest.name}.set_aside").exists()
     found = load_checkpoint(newest).model
     assert all(torch.equal(tensor, found[name]) for name, tensor in whole.items())
     assert sha256(files.best_model) == best
 
 
-def test_no_usable_checkpoint_is_an_error(files, resume_fold):
+def test_nothing_left_to_go_on_from_is_an_error(files, resume):
     """Never a silent new start; nothing is changed."""
     for path in files.resumable():
         flip_a_bit(path)
     before = {path: path.read_bytes() for path in files.folder.rglob("*.safetensors")}
 
     with pytest.raises(CheckpointError, match=r"no checkpoint to resume from\. .* is damaged"):
-        resume_fold()
+        resume()
 
     assert {path: path.read_bytes() for path in files.folder.rglob("*.safetensors")} == before
 
 
-def test_weights_of_another_network_are_refused(files, resume_fold):
+def test_weights_of_another_network_are_refused(files, resume):
     """With the settings of this one and a right SHA-256, as only a swap by hand gives."""
     for path in files.resumable():
         old = load_checkpoint(path)
@@ -127,11 +127,11 @@ def test_weights_of_another_network_are_refused(files, resume_fold):
         model["network.segmentation_head.0.weight"] = torch.zeros(7, 1, 3, 3)
         save_checkpoint(path, Checkpoint(model, old.optimizer, old.state))
 
-    with pytest.raises(CheckpointError, match="does not fit the settings next to it"):
-        resume_fold()
+    with pytest.raises(CheckpointError, match="does not match the settings stored with it"):
+        resume()
 
 
-def test_an_optimizer_of_another_network_is_refused(files, resume_fold):
+def test_an_optimizer_of_another_network_is_refused(files, resume):
     """Torch itself would find out at the first step."""
     for path in files.resumable():
         old = load_checkpoint(path)
@@ -141,10 +141,10 @@ def test_an_optimizer_of_another_network_is_refused(files, resume_fold):
     with pytest.raises(
         CheckpointError, match=r"exp_avg of shape \(1, 2\) belongs to another network"
     ):
-        resume_fold()
+        resume()
 
 
-def test_other_masks_are_other_data(trained, files, resume_fold, tmp_path):
+def test_other_masks_are_other_data(trained, files, resume, tmp_path):
     """A train.csv that changed gives a training that no whole run has."""
     config, _ = trained
     shutil.copytree(config.data.root, tmp_path / "input")
@@ -152,17 +152,17 @@ def test_other_masks_are_other_data(trained, files, resume_fold, tmp_path):
     (tmp_path / "input" / "train.csv").write_text("\n".join(lines[:-1]) + "\n")
     data = config.data.model_copy(update={"root": tmp_path / "input"})
 
-    with pytest.raises(CheckpointError, match="other strips, masks or folds"):
+    with pytest.raises(CheckpointError, match="different strips, masks or folds"):
         train_run(
             config.model_copy(update={"data": data}), tmp_path / "run", resume=True, folds=[0]
         )
 
 
-def test_going_back_sets_aside_what_lies_ahead(trained, files, resume_fold, capsys):
+def test_going_back_sets_aside_what_lies_ahead(trained, files, resume, capsys):
     """--resume goes on from the newest, which is now the one that was named."""
     newest, before = files.resumable()
 
-    resume_fold(resume=False, checkpoint=before)
+    resume(resume=False, checkpoint=before)
 
     assert "1 checkpoints of" in capsys.readouterr().err
     assert newest.with_name(f"{newest.name}.set_aside").exists()
@@ -170,7 +170,7 @@ def test_going_back_sets_aside_what_lies_ahead(trained, files, resume_fold, caps
     assert files.resumable() == [newest, before]
 
 
-def test_a_best_model_that_is_lost_is_made_again(trained, files, resume_fold):
+def test_a_best_model_that_is_lost_is_made_again(trained, files, resume):
     """From the checkpoint of its epoch, to the bit."""
     best_epoch = load_checkpoint(files.best_model).state["epoch"]
     digest = sha256(files.best_model)
@@ -179,31 +179,31 @@ def test_a_best_model_that_is_lost_is_made_again(trained, files, resume_fold):
     for spoil in (lambda: files.best_model.unlink(), lambda: flip_a_bit(files.best_model)):
         spoil()
 
-        resume_fold()
+        resume()
 
         assert sha256(files.best_model) == digest
 
 
-def test_a_damaged_best_model_without_a_copy_is_an_error(trained, files, resume_fold):
+def test_a_damaged_best_model_without_a_copy_is_an_error(trained, files, resume):
     """Nobody must find out months later, when predicting."""
     best_epoch = load_checkpoint(files.best_model).state["epoch"]
     (files.last(best_epoch)).unlink()
     flip_a_bit(files.best_model)
 
     with pytest.raises(CheckpointError, match=r"is damaged.*Remove the file to have the best"):
-        resume_fold()
+        resume()
 
 
-def test_a_header_that_promises_too_much_is_refused(files, resume_fold):
+def test_a_header_that_promises_too_much_is_refused(files, resume):
     """Eight bytes that ask for 2**60 bytes of header."""
     for path in files.resumable():
         path.write_bytes((2**60).to_bytes(8, "little") + path.read_bytes()[8:])
 
-    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
-        resume_fold()
+    with pytest.raises(CheckpointError, match="is not a complete safetensors file"):
+        resume()
 
 
-def test_json_that_is_too_deep_is_refused(files, resume_fold):
+def test_json_that_is_too_deep_is_refused(files, resume):
     """Python's parser gives up with an error of its own."""
     for path in files.resumable():
         with safe_open(path, framework="pt") as file:
@@ -212,4 +212,4 @@ def test_json_that_is_too_deep_is_refused(files, resume_fold):
         save_file(tensors, path, metadata={"steelseg": json.dumps({"a": 1})[:-1] + deep + "}"})
 
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
-        resume_fold()
+        resume()

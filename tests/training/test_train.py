@@ -17,7 +17,7 @@ from steelseg.models.checkpoint import load_checkpoint
 from steelseg.run.run_folder import RunFolder
 from steelseg.signals import defer_signals
 from steelseg.training.fold_files import FoldFiles
-from steelseg.training.train import choose_folds, train_run, write_run_folds
+from steelseg.training.train import choose_folds, ensure_folds, train_run
 
 KILLER = '''
 """Flips at random; raises in the middle of an epoch when a test asks for it."""
@@ -267,7 +267,7 @@ def test_a_fold_that_is_done_is_left_alone(root, tmp_path, make_config, capsys):
 
     train_run(make_config(root), tmp_path / "run", folds=[0], resume=True)
 
-    assert "fold 0: done already, highest Dice" in capsys.readouterr().out
+    assert "fold 0: already done, highest Dice" in capsys.readouterr().out
     assert (tmp_path / "run" / "fold_0" / "best_model.safetensors").stat().st_mtime_ns == before
 
 
@@ -275,7 +275,7 @@ def test_a_trained_fold_is_not_overwritten(trained_run, make_config):
     """A second `steelseg train` without --resume would cost a day of training."""
     config = RunFolder(trained_run).load_config()
 
-    with pytest.raises(ConfigError, match=r"fold_0 holds a fold already\. Use --resume"):
+    with pytest.raises(ConfigError, match=r"fold_0 already contains a fold\. Use --resume"):
         train_run(config, trained_run)
 
 
@@ -309,7 +309,7 @@ def test_runs_of_two_seeds_can_share_their_folds(root, tmp_path, make_config):
     def deal(*settings):
         run = RunFolder(tmp_path)
         run.folds_csv.unlink(missing_ok=True)
-        write_run_folds(make_config(root, *settings), run)
+        ensure_folds(make_config(root, *settings), run)
         return run.folds_csv.read_text()
 
     assert deal("train.seed=1") != deal("train.seed=2")
@@ -365,7 +365,7 @@ def test_a_checkpoint_of_another_fold_is_refused(trained_run, tmp_path, make_con
     config = RunFolder(trained_run).load_config()
     checkpoint = trained_run / "fold_0" / "last" / "epoch_0001.safetensors"
 
-    with pytest.raises(CheckpointError, match="is of fold 0, not of fold 1"):
+    with pytest.raises(CheckpointError, match="belongs to fold 0, not to fold 1"):
         train_run(config, tmp_path / "new", folds=[1], checkpoint=checkpoint)
 
 
@@ -402,7 +402,7 @@ def test_a_schedule_over_all_epochs_cannot_be_stretched(root, tmp_path, make_con
     cosine = "train.scheduler=cosine"
     train_run(make_config(root, cosine), tmp_path / "run", folds=[0])
 
-    with pytest.raises(ConfigError, match=r"holds a run with train.epochs=1, not 2"):
+    with pytest.raises(ConfigError, match=r"already contains a run with train.epochs=1, not 2"):
         train_run(make_config(root, cosine, "train.epochs=2"), tmp_path / "run", resume=True)
 
 

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from steelseg.errors import DataError
-from steelseg.watch.delivery import Delivery, NotTaken
+from steelseg.watch.delivery import Delivery, NotConfirmed
 
 LINES = [b'{"n": 1}\n', b'{"n": 22}\n', b'{"n": 3}\n']
 
@@ -59,7 +59,9 @@ def test_every_line_is_delivered_in_order_and_once(results):
 
 def test_an_outage_costs_no_line(results, capsys):
     """A line is sent again until it is taken, and the outage is told of once."""
-    receiver = Receiver(NotTaken("no answer"), NotTaken("no answer"), None, NotTaken("503"))
+    receiver = Receiver(
+        NotConfirmed("no answer"), NotConfirmed("no answer"), None, NotConfirmed("503")
+    )
     deliver(results, receiver, until=lambda: len(receiver.taken) == 3)
 
     assert receiver.taken == LINES
@@ -69,7 +71,7 @@ def test_an_outage_costs_no_line(results, capsys):
 
 def test_a_restart_goes_on_behind_what_was_confirmed(results):
     """What a stopped process did not deliver, the next one does."""
-    refuse = [NotTaken("down")] * 1000
+    refuse = [NotConfirmed("down")] * 1000
     receiver = Receiver(None, *refuse)
     deliver(results, receiver, until=lambda: receiver.tried >= 2)
     assert receiver.taken == LINES[:1]
@@ -82,7 +84,7 @@ def test_a_restart_goes_on_behind_what_was_confirmed(results):
 
 def test_a_line_that_is_never_taken_is_set_aside(results):
     """It does not hold up the others, and is kept."""
-    receiver = Receiver(None, NotTaken("answers 422", for_good=True))
+    receiver = Receiver(None, NotConfirmed("answers 422", is_permanent=True))
     deliver(results, receiver, until=lambda: len(receiver.taken) == 2)
 
     assert receiver.taken == [LINES[0], LINES[2]]
@@ -102,7 +104,7 @@ def test_what_is_not_on_the_disk_for_good_is_not_delivered(results):
 def test_stopping_does_not_wait_for_a_receiver_that_is_down(results):
     """It ends at once, in the middle of a pause between two attempts."""
     before = threading.active_count()
-    delivery = Delivery("webhook", results, Receiver(*[NotTaken("down")] * 9), size=9)
+    delivery = Delivery("webhook", results, Receiver(*[NotConfirmed("down")] * 9), size=9)
     delivery.start()
     begin = time.monotonic()
     delivery.stop(seconds=5)
@@ -129,5 +131,5 @@ def test_a_position_inside_a_line_is_refused(results, text):
     """Half a line would be delivered, and the rest never."""
     results.with_name("webhook.position").write_text(text)
 
-    with pytest.raises(DataError, match=r"where no line of results.jsonl ends. Remove it"):
+    with pytest.raises(DataError, match=r"not the end of a line in results.jsonl. Remove"):
         Delivery("webhook", results, Receiver(), size=len(results.read_bytes()))

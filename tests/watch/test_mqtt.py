@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from steelseg.errors import ConfigError
-from steelseg.watch.delivery import NotTaken
+from steelseg.watch.delivery import NotConfirmed
 from steelseg.watch.mqtt import mqtt
 
 LINE = b'{"image_id": "a.jpg"}\n'
@@ -85,12 +85,12 @@ def test_what_is_not_confirmed_is_not_taken():
     with (
         broker(confirm=False) as (port, _),
         mqtt(f"mqtt://127.0.0.1:{port}/strips", seconds=0.2) as send,
-        pytest.raises(NotTaken, match="does not confirm"),
+        pytest.raises(NotConfirmed, match="does not confirm"),
     ):
         send(LINE)
     with (
         mqtt(f"mqtt://127.0.0.1:{port}/strips", seconds=1) as send,
-        pytest.raises(NotTaken, match="does not answer"),
+        pytest.raises(NotConfirmed, match="does not answer"),
     ):
         send(LINE)
 

@@ -80,7 +80,7 @@ def test_a_strip_with_a_gap_is_refused_once_and_joined_when_the_piece_comes(coun
 
     (refused,) = joiner.end(9)
     assert refused.image_hwc is None
-    assert refused.reason == f"{missing} did not come."
+    assert refused.reason == f"{missing} did not arrive."
     assert list(joiner.end(99)) == []
 
     late = take(joiner, *(arrival(f"a_{k}.jpg") for k in (2, 4, 5)), now=100)

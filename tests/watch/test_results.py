@@ -62,9 +62,9 @@ def test_a_damaged_line_is_an_error_that_names_it(path):
 def test_a_refused_strip_is_known_by_its_reason_and_its_files_are_not(path):
     """A piece that comes late, or another model, can still make a strip of them."""
     with Results(path) as results:
-        results.add(LINE | {"refused": "piece 2 did not come."})
+        results.add(LINE | {"refused": "piece 2 did not arrive."})
 
-        assert results.has_strip("a.jpg", "ab", "piece 2 did not come.")
+        assert results.has_strip("a.jpg", "ab", "piece 2 did not arrive.")
         assert not results.has_strip("a.jpg", "ab")
         assert not results.has_file(FileVersion("a.jpg", 10, 5))
 

@@ -200,7 +200,7 @@ def test_pieces_that_came_before_a_restart_are_joined_after_it(predictor, camera
             time.sleep(0.6)
 
     refused, joined = lines(out)
-    assert refused["refused"] == "piece 2 did not come."
+    assert refused["refused"] == "piece 2 did not arrive."
     np.testing.assert_array_equal(drawn(joined), predictor(strip))
 
 

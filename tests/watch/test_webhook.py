@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from steelseg.errors import ConfigError
-from steelseg.watch.delivery import NotTaken
+from steelseg.watch.delivery import NotConfirmed
 from steelseg.watch.webhook import TOKEN, webhook
 
 LINE = b'{"image_id": "a.jpg"}\n'
@@ -56,11 +56,14 @@ def test_a_line_is_posted_as_it_is(monkeypatch):
     assert headers["Idempotency-Key"] == again["Idempotency-Key"]
 
 
-@pytest.mark.parametrize(("status", "for_good"), [(500, False), (404, False), (422, True)])
-def test_what_is_not_confirmed_is_not_taken(status, for_good):
-    with receiver(status) as (url, _), pytest.raises(NotTaken, match=f"answers {status}") as fault:
+@pytest.mark.parametrize(("status", "is_permanent"), [(500, False), (404, False), (422, True)])
+def test_what_is_not_confirmed_is_not_taken(status, is_permanent):
+    with (
+        receiver(status) as (url, _),
+        pytest.raises(NotConfirmed, match=f"answers {status}") as fault,
+    ):
         webhook(url)(LINE)
-    assert fault.value.for_good is for_good
+    assert fault.value.is_permanent is is_permanent
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -69,7 +72,7 @@ def test_a_redirect_is_not_followed(status):
     with (
         receiver() as (elsewhere, stolen),
         receiver(status, [("Location", elsewhere)]) as (url, got),
-        pytest.raises(NotTaken, match="which is not followed"),
+        pytest.raises(NotConfirmed, match="which is not followed"),
     ):
         webhook(url)(LINE)
     assert len(got) == 1
@@ -80,12 +83,12 @@ def test_a_host_that_is_down_or_silent_is_not_waited_for():
     """The line is tried again later, by who called."""
     with receiver() as (url, _):
         pass
-    with pytest.raises(NotTaken, match="does not answer"):
+    with pytest.raises(NotConfirmed, match="does not answer"):
         webhook(url)(LINE)
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         send = webhook(f"http://127.0.0.1:{silent.getsockname()[1]}", seconds=0.1)
-        with pytest.raises(NotTaken, match="does not answer"):
+        with pytest.raises(NotConfirmed, match="does not answer"):
             send(LINE)
 
 

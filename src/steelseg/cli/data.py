@@ -8,7 +8,7 @@ from steelseg.cli.arguments import Commands, add_command, add_config, add_number
 
 def add_check(commands: Commands) -> None:
     """Add `steelseg check`."""
-    parser = add_command(commands, _run_check, "list everything that is wrong with a data set")
+    parser = add_command(commands, _run_check, "check a data set and list every fault")
     add_config(parser)
     parser.add_argument(
         "--hash", type=path, metavar="FILE", help="verify the SHA-256 of every file against FILE"
@@ -16,7 +16,7 @@ def add_check(commands: Commands) -> None:
 
 
 def _run_check(args: argparse.Namespace) -> int | None:
-    """List everything that is wrong with a data set, as file:row: reason; exit 1 if anything is.
+    """Check a data set and list every fault as file:row: reason; exit with 1 if there is any.
 
     Near-duplicate strips are listed as remarks, not faults; those whose masks differ come first.
 

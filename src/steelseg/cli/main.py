@@ -20,7 +20,7 @@ from steelseg.version import __version__
 # The order of `steelseg --help`. A new command is an entry of COMMANDS in one of these.
 _MODULES = (data, training, evaluation, prediction, watch, export, serving)
 
-# Errors of the disk or its permissions, which the user can fix.
+# Errors of disk or permissions, which the user can fix.
 _FOR_THE_USER = frozenset(
     (
         errno.EACCES,
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: Words of the command line; None takes the process's.
+        argv: Arguments; None uses those of the process.
 
     Returns:
         Exit code.
@@ -67,7 +67,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
 
     Args:
         run: The command; None counts as 0.
-        reword: Rewrites messages for the command line that shows them.
+        reword: Adapts messages to the command that prints them.
 
     Returns:
         Exit code.
@@ -87,7 +87,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         if error.errno not in _FOR_THE_USER:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}.{reword(_way_out(error))}", file=sys.stderr)
+        print(f"error: {place}{error.strerror}.{reword(_advice(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(reword("interrupted; continue the run with --resume"), file=sys.stderr)
@@ -96,7 +96,7 @@ def guard(run: Callable[[], int | None], *, reword: Callable[[str], str] = str) 
         signal.signal(signal.SIGTERM, before)
 
 
-def _way_out(error: OSError) -> str:
+def _advice(error: OSError) -> str:
     """Return advice for a full disk; an empty text for other errors."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""

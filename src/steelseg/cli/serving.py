@@ -2,7 +2,7 @@
 
 import argparse
 
-from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, path, whole
+from steelseg.cli.arguments import Commands, add_command, add_fold, add_model, integer, path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,25 +19,28 @@ def add_serve(commands: Commands) -> None:
     )
     parser.add_argument(
         "--port",
-        type=whole(0, 65535),
+        type=integer(0, 65535),
         default=8000,
         help="port to listen on; default %(default)s; 0 takes a free one",
     )
     parser.add_argument(
         "--queue",
-        type=whole(1),
+        type=integer(1),
         metavar="N",
         help="maximum number of strips in progress or waiting; further requests are rejected; "
         "default 3, or more if more are computed concurrently",
     )
     parser.add_argument(
         "--max-pixels",
-        type=whole(1),
+        type=integer(1),
         metavar="N",
         help="largest image in pixels; default 8,000,000",
     )
     parser.add_argument(
-        "--max-bytes", type=whole(1), metavar="N", help="largest file in bytes; default 33,554,432"
+        "--max-bytes",
+        type=integer(1),
+        metavar="N",
+        help="largest file in bytes; default 33,554,432",
     )
     parser.add_argument(
         "--admin-token-file",
@@ -83,7 +86,7 @@ def _run_serve(args: argparse.Namespace) -> int | None:
 
 
 def _read_token(file: "Path | None") -> str | None:
-    """Read the secret from a file; return None without a file."""
+    """Read the token from a file; return None without a file."""
     from steelseg.errors import ConfigError
 
     if file is None:
@@ -93,7 +96,7 @@ def _read_token(file: "Path | None") -> str | None:
     except (OSError, ValueError):
         token = ""
     if len(token) < 16 or not token.isprintable():
-        raise ConfigError(f"{file} must hold a secret of at least 16 printable ASCII characters.")
+        raise ConfigError(f"{file} must contain a token of at least 16 printable ASCII characters.")
     return token
 
 

@@ -8,8 +8,8 @@ from steelseg.cli.arguments import (
     add_fold,
     add_model,
     add_overlays,
+    integer,
     path,
-    whole,
 )
 
 
@@ -45,7 +45,7 @@ def add_watch(commands: Commands) -> None:
     )
     parser.add_argument(
         "--piece-count",
-        type=whole(1, 9999),
+        type=integer(1, 9999),
         metavar="N",
         help="pieces of every strip; default by time",
     )
@@ -73,7 +73,7 @@ def _run_watch(args: argparse.Namespace) -> int | None:
     a kill: every strip gets exactly one line.
 
     Reads  FOLDER, RUN, DIR/results.jsonl
-    Writes DIR/results.jsonl, a line a strip; on request overlays/, masks/; posts and publishes
+    Writes DIR/results.jsonl, one line per strip; on request overlays/, masks/; posts and publishes
 
     Example: steelseg watch camera --model outputs/first --out found --overlays
              steelseg watch camera --model bundle --out found --webhook https://mes.example/strips

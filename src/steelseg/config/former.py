@@ -106,7 +106,7 @@ _TRAINING_SECTIONS = ("data", "model", "train")
 
 
 def advice(name: str, value: Any = None) -> str:
-    """Say what became of a former setting or value; return "" if it is not a former one.
+    """Explain what replaced a former setting or value; return "" for any other.
 
     Args:
         name: The setting, as section.name.
@@ -203,8 +203,8 @@ def removed_in_use(content: Mapping[str, Any]) -> str:
     return ""
 
 
-def way_out(setting: str) -> str:
-    """Say what to do about a removed setting, name=value, without which training cannot resume."""
+def retrain_advice(setting: str) -> str:
+    """Explain why training with a removed setting, name=value, cannot resume, and what to do."""
     name, _, value = setting.partition("=")
     removed = REMOVED.get(name) or REMOVED_VALUES[name, value]
     return (

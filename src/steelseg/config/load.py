@@ -102,7 +102,7 @@ def build_stored_config(
         ConfigError: as `build_config`.
     """
     if to_train and (setting := former.removed_in_use(content)):
-        raise ConfigError(f"{source} {former.way_out(setting)}")
+        raise ConfigError(f"{source} {former.retrain_advice(setting)}")
     return build_config(former.translate(content), overrides, source=source)
 
 

@@ -68,7 +68,7 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
 
 
 def _parse_term(text: str) -> LossTerm:
-    """Read a term with or without weight and parameter."""
+    """Parse a term with or without weight and parameter."""
     match = _TERM.fullmatch(text)
     if match is None or match["name"] not in LOSS_TERMS:
         unknown = match["name"] if match else text
@@ -87,7 +87,7 @@ def _parse_term(text: str) -> LossTerm:
 
 
 def _parse_parameter(term: str, text: str | None) -> tuple[tuple[str, float], ...]:
-    """Read what stands in parentheses behind a term; None is the default."""
+    """Parse the parameter in parentheses after a term; None means the default."""
     parameter = PARAMETERS.get(term)
     if parameter is None:
         if text is not None:

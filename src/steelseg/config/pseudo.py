@@ -30,12 +30,12 @@ class PseudoConfig(Section):
     class, is correct. null: use `confidence`."""
 
     @property
-    def least_confidence(self) -> float | tuple[float, ...]:
+    def min_confidence(self) -> float | tuple[float, ...]:
         """`confidence`, or its default."""
         return _CONFIDENCE if self.confidence is None else self.confidence
 
     @model_validator(mode="after")
-    def _one_of_them_chooses(self) -> Self:
+    def _check_one_is_set(self) -> Self:
         if self.confidence is not None and self.precision is not None:
             raise ValueError(
                 f"precision={self.precision} chooses the confidence of each class, but "

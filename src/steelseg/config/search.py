@@ -25,7 +25,7 @@ class Span(Section):
     """true samples on a logarithmic scale."""
 
     @model_validator(mode="after")
-    def _ends_must_be_ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
@@ -53,7 +53,7 @@ class SearchConfig(Section):
 
     @field_validator("space", mode="before")
     @classmethod
-    def _each_is_a_list_or_a_span(cls, value: Any) -> Any:
+    def _check_entries(cls, value: Any) -> Any:
         """Validate each entry; pydantic alone would report every form that it does not match."""
         if not isinstance(value, Mapping):
             raise ValueError("give the names of settings, each with its values")

@@ -10,7 +10,7 @@ from steelseg.config.loss_terms import parse_loss
 from steelseg.config.section import Probability, Section
 
 
-def largest_part(share: float, size: int) -> int:
+def max_samples(share: float, size: int) -> int:
     """Return the largest number of samples within a fraction of `size`."""
     # 0.29 of 100 is 28.999999999999996 in floating point.
     return math.floor(share * size + 1e-9)
@@ -91,9 +91,9 @@ class TrainConfig(Section):
     light is flips and brightness. A custom step is `module:callable`."""
 
     sampling: Literal["all", "balanced", "positives"] = "all"
-    """all: every sample once a pass. balanced: as many, clean and each class equally often.
-    positives: as many, all with a defect, but for what hard_negatives brings in; for use behind a
-    gate."""
+    """all: every sample once per pass. balanced: as many samples, with clean ones and each class
+    equally often. positives: as many samples, all with a defect except those that hard_negatives
+    adds; for networks with a gate."""
 
     centre_defects: Probability = 0.0
     """Probability of shifting a crop with a defect to a random position that still contains one of
@@ -156,7 +156,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _pseudo_share_is_at_least_one_sample(self) -> Self:
-        if self.pseudo_labels and largest_part(self.pseudo_share, self.batch_size_train) == 0:
+        if self.pseudo_labels and max_samples(self.pseudo_share, self.batch_size_train) == 0:
             raise ValueError(
                 f"pseudo_share={self.pseudo_share} of batch_size_train={self.batch_size_train} is "
                 "less than one sample, so no pseudo-label would be used; increase one of them"

@@ -184,11 +184,11 @@ def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[
     rows = _read_rows(path)
     folds = {row.image_id: row.fold for row in rows}
     if len(folds) != len(rows):
-        raise DataError(f"{path} contains an image twice. Keep one row per image.")
+        raise DataError(f"{path} has several rows for an image. Keep one row per image.")
     if odd := set(folds) ^ set(image_ids):
         raise DataError(
             f"{path} does not match the data set: {min(odd)} is in only one of them "
-            f"({len(odd)} such). Start a new run for changed data."
+            f"({len(odd)} in total). Start a new run for changed data."
         )
     if set(folds.values()) != set(range(num_folds)):
         named = ", ".join(map(str, sorted(set(folds.values()))))
@@ -197,7 +197,7 @@ def read_folds(path: Path, *, image_ids: Sequence[str], num_folds: int) -> dict[
         if row.group and folds.get(row.group) != row.fold:
             raise DataError(
                 f"{path} puts {row.image_id} into fold {row.fold}, but its group {row.group} "
-                f"is not there. Images of one group must share a fold."
+                f"is not in that fold. Images of one group must share a fold."
             )
     return folds
 

@@ -120,7 +120,7 @@ def read_pseudo_labels(folder: Path, fold: int) -> PseudoLabels:
     Raises:
         DataError: if they are missing or damaged, or an image has changed or is missing.
     """
-    again = "Create them again: steelseg pseudo RUN --images DIR."
+    again = "Recreate them with: steelseg pseudo RUN --images DIR."
     if not is_pseudo_folder(folder):
         raise DataError(f"{folder} contains no pseudo-labels: {_INDEX} is missing. {again}")
     place = folder / f"fold_{fold}"

@@ -1,11 +1,11 @@
-"""The cascade stage: choose the cut below which strips can skip the full model.
+"""The cascade stage: choose the cutoff below which strips can skip the full model.
 
 Reads  RUN/fold_K/oof_predictions.zarr, FIRST/fold_K/oof_predictions.zarr, data.root/train.csv
 Writes RUN/cascade.json
 
 A cheap run screens the strips. Both runs' predictions are out of fold, and every strip is scored
-with a cut that was chosen on other strips. Prediction screens with one fold of FIRST, because its
-out-of-fold predictions estimate single folds.
+with a cutoff that was chosen on other strips. Prediction screens with one fold of FIRST, because
+its out-of-fold predictions estimate single folds.
 """
 
 import os
@@ -27,7 +27,7 @@ from steelseg.run.tuned_postprocess import read_tuned
 from steelseg.scoring.metrics import count_pixels, score
 from steelseg.scoring.screening import (
     ScreeningResult,
-    choose_cut,
+    choose_cutoff,
     count_screened,
     cross_fit,
     defect_score,
@@ -51,19 +51,19 @@ def cascade_run(
 
     Raises:
         CheckpointError: if predictions are missing, or the cheap run lacks some of the strips.
-        ConfigError: if the runs do not fit each other.
+        ConfigError: if the runs do not match.
         DataError: if no strip has a defect.
     """
     if not 0 <= miss_rate < 1:
-        raise ConfigError(f"--miss-rate {miss_rate:g}: expected 0 or more and less than 1.")
+        raise ConfigError(f"--miss-rate {miss_rate:g}: expected at least 0 and less than 1.")
     refuse_classifier(config, run.path, what="to screen strips for")
     held_out = open_held_out(config.data, run, gate=config.inference.gate)
     # Defect scores come from probabilities before any gate.
-    screening = open_held_out(_fitting(config, run, first).data, first)
+    screening = open_held_out(_screening_config(config, run, first).data, first)
     chosen = _choose_fold(first, screening, fold)
     if absent := held_out.fold_of.keys() - screening.fold_of.keys():
         raise CheckpointError(
-            f"{first.path} has no prediction of {min(absent)} ({len(absent)} such), which "
+            f"{first.path} has no prediction of {min(absent)} ({len(absent)} in total), which "
             f"{run.path} has. Both need the same strips: steelseg oof {first.path}."
         )
     is_defective = {image_id: bool(ids) for image_id, ids in held_out.present.items()}
@@ -78,7 +78,7 @@ def cascade_run(
         first=Path(os.path.relpath(first.path, run.path)).as_posix(),
         fold=chosen,
         sha256=screening.models[chosen],
-        cut=choose_cut(defective, miss_rate=miss_rate),
+        cut=choose_cutoff(defective, miss_rate=miss_rate),
     )
     dice = _dice(config, run, held_out, is_skipped)
     report = {"miss_rate": miss_rate, "cross_fitted": asdict(result), **dice}
@@ -87,8 +87,8 @@ def cascade_run(
     return result
 
 
-def _fitting(config: Config, run: RunFolder, first: RunFolder) -> Config:
-    """Return the settings of the cheap run, if both runs can predict the same strips."""
+def _screening_config(config: Config, run: RunFolder, first: RunFolder) -> Config:
+    """Return the settings of the cheap run; raise ConfigError if it does not match the run."""
     other = first.load_config()
     if first.path.resolve() == run.path.resolve():
         raise ConfigError(f"{run.path} cannot screen for itself. Name a cheaper run.")
@@ -118,9 +118,9 @@ def _choose_fold(first: RunFolder, screening: HeldOut, fold: int | None) -> int:
     """Return the fold that screens."""
     chosen = min(screening.models) if fold is None else fold
     if chosen not in screening.models:
-        there = ", ".join(map(str, sorted(screening.models)))
+        available = ", ".join(map(str, sorted(screening.models)))
         raise ConfigError(
-            f"{first.path} has no predictions of fold {chosen}. It has them of {there}."
+            f"{first.path} has no predictions of fold {chosen}. It has predictions of {available}."
         )
     return chosen
 
@@ -143,11 +143,11 @@ def _dice(
 def _summary(
     cascade: Cascade, result: ScreeningResult, dice: Mapping[str, float], miss_rate: float
 ) -> str:
-    """Return the result in words."""
+    """Format the result."""
     low, high = result.missed_interval
     return (
-        f"screening: fold {cascade.fold} of {cascade.first}, cut {cascade.cut:.4f}\n"
-        f"cross-fitted, at most {miss_rate:.2%} missed requested: {result.missed} of "
+        f"screening: fold {cascade.fold} of {cascade.first}, cutoff {cascade.cut:.4f}\n"
+        f"cross-fitted, requested to miss at most {miss_rate:.2%}: {result.missed} of "
         f"{result.defective} defective strips missed (95 % interval {low:.2%} to {high:.2%}), "
         f"{result.skipped} of {result.clean} clean strips skipped\n"
         f"Dice {dice['dice_with_cascade']:.4f}, with the full model on every strip "

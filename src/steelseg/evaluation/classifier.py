@@ -1,6 +1,6 @@
 """Scores of a classifier: presence of each class, and screening of strips.
 
-Both are out of fold. Screening is cross-fitted: the cut for each inner fold is chosen on the
+Both are out of fold. Screening is cross-fitted: the cutoff for each inner fold is chosen on the
 others, as in `steelseg cascade`.
 """
 
@@ -18,7 +18,7 @@ from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import mask_settings
 from steelseg.scoring.metrics import Scores, count_pixels, for_json, table
 from steelseg.scoring.postprocess import binarize
-from steelseg.scoring.presence import COLUMNS, PresenceTally, one_pixel, shown, without_sizes
+from steelseg.scoring.presence import COLUMNS, PresenceTally, has_pixels, one_pixel, without_sizes
 from steelseg.scoring.screening import ScreeningResult, count_screened, cross_fit
 
 _MISS_RATES = (0.005, 0.01, 0.02, 0.05)
@@ -53,7 +53,7 @@ def score_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> Score
     tally = PresenceTally()
     counts = []
     for image_id, presence_c in held_out.presence.items():
-        truth_chw = shown(held_out.labels.draw(image_id))
+        truth_chw = has_pixels(held_out.labels.draw(image_id))
         tally.add(presence_c, truth_chw)
         mask_chw = binarize(
             one_pixel(presence_c),
@@ -68,7 +68,7 @@ def score_classifier(config: Config, run: RunFolder, held_out: HeldOut) -> Score
         "classes": [for_json({"average_precision": value}) for value in tally.per_class()],
         "first_look": [{"miss_rate": rate, **asdict(found)} for rate, found in screening.items()],
     }
-    return Scored(np.stack(counts), {"scored": "presence, as one pixel a strip"}, details)
+    return Scored(np.stack(counts), {"scored": "presence, as one pixel per strip"}, details)
 
 
 def _screening(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float, ScreeningResult]:
@@ -90,7 +90,7 @@ def _screening(config: Config, run: RunFolder, held_out: HeldOut) -> dict[float,
         return {}
 
 
-def tell_classifier(
+def print_classifier(
     config: Config, run: RunFolder, metrics: Mapping[str, Any], scores: Scores
 ) -> None:
     """Print the table, the average precision, and the screening results."""
@@ -108,7 +108,7 @@ def tell_classifier(
         f"average precision {metrics['average_precision']:.4f} ({precisions})",
     ]
     lines += [
-        f"screening, cross-fitted, at most {row['miss_rate']:.1%} missed requested: "
+        f"screening, cross-fitted, requested to miss at most {row['miss_rate']:.1%}: "
         f"{row['missed']} of {row['defective']} defective strips missed, "
         f"{row['skipped']} of {row['clean']} clean strips skipped"
         for row in metrics["first_look"]

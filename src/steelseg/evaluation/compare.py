@@ -77,7 +77,7 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
 
     Raises:
         CheckpointError: if a run has no scores.csv.
-        DataError: if the two have no strip in common, or another ground truth or other classes.
+        DataError: if they have no strip in common, or different ground truth or classes.
     """
     a, b = read_scores(run_a.scores_csv), read_scores(run_b.scores_csv)
     common = [image_id for image_id in a.fold_of if image_id in b.fold_of]
@@ -105,16 +105,16 @@ def compare_runs(run_a: RunFolder, run_b: RunFolder) -> Comparison:
 
 def _pick(table: ScoreTable, image_ids: Sequence[str]) -> np.ndarray:
     """Return the counts of some strips, in their order."""
-    place = {image_id: number for number, image_id in enumerate(table.fold_of)}
-    return table.counts_nc3[[place[image_id] for image_id in image_ids]]
+    index = {image_id: number for number, image_id in enumerate(table.fold_of)}
+    return table.counts_nc3[[index[image_id] for image_id in image_ids]]
 
 
 def describe(comparison: Comparison, class_names: Sequence[str]) -> str:
     """Return a comparison as a text table with the conclusion below."""
-    head = f"{'':<14}{'figure':<18}{'A':>8}{'B':>8}{'B - A':>10}  95 % interval"
+    head = f"{'':<14}{'score':<18}{'A':>8}{'B':>8}{'B - A':>10}  95 % interval"
     lines = [head]
-    for place, difference in enumerate(comparison.differences):
-        group, figure = divmod(place, len(_FIGURES))
+    for index, difference in enumerate(comparison.differences):
+        group, figure = divmod(index, len(_FIGURES))
         name = ("all", *class_names)[group][:12] if figure == 0 else ""
         lines.append(f"{name:<14}{_FIGURES[figure]:<18}" + _cells(difference))
     if comparison.left_out:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from steelseg.config.config import Config
 from steelseg.data.folder import DataSet
 from steelseg.data.formats.images import read_image
-from steelseg.evaluation.classifier import Scored, score_classifier, tell_classifier
+from steelseg.evaluation.classifier import Scored, print_classifier, score_classifier
 from steelseg.files.atomic import write_text
 from steelseg.progress import progress as show
 from steelseg.run.held_out import HeldOut, held_out_masks, open_held_out
@@ -76,7 +76,7 @@ def evaluate_run(
     write_scores(run.scores_csv, ScoreTable(held_out.fold_of, found.counts_nc3))
     metrics = _metrics(held_out, found)
     write_text(run.metrics_json, json.dumps(metrics, indent=1) + "\n")
-    tell = tell_classifier if config.model.is_classifier else _tell
+    tell = print_classifier if config.model.is_classifier else _print_summary
     tell(config, run, metrics, score(found.counts_nc3))
     run.event("oof", metrics["oof"])
     return metrics
@@ -133,7 +133,7 @@ def _score_masks(config: Config, run: RunFolder, held_out: HeldOut, *, overlays:
     return Scored(np.stack(counts), label, {"classes": classes})
 
 
-def _tell(config: Config, run: RunFolder, metrics: dict[str, Any], scores: Scores) -> None:
+def _print_summary(config: Config, run: RunFolder, metrics: dict[str, Any], scores: Scores) -> None:
     """Print the tables, and a warning for classes that are never found."""
     names = config.data.names
     folds = ", ".join(metrics["folds"])

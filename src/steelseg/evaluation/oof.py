@@ -20,7 +20,7 @@ from steelseg.models.device import pick_device
 from steelseg.progress import progress as show
 from steelseg.run.ensemble_json import read_ensemble
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import new_store, plan_in_words, write_npy
+from steelseg.run.oof_store import describe_plan, new_store, write_npy
 from steelseg.run.run_folder import RunFolder
 from steelseg.scoring.postprocess import to_uint8
 
@@ -75,13 +75,13 @@ def _predict_fold(
         sizes=[labels.sizes[image_id] for image_id in image_ids],
         num_classes=labels.num_classes,
         model_sha256=member.sha256,
-        plan=plan_in_words(plan.tta, plan.crop),
+        plan=describe_plan(plan.tta, plan.crop),
     ) as array:
         presence: list[list[float]] = []
-        with closing(ensemble.predict_open(strips, plan)) as predicted:
-            for place, (_, _, probs_chw, presence_c) in enumerate(predicted):
+        with closing(ensemble.predict_ungated(strips, plan)) as predicted:
+            for index, (_, _, probs_chw, presence_c) in enumerate(predicted):
                 _, height, width = probs_chw.shape
-                array[place, :, :height, :width] = to_uint8(probs_chw)
+                array[index, :, :height, :width] = to_uint8(probs_chw)
                 presence.append(presence_c.tolist())
         if config.model.presence_head:
             array.attrs["presence"] = presence

@@ -89,7 +89,7 @@ def tune_run(config: Config, run: RunFolder) -> TunedPostprocessing:
         report=_report(config, fits, untuned),
     )
     # Later stages use the same settings.
-    run.keep_config(config)
+    run.save_config(config)
     write_tuned(run.postprocess_json, tuned)
     run.say(_summary(config, tuned, len(held_out)))
     return tuned
@@ -158,9 +158,9 @@ class _Fit:
 
     def __init__(self, tables: Tables, num_inner_folds: int, rank: Ranking) -> None:
         self.sums: Sums = tables.sums(range(num_inner_folds))
-        place = best(self.sums, rank)
-        self.chosen: Choice = self.sums.choice(place)
-        self.naive: Outcome = self.sums.outcome(place)
+        index = best(self.sums, rank)
+        self.chosen: Choice = self.sums.choice(index)
+        self.naive: Outcome = self.sums.outcome(index)
         self.by_fold, self.cross_fitted = cross_fit(tables, num_inner_folds, rank)
 
 

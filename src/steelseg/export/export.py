@@ -60,7 +60,7 @@ from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
 from steelseg.scoring.gate import Gate
 from steelseg.scoring.postprocess import MaskSettings
-from steelseg.scoring.presence import one_pixel, shown, without_sizes
+from steelseg.scoring.presence import has_pixels, one_pixel, without_sizes
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Strips:
     def truth(self, image_id: str) -> NDArray[np.bool_]:
         """Return the ground truth, mask_chw; for a classifier, a single pixel."""
         mask_chw = self.labels.draw(image_id)
-        return shown(mask_chw) if self.config.model.is_classifier else mask_chw
+        return has_pixels(mask_chw) if self.config.model.is_classifier else mask_chw
 
     def draw(self, count: int, fold: int, *, held_out: bool) -> list[str]:
         """Draw strips evenly by class from those that the fold held out, or was trained on."""

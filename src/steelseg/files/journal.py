@@ -53,7 +53,7 @@ class Journal:
         self._file = file
         self._places = places
 
-    def holds(self, image_id: str) -> bool:
+    def has(self, image_id: str) -> bool:
         """Whether an image has an entry."""
         return image_id in self._places
 
@@ -86,7 +86,7 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     in_use = DataError(
-        f"{path} is in use: another process predicts into this folder. Wait for it, or choose "
+        f"{path} is in use: another process writes to this folder. Wait for it, or choose "
         "another folder."
     )
     try:
@@ -100,7 +100,7 @@ def open_journal(path: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
 
 
 def _begin(file: IO[bytes], path: Path, identity: dict[str, Any]) -> Journal:
-    """Remove the lines that cannot be resumed from: all of them for another prediction."""
+    """Remove unusable lines: incomplete ones, or all if they are of another prediction."""
     end, places = 0, {}
     for line in file:
         content = _unseal(line)
@@ -120,7 +120,9 @@ def _is_same(content: dict[str, Any], identity: dict[str, Any], path: Path) -> b
     """Whether the first line is of the same prediction; print a warning if it is not."""
     before = content.get("identity", {})
     if odd := [name for name, value in identity.items() if before.get(name) != value]:
-        reason = f"warning: {path} is of other {' and '.join(odd)}. The prediction starts again."
+        reason = (
+            f"warning: {path} was written with other {' and '.join(odd)}. Prediction starts over."
+        )
         print(reason, file=sys.stderr, flush=True)
     return not odd
 

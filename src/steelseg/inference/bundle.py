@@ -54,8 +54,8 @@ def open_bundle(
     held = list(dict.fromkeys(model.fold for model in manifest.models))
     for fold in folds or ():
         if fold not in held:
-            there = ", ".join(map(str, held))
-            raise CheckpointError(f"{folder} has no fold {fold}. It holds: {there}.")
+            available = ", ".join(map(str, held))
+            raise CheckpointError(f"{folder} has no fold {fold}. It contains: {available}.")
     members = tuple(
         _member(folder, manifest, model, trained, amp=config.inference.amp)
         for fold in folds or held
@@ -64,9 +64,9 @@ def open_bundle(
     )
     if manifest.first is None:
         return config, members, None
-    own = build_stored_config(manifest.first.config, source=source)
-    screener = _member(folder, manifest, manifest.first.model, own, amp=own.inference.amp)
-    return config, members, Screener(screener, own, manifest.first.cut)
+    first = build_stored_config(manifest.first.config, source=source)
+    screener = _member(folder, manifest, manifest.first.model, first, amp=first.inference.amp)
+    return config, members, Screener(screener, first, manifest.first.cut)
 
 
 def _member(
@@ -118,4 +118,4 @@ def _load_torch(path: Path, config: Config) -> StripNet:
     try:
         return fill_network(config, load_file(path))
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None

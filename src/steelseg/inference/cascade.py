@@ -86,7 +86,7 @@ class Cascade:
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
         """Predict one batch in the caller's thread; return shape (N, C, H, W)."""
-        firsts = self._first.answer_now(images_nhwc, self._first_plan)
+        firsts = self._first.predict_now_ungated(images_nhwc, self._first_plan)
         needs_full = [self._needs_full(*answer) for answer in zip(*firsts, strict=True)]
         probs_nchw = np.zeros(
             (len(images_nhwc), self._num_classes, *images_nhwc.shape[1:3]), np.float32
@@ -102,7 +102,7 @@ class Cascade:
     def _groups(self, batches: Iterable[Batch]) -> Generator[_Group]:
         """Screen strips, and group them so that each group fills a batch of the full model."""
         waiting: _Group = []
-        with closing(self._first.predict_open(batches, self._first_plan)) as screened:
+        with closing(self._first.predict_ungated(batches, self._first_plan)) as screened:
             for image_id, image_hwc, *answer in screened:
                 waiting.append((image_id, image_hwc, self._needs_full(*answer)))
                 if sum(w[2] for w in waiting) == self._batch_size or len(waiting) == _MOST_WAITING:

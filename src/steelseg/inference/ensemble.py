@@ -87,11 +87,11 @@ class Ensemble:
             image_id, image_hwc and gated probs_chw of each image, in order; the next batches are
             computed meanwhile.
         """
-        with closing(self.predict_open(batches, plan)) as predicted:
+        with closing(self.predict_ungated(batches, plan)) as predicted:
             for image_id, image_hwc, probs_chw, presence_c in predicted:
                 yield image_id, image_hwc, self._gate(probs_chw, presence_c)
 
-    def predict_open(
+    def predict_ungated(
         self, batches: Iterable[Batch], plan: ForwardPlan
     ) -> Generator[_Open, None, None]:
         """Like `predict`, but before the gate; also yield presence_c."""
@@ -105,10 +105,10 @@ class Ensemble:
 
     def predict_now(self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan) -> NDArray[np.float32]:
         """Predict one batch in the caller's thread; return shape (N, C, H, W)."""
-        pairs = zip(*self.answer_now(images_nhwc, plan), strict=True)
+        pairs = zip(*self.predict_now_ungated(images_nhwc, plan), strict=True)
         return np.stack([self._gate(probs_chw, presence_c) for probs_chw, presence_c in pairs])
 
-    def answer_now(
+    def predict_now_ungated(
         self, images_nhwc: NDArray[np.uint8], plan: ForwardPlan
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Like `predict_now`, but before the gate; also return presence_nc."""
@@ -139,5 +139,5 @@ class Ensemble:
         """Predict one batch with one network, multiplied by its weight if it has one."""
         if member.weight is None:
             return predict_batch(network, images_nhwc, plan, self._device)
-        own = predict_batch(network, images_nhwc, member.weight.plan, self._device)
-        return member.weight.apply(own)
+        answer = predict_batch(network, images_nhwc, member.weight.plan, self._device)
+        return member.weight.apply(answer)

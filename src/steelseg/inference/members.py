@@ -22,7 +22,7 @@ from steelseg.run.run_folder import RunFolder
 # Settings that must be equal in all members.
 _MUST_AGREE = ("data.num_classes", "data.class_names", "data.channels")
 
-# Must be equal too, unless each member has its own weight for presence.
+# Must also be equal, unless each member has its own weight for presence.
 _MUST_AGREE_ON_PRESENCE = "model.presence_head"
 
 # Settings that cannot change once a network is trained.
@@ -70,7 +70,7 @@ class Member:
     """One trained network."""
 
     name: str
-    """Its file, for messages."""
+    """Its file, as error messages name it."""
 
     config: Config
     """The settings it was trained with."""
@@ -141,8 +141,8 @@ def combined_members(
     spec = read_ensemble(run)
     for fold in folds or ():
         if fold not in spec.folds:
-            there = ", ".join(map(str, spec.folds))
-            raise CheckpointError(f"{run.path} has no fold {fold}. It combines: {there}.")
+            available = ", ".join(map(str, spec.folds))
+            raise CheckpointError(f"{run.path} has no fold {fold}. It combines: {available}.")
     chosen = list(dict.fromkeys(folds or spec.folds))
     members = tuple(
         _combined_member(run, spec, entry, fold, amp=amp)
@@ -160,7 +160,7 @@ def member_run(run: RunFolder, entry: EnsembleMember) -> RunFolder:
 def _combined_member(
     run: RunFolder, spec: EnsembleSpec, entry: EnsembleMember, fold: int, *, amp: bool
 ) -> Member:
-    """Describe one network, if it is still the one that was combined."""
+    """Describe one network; raise CheckpointError unless it is the one that was combined."""
     remedy = f"Combine again: {spec.command(run.path)}."
     path = member_run(run, entry).best_model(fold)
     try:
@@ -168,7 +168,9 @@ def _combined_member(
     except CheckpointError as error:
         raise CheckpointError(f"{error} {run.ensemble_json} needs it. {remedy}") from None
     if member.sha256 != entry.models[fold]:
-        raise CheckpointError(f"{run.ensemble_json} was made with another {member.name}. {remedy}")
+        raise CheckpointError(
+            f"{run.ensemble_json} was made with a different {member.name}. {remedy}"
+        )
     # The mean divides by the number of members, so weights that sum to 1 are scaled up by it.
     count = len(spec.members)
     weight = EnsembleWeight(
@@ -211,11 +213,11 @@ def check_settings_match(member: Member, config: Config) -> None:
         _check_combined_settings(member.config, member.weight, config)
         return
     for setting in _TRAINED_IN:
-        trained, asked = _value(member.config, setting), _value(config, setting)
-        if trained != asked:
+        trained, given = _value(member.config, setting), _value(config, setting)
+        if trained != given:
             raise CheckpointError(
                 f"The checkpoint was trained with {setting}={trained}, but the settings "
-                f"say {asked}. Leave it as it was trained."
+                f"say {given}. Omit the setting, or use the trained value."
             )
 
 
@@ -231,11 +233,11 @@ def _check_combined_settings(trained: Config, weight: EnsembleWeight, config: Co
         "data.channels": (trained.data.channels, config.data.channels),
         "model.presence_head": (weight.presence is not None, config.model.presence_head),
     }
-    for setting, (made, asked) in expected.items():
-        if made != asked:
+    for setting, (combined, given) in expected.items():
+        if combined != given:
             raise ConfigError(
-                f"The runs were combined with {setting}={made}, but the settings say {asked}. "
-                "Leave it as it was combined."
+                f"The runs were combined with {setting}={combined}, but the settings say {given}. "
+                "Omit the setting, or combine the runs again with it."
             )
 
 

@@ -1,8 +1,8 @@
-"""Resolve what a user calls a model: a run folder, a combined run, a bundle, or checkpoints.
+"""Resolve what a user names as a model: a run folder, a combined run, a bundle, or checkpoints.
 
-`resolve_model` settles settings, networks and post-processing once. Every command that predicts,
-exports, bundles or serves takes its result, a `ResolvedModel`; none reads settings again. Weights
-are not loaded yet: only headers of checkpoints, and the files of a bundle to verify them, are read.
+`resolve_model` determines settings, networks and post-processing once. Every command that predicts,
+exports, bundles or serves uses its result, a `ResolvedModel`, and reads no settings again. Weights
+are not loaded yet: only checkpoint headers, and the files of a bundle to verify them, are read.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import mask_settings, read_tuned
 from steelseg.scoring.postprocess import MaskSettings
 
-Place = str | Path
+AnyPath = str | Path
 
 
 @dataclass(frozen=True)
@@ -85,25 +85,25 @@ class ResolvedModel:
 
 
 def resolve_model(
-    place: Place | Sequence[Place],
+    source: AnyPath | Sequence[AnyPath],
     overrides: Sequence[str] = (),
     *,
     folds: Sequence[int] | None = None,
 ) -> ResolvedModel:
-    """Settle settings, networks and post-processing of a model.
+    """Determine settings, networks and post-processing of a model.
 
     Args:
-        place: A run folder, a bundle, a checkpoint, or several checkpoints.
+        source: A run folder, a bundle, a checkpoint, or several checkpoints.
         overrides: Settings to change, such as "postprocess.threshold=0.4".
         folds: Folds of the run or bundle to use; None uses every trained one.
 
     Raises:
-        CheckpointError: if a checkpoint is missing or does not fit, or a bundle is damaged.
+        CheckpointError: if a checkpoint is missing or does not match, or a bundle is damaged.
         ConfigError: if an override is wrong, or a network is a classifier.
         DataError: if postprocess.json is damaged.
     """
-    if isinstance(place, str | Path) and Path(place).is_dir():
-        folder = Path(place)
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        folder = Path(source)
         if is_bundle(folder):
             config, members, screener = open_bundle(folder, overrides, folds=folds)
             check_settings_match(members[0], config)
@@ -118,9 +118,9 @@ def resolve_model(
         model = resolve_run(run, overrides, folds=folds)
         refuse_classifier(model.config, run.path, what="to predict")
         return model
-    if isinstance(place, str | Path) and not Path(place).exists():
-        raise CheckpointError(f"{place}: there is no such run folder, bundle or checkpoint.")
-    paths = [place] if isinstance(place, str | Path) else place
+    if isinstance(source, str | Path) and not Path(source).exists():
+        raise CheckpointError(f"{source}: there is no such run folder, bundle or checkpoint.")
+    paths = [source] if isinstance(source, str | Path) else source
     if not paths:
         raise CheckpointError("No checkpoint was given.")
     members = tuple(checkpoint_member(Path(path)) for path in paths)
@@ -135,7 +135,7 @@ def resolve_model(
 def resolve_run(
     run: RunFolder, overrides: Sequence[str] = (), *, folds: Sequence[int] | None = None
 ) -> ResolvedModel:
-    """Settle a run folder, trained or combined, as `resolve_model` does; also a classifier's.
+    """Resolve a run folder, trained or combined, as `resolve_model` does; accepts classifiers too.
 
     Raises:
         SteelsegError: as `resolve_model`.
@@ -152,7 +152,7 @@ def resolve_run(
         check_settings_match(member, config)
     tuned = tuned_settings(run, digests)
     if tuned is None and config.postprocess.threshold is None and not config.model.is_classifier:
-        # Only to stderr: the log of the run is about its training.
+        # Only to stderr: the log of the run is for its training.
         print(
             f"warning: {run.path} is not tuned, so masks use threshold 0.5 and no size filter. "
             f"Tune it: steelseg oof {run.path} && steelseg tune {run.path}",
@@ -169,7 +169,7 @@ def _screener(run: RunFolder) -> Screener | None:
     """Return the screening network that `steelseg cascade` chose for a run, if any.
 
     Raises:
-        CheckpointError: if it is not the network that the cut was chosen for.
+        CheckpointError: if it is not the network that the cutoff was chosen for.
     """
     cascade = read_cascade(run.cascade_json)
     if cascade is None:
@@ -184,7 +184,9 @@ def _screener(run: RunFolder) -> Screener | None:
     except CheckpointError as error:
         raise CheckpointError(f"{error} {run.cascade_json} needs it. {remedy}") from None
     if member.sha256 != cascade.sha256:
-        raise CheckpointError(f"{run.cascade_json} was made for another {member.name}. {remedy}")
+        raise CheckpointError(
+            f"{run.cascade_json} was made for a different {member.name}. {remedy}"
+        )
     return Screener(member, first.load_config(), cascade.cut)
 
 
@@ -211,7 +213,7 @@ def tuned_settings(run: RunFolder, digests: Mapping[int, str]) -> MaskSettings |
         digests: SHA-256 of the checkpoint of each fold that is used.
 
     Raises:
-        CheckpointError: if a fold was trained further since its predictions were tuned on.
+        CheckpointError: if a fold was trained further after it was tuned.
         DataError: if postprocess.json is damaged.
     """
     tuned = read_tuned(run.postprocess_json)
@@ -220,7 +222,7 @@ def tuned_settings(run: RunFolder, digests: Mapping[int, str]) -> MaskSettings |
     for fold, digest in tuned.models.items():
         if digests.get(fold, digest) != digest:
             raise CheckpointError(
-                f"{run.postprocess_json} was tuned on another {run.best_model(fold)}. "
+                f"{run.postprocess_json} was tuned on a different {run.best_model(fold)}. "
                 f"Tune again: steelseg oof {run.path}; steelseg tune {run.path}."
             )
     return tuned.settings

@@ -19,13 +19,13 @@ from steelseg.errors import DataError, raising_out_of_memory
 from steelseg.inference.cascade import Cascade
 from steelseg.inference.ensemble import Ensemble
 from steelseg.inference.forward import batches, forward_plan, images_at_once
-from steelseg.inference.model_source import Place, ResolvedModel, resolve_model
+from steelseg.inference.model_source import AnyPath, ResolvedModel, resolve_model
 from steelseg.models.device import pick_device
 from steelseg.run.tuned_postprocess import gate_of, mask_maker
 
 _LESS_MEMORY = (
-    "There is not enough memory to predict. inference.crops=true needs less for long strips, a "
-    "lower train.batch_size_val for batches, inference.ensemble=sequential for several networks."
+    "There is not enough memory to predict. Set inference.crops=true for long strips, lower "
+    "train.batch_size_val, or set inference.ensemble=sequential for several networks."
 )
 
 
@@ -38,7 +38,7 @@ class Predictor:
 
     def __init__(
         self,
-        source: Place | Sequence[Place] | ResolvedModel,
+        source: AnyPath | Sequence[AnyPath] | ResolvedModel,
         overrides: Sequence[str] = (),
         *,
         folds: Sequence[int] | None = None,
@@ -46,14 +46,14 @@ class Predictor:
     ) -> None:
         """Load the checkpoints.
 
-        The attribute `sha256` tells two models apart: it covers everything that a mask depends
+        The attribute `sha256` identifies the model: it covers everything that a mask depends
         on, networks and settings. `identity` adds the device and the batch size. `masks` is the
-        post-processing, `batch_size` the largest number of strips in one batch; with 1, the bits
-        of a strip depend on no other strip.
+        post-processing, `batch_size` the largest number of strips in one batch; with 1, the
+        result of a strip does not depend on other strips, to the bit.
 
         Args:
             source: A run folder, a bundle, a checkpoint, or several checkpoints; or the result
-                of `resolve_model`, which has its overrides and folds already.
+                of `resolve_model`, with overrides and folds already applied.
             overrides: Settings to change, such as "postprocess.threshold=0.4".
             folds: Folds of the run or bundle to use; None uses every trained one.
             device: Where to predict; None uses a GPU if there is one.
@@ -106,7 +106,7 @@ class Predictor:
         """The name of each class, class 1 first."""
         return self.config.data.names
 
-    def __call__(self, image: Place | NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def __call__(self, image: AnyPath | NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Find the defects of one strip.
 
         Args:
@@ -120,7 +120,7 @@ class Predictor:
         """
         return self._to_mask(self.probs(image))
 
-    def probs(self, image: Place | NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probs(self, image: AnyPath | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return probabilities of one strip, shape (classes, H, W), in [0, 1]; see `__call__`."""
         # A copy, because torch does not accept flipped or read-only arrays.
         probs_chw: NDArray[np.float32] = self.probs_of(np.stack([self._load(image)]))[0]
@@ -161,7 +161,7 @@ class Predictor:
             for image_id, image_hwc, probs_chw in self._networks.predict(strips, self._plan):
                 yield image_id, image_hwc, self._to_mask(probs_chw), probs_chw
 
-    def _load(self, image: Place | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _load(self, image: AnyPath | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Read or convert one image to the channels that the networks take."""
         channels = self.config.data.channels
         if isinstance(image, str | Path):

@@ -37,7 +37,7 @@ def fill_network(config: Config, weights: Mapping[str, Tensor]) -> StripNet:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
-            f"The weights do not fit the settings next to them: {reason}"
+            f"The weights do not match the settings stored with them: {reason}"
         ) from None
     return model.eval()
 

@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     header, tensors = _open(path, with_tensors=True)
     text = header["steelseg"]
     if header.get("sha256") != _digest(tensors, text):
-        raise CheckpointError(f"{path} is damaged: its SHA-256 does not fit its content.")
+        raise CheckpointError(f"{path} is damaged: its SHA-256 does not match its content.")
     state = _read_state(path, text)
     return Checkpoint(
         _with_prefix(tensors, "model."),
@@ -102,10 +102,10 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[dict[str, str], dict[str, 
             with safe_open(path, framework="pt") as file:
                 header, tensors = file.metadata() or {}, {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None
     if "steelseg" not in header:
         raise CheckpointError(
-            f"{path} is not a steelseg checkpoint. Foreign weights go into model.encoder_weights."
+            f"{path} is not a steelseg checkpoint. Load other weights by model.encoder_weights."
         )
     return header, tensors
 
@@ -131,7 +131,7 @@ def read_header(path: Path) -> tuple[Config, str]:
     try:
         content = {name: dict(section) for name, section in state["config"].items()}
     except (ValueError, TypeError, LookupError, AttributeError):
-        raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
+        raise CheckpointError(f"{path} is damaged: its header has no settings.") from None
     try:
         return build_stored_config(content, source=str(path)), header.get("sha256", "")
     except ConfigError:
@@ -146,9 +146,9 @@ def _read_state(path: Path, text: str) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(text)
         version = state.pop("format")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise CheckpointError(f"{path} is damaged: its header holds no settings.") from None
+        raise CheckpointError(f"{path} is damaged: its header has no settings.") from None
     if version != FORMAT:
-        raise CheckpointError(f"{path} was written by another version of steelseg.")
+        raise CheckpointError(f"{path} was written by an incompatible version of steelseg.")
     return state
 
 

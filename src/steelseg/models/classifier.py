@@ -1,4 +1,4 @@
-"""A classifier: an encoder with a presence head, which predicts the classes on an image, no masks.
+"""A classifier: an encoder with a presence head; it predicts which classes an image has, not masks.
 
 Its output has the same form as that of a segmentation network with a presence head, so that code
 accepts either: the presence logit stands for every pixel. It is a single cell, which `spread`

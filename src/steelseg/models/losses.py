@@ -106,8 +106,8 @@ def focal(
 
 def presence_loss(logits_nc: Tensor, masks_nchw: Tensor) -> Tensor:
     """Return the mean binary cross-entropy of which classes the masks show, shape (N, C)."""
-    shown_nc = masks_nchw.flatten(2).any(dim=2)
-    return F.binary_cross_entropy_with_logits(logits_nc.float(), shown_nc.float())
+    present_nc = masks_nchw.flatten(2).any(dim=2)
+    return F.binary_cross_entropy_with_logits(logits_nc.float(), present_nc.float())
 
 
 def classifier_loss(weight: float) -> Loss:

@@ -46,24 +46,24 @@ def load_encoder_weights(encoder: nn.Module, path: Path, *, channels: int) -> No
         CheckpointError: if it is damaged, or its tensors are not this encoder's.
     """
     found = _read(path)
-    wanted = encoder.state_dict()
-    chosen = _strip_prefix(found, wanted)
-    missing = [name for name in wanted if name not in chosen]
+    expected = encoder.state_dict()
+    chosen = _strip_prefix(found, expected)
+    missing = [name for name in expected if name not in chosen]
     # Old files have no batch counters, which are not weights.
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    extra = [name for name in chosen if name not in wanted and not _is_left_out(name, wanted)]
+    extra = [name for name in chosen if name not in expected and not _is_left_out(name, expected)]
     if missing or extra:
         raise CheckpointError(
-            f"{path} does not fit the encoder: {_list('missing', missing)}, "
+            f"{path} does not match the encoder: {_list('missing', missing)}, "
             f"{_list('unexpected', extra)}. Is model.encoder the one it was trained for?"
         )
-    fitted = {name: chosen[name] for name in wanted if name in chosen}
+    fitted = {name: chosen[name] for name in expected if name in chosen}
     for name, tensor in fitted.items():
-        fitted[name] = _fit_channels(tensor, wanted[name], channels=channels)
-        if fitted[name].shape != wanted[name].shape:
+        fitted[name] = _fit_channels(tensor, expected[name], channels=channels)
+        if fitted[name].shape != expected[name].shape:
             raise CheckpointError(
-                f"{path} does not fit the encoder: {name} is {tuple(tensor.shape)}, "
-                f"expected {tuple(wanted[name].shape)}."
+                f"{path} does not match the encoder: {name} is {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[name].shape)}."
             )
     encoder.load_state_dict(fitted, strict=False)
 
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file, or raise ConfigError or CheckpointError."""
     if not path.is_file():
         raise ConfigError(
-            f"model.encoder_weights={path}: there is no such file. Give imagenet, none, or the "
+            f"model.encoder_weights={path}: there is no such file. Use imagenet, none, or the "
             "path of a .safetensors file."
         )
     if path.suffix != ".safetensors":
@@ -83,25 +83,25 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}.") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}.") from None
 
 
-def _strip_prefix(found: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+def _strip_prefix(found: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
     """Remove the prefix under which most names match; timm's encoders add `model.`."""
-    wanted = set(wanted)
+    expected = set(expected)
     candidates = []
     for prefix in _PREFIXES:
         names = {n.removeprefix(prefix): t for n, t in found.items() if n.startswith(prefix)}
         candidates += [names, {f"model.{name}": tensor for name, tensor in names.items()}]
-    return max(candidates, key=lambda names: len(wanted & names.keys()))
+    return max(candidates, key=lambda names: len(expected & names.keys()))
 
 
-def _is_left_out(name: str, wanted: Collection[str]) -> bool:
+def _is_left_out(name: str, expected: Collection[str]) -> bool:
     """Whether a tensor belongs to a classification head, or to a stage that the encoder lacks."""
     if name.removeprefix("model.").startswith(_HEADS):
         return True
     stage = _STAGE.match(name)
-    return stage is not None and not any(other.startswith(stage[0]) for other in wanted)
+    return stage is not None and not any(other.startswith(stage[0]) for other in expected)
 
 
 def _fit_channels(tensor: Tensor, like: Tensor, *, channels: int) -> Tensor:

@@ -155,7 +155,7 @@ def _predict(
     predictor: Predictor, journal: Journal, output: _Output, folder: Path, image_ids: list[str]
 ) -> None:
     """Predict the images that are not in the journal."""
-    done = {i for i in image_ids if journal.holds(i) and output.is_done(journal[i], folder / i)}
+    done = {i for i in image_ids if journal.has(i) and output.is_done(journal[i], folder / i)}
     if done:
         text = f"{len(done)} of {len(image_ids)} images were predicted before; the others follow"
         print(text, file=sys.stderr, flush=True)
@@ -175,10 +175,10 @@ def _predict(
 
 def _count(journal: Journal, image_ids: Sequence[str], class_names: Sequence[str]) -> str:
     """Count the images with each class, as one line of text."""
-    shown_nc = np.array([[bool(rle) for rle in journal[i].found["csv"]] for i in image_ids])
-    by_class = zip(class_names, shown_nc.sum(axis=0).tolist(), strict=True)
+    present_nc = np.array([[bool(rle) for rle in journal[i].found["csv"]] for i in image_ids])
+    by_class = zip(class_names, present_nc.sum(axis=0).tolist(), strict=True)
     named = ", ".join(f"{name}: {count}" for name, count in by_class)
-    return f"{shown_nc.any(axis=1).sum()} of {len(image_ids)} images have a defect ({named})"
+    return f"{present_nc.any(axis=1).sum()} of {len(image_ids)} images have a defect ({named})"
 
 
 def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[list[str]]:
@@ -196,12 +196,12 @@ def _blocks(image_ids: list[str], done: set[str], *, batch_size: int) -> list[li
 
 def _order(folder: Path, sample: Path | None) -> list[str]:
     """Return the images of a folder: first in the order of the sample, then the others by name."""
-    there = list_images(folder)
+    found = list_images(folder)
     if sample is None or not sample.exists():
-        return there
-    wanted = list(read_sample(sample).lines)
-    if absent := sorted(set(wanted) - set(there)):
+        return found
+    listed = list(read_sample(sample).lines)
+    if missing := sorted(set(listed) - set(found)):
         raise DataError(
-            f"{sample} names {absent[0]}, which is not in {folder} ({len(absent)} such)."
+            f"{sample} names {missing[0]}, which is not in {folder} ({len(missing)} in total)."
         )
-    return wanted + sorted(set(there) - set(wanted))
+    return listed + sorted(set(found) - set(listed))

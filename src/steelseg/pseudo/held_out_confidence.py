@@ -63,14 +63,14 @@ def gather_evidence(
         )
         if any(models.get(fold, digest) != digest for fold, digest in one.models.items()):
             raise CheckpointError(
-                f"The out-of-fold predictions of {run.path} are of other models than its folds "
-                f"hold now. Make them again: steelseg oof {run.path}."
+                f"The out-of-fold predictions of {run.path} were made with other models than its "
+                f"folds contain now. Recreate them with: steelseg oof {run.path}."
             )
         held.append(one)
     if odd := [
         run.path for run, one in zip(runs, held, strict=True) if one.fold_of != held[0].fold_of
     ]:
-        raise CheckpointError(f"{odd[0]} has predicted other strips than {runs[0].path}.")
+        raise CheckpointError(f"{odd[0]} and {runs[0].path} have predictions of different strips.")
     first = held[0]
     presence = {
         i: np.sum([one.presence[i] for one in held], axis=0) / np.float32(len(held))

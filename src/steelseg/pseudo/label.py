@@ -11,8 +11,8 @@ Copies and near-duplicates of labelled strips are left out of every fold. The on
 post-processing: a few numbers that were tuned on strips of all folds.
 
 A strip is kept only if all votes agree and every class is confident; see `scoring.confidence`.
-Findings are written to a journal next to OUT, so a killed stage continues where it was; OUT appears
-once all folds are done.
+Findings are written to a journal next to OUT, so a killed stage resumes; OUT appears once all folds
+are done.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def pseudo_run(
 
     Raises:
         CheckpointError: if a checkpoint or its predictions cannot be used.
-        ConfigError: if the runs have other folds, or `out` holds something else.
+        ConfigError: if the runs have different folds, or `out` contains anything else.
         DataError: if an image cannot be read or has another size, or all are labelled already.
     """
     out = out or run.path / "pseudo"
@@ -130,17 +130,19 @@ def pseudo_run(
             write_bytes(folder / "folds.csv", run.folds_csv.read_bytes())
             content = _index(config, runs, settings, images, thresholds, found)
             write_index(folder, content)
-    _tell(config, run, labels, thresholds, found)
+    _print_summary(config, run, labels, thresholds, found)
     return out
 
 
 def _refuse_other_folder(path: Path) -> None:
-    """Raise ConfigError unless `path` is free, an empty folder, or holds pseudo-labels."""
+    """Raise ConfigError unless `path` is missing, an empty folder, or contains pseudo-labels."""
     is_free = not path.exists() and not path.is_symlink()
     if not is_free and (path.is_symlink() or not path.is_dir()):
         raise ConfigError(f"{path} is not a folder. Choose another --out.")
     if not is_free and any(path.iterdir()) and not is_pseudo_folder(path):
-        raise ConfigError(f"{path} holds files that are not pseudo-labels. Choose another --out.")
+        raise ConfigError(
+            f"{path} contains files that are not pseudo-labels. Choose another --out."
+        )
 
 
 def _open_runs(
@@ -158,9 +160,9 @@ def _open_runs(
         refuse_classifier(own, folder.path, what="to label strips with")
         if read_fold_numbers(folder.folds_csv) != fold_of:
             raise ConfigError(
-                f"{folder.path} has other folds than {first.path}, so its networks may have been "
-                "trained on held-out strips. Name runs with the same folds.csv: same train.csv, "
-                "data.num_folds and data.fold_seed (null: train.seed)."
+                f"{folder.path} and {first.path} have different folds, so networks of one may have "
+                "been trained on held-out strips of the other. Use runs with the same folds.csv: "
+                "same train.csv, data.num_folds and data.fold_seed (null: train.seed)."
             )
         members = {fold: checkpoint_member(folder.best_model(fold)) for fold in folds}
         check_settings_match(members[folds[0]], own)
@@ -178,7 +180,7 @@ def _refuse_other_fold(path: Path, fold: int) -> None:
     trained = load_checkpoint(path).state.get("fold")
     if trained != fold:
         raise CheckpointError(
-            f"{path} was trained as fold {trained}, so it was trained on held-out strips of fold "
+            f"{path} belongs to fold {trained}, so it was trained on held-out strips of fold "
             f"{fold}. Put the model of fold {fold} there."
         )
 
@@ -209,7 +211,7 @@ def _find_candidates(
         same = sum(one.is_same_file for one in copies.values())
         run.warn(
             f"{len(copies)} of {len(candidates)} images are copies of labelled strips, such as "
-            f"{min(copies)} ({same} the same file, {len(copies) - same} look alike). They are left "
+            f"{min(copies)} ({same} identical, {len(copies) - same} look alike). They are left "
             "out."
         )
     return candidates
@@ -217,10 +219,10 @@ def _find_candidates(
 
 def _refuse_other_sizes(config: Config, images: Path, candidates: Mapping[str, Candidate]) -> None:
     """Raise DataError if an image does not have the size that the settings require."""
-    wanted = config.data.img_height, config.data.img_width
+    expected_size = config.data.img_height, config.data.img_width
     for image_id, one in candidates.items():
-        if any(side not in (None, own) for side, own in zip(wanted, one.size, strict=True)):
-            expected = "x".join("any" if side is None else str(side) for side in wanted)
+        if any(side not in (None, own) for side, own in zip(expected_size, one.size, strict=True)):
+            expected = "x".join("any" if side is None else str(side) for side in expected_size)
             raise DataError(
                 f"{images / image_id}: the image is {one.size[0]}x{one.size[1]}, but strips are "
                 f"{expected} (data.img_height x data.img_width; null for any)."
@@ -233,10 +235,10 @@ def _fold_thresholds(
     """Return the confidence thresholds of each fold: as given, or chosen by precision."""
     precision, folds = config.pseudo.precision, list(runs[0].members)
     if precision is None:
-        least = per_class(
-            config.pseudo.least_confidence, config.data.num_classes, name="pseudo.confidence"
+        minimum = per_class(
+            config.pseudo.min_confidence, config.data.num_classes, name="pseudo.confidence"
         )
-        return {fold: FoldThresholds(ConfidenceThresholds(least, least)) for fold in folds}
+        return {fold: FoldThresholds(ConfidenceThresholds(minimum, minimum)) for fold in folds}
     evidence = gather_evidence(config, [one.folder for one in runs], digests)
     return {fold: choose_fold_thresholds(evidence, fold, precision=precision) for fold in folds}
 
@@ -282,7 +284,7 @@ def _index(
     return content
 
 
-def _tell(
+def _print_summary(
     config: Config,
     run: RunFolder,
     labels: Labels,
@@ -291,8 +293,8 @@ def _tell(
 ) -> None:
     """Print a summary of each fold, with warnings where the labels are not usable."""
     for fold, strips in found.items():
-        told = describe_fold(strips, thresholds[fold], class_names=config.data.names)
-        run.say(f"fold {fold}: {told}")
+        summary = describe_fold(strips, thresholds[fold], class_names=config.data.names)
+        run.say(f"fold {fold}: {summary}")
         if rejected := never_accepted(thresholds[fold], config.data.names):
             run.warn(
                 f"fold {fold}: no mask of {', '.join(rejected)} is accepted, because none reaches "
@@ -303,8 +305,8 @@ def _tell(
                 f"fold {fold}: no strip was kept, so it cannot be trained with these labels. "
                 "Lower pseudo.agreement and pseudo.confidence, or use a better run."
             )
-        elif lacking := lacking_classes(strips, labels):
-            names = ", ".join(config.data.names[class_id - 1] for class_id in lacking)
+        elif missing := lacking_classes(strips, labels):
+            names = ", ".join(config.data.names[class_id - 1] for class_id in missing)
             run.warn(
                 f"fold {fold}: no kept strip shows {names}. A network that never finds a class "
                 "labels its strips as clean, and training learns that; pseudo.precision=0.9 "

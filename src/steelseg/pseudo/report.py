@@ -58,7 +58,7 @@ def describe_fold(
 def never_accepted(chosen: FoldThresholds, class_names: Sequence[str]) -> list[str]:
     """Return the classes whose masks do not reach the precision at any threshold."""
     pairs = zip(class_names, chosen.thresholds.found, strict=True)
-    return [name for name, least in pairs if math.isinf(least)]
+    return [name for name, threshold in pairs if math.isinf(threshold)]
 
 
 def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
@@ -68,9 +68,9 @@ def lacking_classes(found: Mapping[str, Finding], labels: Labels) -> list[int]:
     return sorted(k for k in shown if not any(masks[k - 1] for masks in kept))
 
 
-def _from(least: float, right: float) -> str:
+def _from(threshold: float, precision: float) -> str:
     """Return the threshold and the precision in words; empty if nothing is accepted."""
-    return f" (from {least:.3f}; {right:.3f} correct)" if math.isfinite(least) else ""
+    return f" (from {threshold:.3f}; {precision:.3f} correct)" if math.isfinite(threshold) else ""
 
 
 def plain(value: Any) -> Any:

@@ -110,7 +110,7 @@ def label_strips(
         if candidate.copy_of:
             alike = "same file as" if candidate.is_same_file else "looks like"
             found[image_id] = Finding(COPY, f"{alike} {candidate.copy_of}")
-        elif journal.holds(key) and journal[key].sha256 == candidate.sha256:
+        elif journal.has(key) and journal[key].sha256 == candidate.sha256:
             verdict, reason, masks = journal[key].found["pseudo"]
             found[image_id] = Finding(verdict, reason, tuple(masks))
     if waiting := [image_id for image_id in candidates if image_id not in found]:

@@ -60,11 +60,11 @@ def line_chart(series: Sequence[Series], *, x: Axis, y: Axis, title: str) -> Mar
     across = fit(x, (x for s in series for x, _ in s.points), _LEFT, _WIDTH - _RIGHT)
     up = fit(y, (y for s in series for _, y in s.points), _HEIGHT - _BOTTOM, _TOP)
     if across is None or up is None:
-        return _nothing(title)
+        return _empty_chart(title)
     parts = [_TEXT.format("axis", 0, 12, y.label), *_x_axis(across, x.label, _HEIGHT)]
-    for place, label in up.ticks():
-        parts.append(_LINE.format("grid", _LEFT, place, _WIDTH - _RIGHT, place))
-        parts.append(_TEXT.format("tick end", _LEFT - 9, place + 4, label))
+    for position, label in up.ticks():
+        parts.append(_LINE.format("grid", _LEFT, position, _WIDTH - _RIGHT, position))
+        parts.append(_TEXT.format("tick end", _LEFT - 9, position + 4, label))
     parts += [_draw(one, across, up) for one in series]
     return _CHART.format(_HEIGHT, title, Markup("").join(parts))
 
@@ -73,9 +73,9 @@ def _x_axis(scale: Scale, label: str, height: int) -> list[Markup]:
     """Draw the ticks and the label below a chart."""
     bottom = height - _BOTTOM
     parts = [_LINE.format("base", scale.begin, bottom, scale.end, bottom)]
-    for place, text in scale.ticks():
-        parts.append(_LINE.format("base", place, bottom, place, bottom + 4))
-        parts.append(_TEXT.format("tick mid", place, bottom + 17, text))
+    for position, text in scale.ticks():
+        parts.append(_LINE.format("base", position, bottom, position, bottom + 4))
+        parts.append(_TEXT.format("tick mid", position, bottom + 17, text))
     return [*parts, _TEXT.format("axis mid", (scale.begin + scale.end) / 2, height - 6, label)]
 
 
@@ -130,14 +130,14 @@ def heat_map(
     bottom = _HEIGHT - _BOTTOM
     parts = [_TEXT.format("axis", 0, 12, labels[1]), *_legend(low, high)]
     for number, column in enumerate(values):
-        for place, value in enumerate(column):
-            left, top = round(_LEFT + number * wide, 1), round(bottom - (place + 1) * tall, 1)
-            note = _TITLE.format(f"{columns[number]}, {rows[place]}: {value:.4f}")
+        for row, value in enumerate(column):
+            left, top = round(_LEFT + number * wide, 1), round(bottom - (row + 1) * tall, 1)
+            note = _TITLE.format(f"{columns[number]}, {rows[row]}: {value:.4f}")
             size = round(wide + 0.3, 1), round(tall + 0.3, 1)
             parts.append(_RECT.format(left, top, *size, _color(value, low, high), note))
-    for place in range(0, len(rows), -(-_STRIPES // math.ceil(tall))):
-        middle = round(bottom - (place + 0.5) * tall + 4, 1)
-        parts.append(_TEXT.format("tick end", _LEFT - 9, middle, rows[place]))
+    for row in range(0, len(rows), -(-_STRIPES // math.ceil(tall))):
+        middle = round(bottom - (row + 0.5) * tall + 4, 1)
+        parts.append(_TEXT.format("tick end", _LEFT - 9, middle, rows[row]))
     for number in range(0, len(columns), max(1, -(-len(columns) // 7))):
         middle = round(_LEFT + (number + 0.5) * wide, 1)
         parts.append(_TEXT.format("tick mid", middle, bottom + 17, columns[number]))
@@ -165,6 +165,6 @@ def _legend(low: float, high: float) -> list[Markup]:
     ]
 
 
-def _nothing(title: str) -> Markup:
+def _empty_chart(title: str) -> Markup:
     """Draw a chart without values."""
     return _CHART.format(60, title, _TEXT.format("axis mid", _WIDTH / 2, 36, "nothing to show"))

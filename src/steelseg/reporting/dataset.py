@@ -67,14 +67,14 @@ def read_statistics(data: DataConfig, command: str) -> Statistics:
         CheckpointError: if it is not there.
         DataError: if it has a fault.
     """
-    must_be_there(data.root, command)
+    require_data_set(data.root, command)
     data_set = DataSet(data.root)
     sizes = _sizes(data_set, data.img_height, data.img_width)
     labels = read_labels(data_set.train_csv, sizes, num_classes=data.num_classes)
     return _count(labels, data.names)
 
 
-def must_be_there(root: Path, command: str) -> None:
+def require_data_set(root: Path, command: str) -> None:
     """Raise CheckpointError if a data set has moved away; arguments as of `read_statistics`."""
     data_set = DataSet(root)
     if not data_set.train_csv.is_file() or not data_set.train_images.is_dir():

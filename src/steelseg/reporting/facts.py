@@ -76,8 +76,8 @@ def read_tuning(run: RunFolder, names: Sequence[str]) -> Tuning:
     tuned = read_tuned(run.postprocess_json)
     command = f"steelseg tune {run.path}"
     if tuned is None:
-        raise CheckpointError(f"There is no {run.postprocess_json}. Make it: {command}.")
-    with whole(run.postprocess_json, command):
+        raise CheckpointError(f"There is no {run.postprocess_json}. Create it with: {command}.")
+    with file_errors(run.postprocess_json, command):
         scores, classes = tuned.report["scores"], tuned.report["classes"]
         if len(tuned.settings.threshold) != len(names):
             raise ValueError("other classes")
@@ -117,17 +117,17 @@ _FIGURES = tuple(field.name for field in fields(Figures))
 
 
 @contextmanager
-def whole(path: Path, command: str) -> Iterator[None]:
+def file_errors(path: Path, command: str) -> Iterator[None]:
     """Turn errors in the block into ones that name the file and the command that makes it."""
     try:
         yield
     except FileNotFoundError:
-        raise CheckpointError(f"There is no {path}. Make it: {command}.") from None
+        raise CheckpointError(f"There is no {path}. Create it with: {command}.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
         raise DataError(
-            f"{path} is damaged, or of an older version. Make it again: {command}."
+            f"{path} is damaged, or of an older version. Recreate it with: {command}."
         ) from None
 
 
@@ -215,7 +215,7 @@ def read_histories(run: RunFolder, num_folds: int) -> list[History]:
 
 def _read_history(path: Path, fold: int, command: str) -> History:
     """Read one history.csv; an empty cell is an undefined figure."""
-    with whole(path, command), path.open(encoding="utf-8", newline="") as file:
+    with file_errors(path, command), path.open(encoding="utf-8", newline="") as file:
         rows = [former.translate_row(row) for row in csv.DictReader(file, strict=True)]
         names = list(rows[0])
         needed = {"epoch", "learning_rate", "train_loss", "val_loss", "val_dice", "val_pairs"}
@@ -234,7 +234,7 @@ def read_members(run: RunFolder) -> str | None:
     """
     if not run.ensemble_json.exists():
         return None
-    with whole(run.ensemble_json, read_ensemble(run).command(run.path)):
+    with file_errors(run.ensemble_json, read_ensemble(run).command(run.path)):
         return summary(json.loads(run.ensemble_json.read_text(encoding="utf-8"))["report"])
 
 
@@ -300,7 +300,7 @@ def read_evaluation(run: RunFolder, names: Sequence[str]) -> Evaluation:
         DataError: if it is damaged or of other classes.
     """
     path = run.metrics_json
-    with whole(path, f"steelseg evaluate {run.path}"):
+    with file_errors(path, f"steelseg evaluate {run.path}"):
         content = json.loads(path.read_text(encoding="utf-8"))
         overall, *classes = (
             _score_row(content, tail, name, channel)

@@ -105,12 +105,12 @@ def frontier_charts(tuning: Tuning) -> list[Chart]:
 def loss_chart(histories: Sequence[History]) -> Markup:
     """Draw validation loss and, dotted, training loss."""
     lines = [
-        _line(history, name, f"{fold_style(place)} {style}", title)
+        _line(history, name, f"{fold_style(index)} {style}", title)
         for name, style, title in (
             ("train_loss", "faint", "training loss"),
             ("val_loss", "", "validation loss"),
         )
-        for place, history in enumerate(histories)
+        for index, history in enumerate(histories)
     ]
     return line_chart(lines, x=_EPOCH, y=Axis("loss"), title="Loss by epoch")
 
@@ -189,16 +189,16 @@ def landscape_chart(chosen: Chosen) -> Markup | None:
     thresholds, min_sizes = table["thresholds"], table["min_sizes"]
     if len(thresholds) * len(min_sizes) < 2:
         return None
-    place = None
+    index = None
     at = chosen.settings["threshold"], chosen.settings["min_size"]
     if at[0] in thresholds and at[1] in min_sizes:
-        place = thresholds.index(at[0]), min_sizes.index(at[1])
+        index = thresholds.index(at[0]), min_sizes.index(at[1])
     return heat_map(
         table["dice"],
         columns=[f"{threshold:.2f}" for threshold in thresholds],
         rows=[f"{min_size:,}" for min_size in min_sizes],
         labels=("threshold", "min_size, px"),
-        chosen=place,
+        chosen=index,
         title=f"Dice of {chosen.name} over threshold and min_size",
     )
 

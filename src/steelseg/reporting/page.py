@@ -101,9 +101,9 @@ def duration(seconds: Sequence[Value]) -> str:
     return f"{minutes} min {total % 60} s" if minutes else f"{total} s"
 
 
-def fold_style(place: int) -> str:
+def fold_style(index: int) -> str:
     """Return the style class of the n-th trained fold."""
-    return f"s{place % _STYLES}"
+    return f"s{index % _STYLES}"
 
 
 def color(channel: int) -> str:

@@ -16,7 +16,7 @@ from steelseg.data.folder import DataSet
 from steelseg.errors import CheckpointError
 from steelseg.files.atomic import write_text
 from steelseg.reporting import figures
-from steelseg.reporting.dataset import must_be_there, read_statistics
+from steelseg.reporting.dataset import read_statistics, require_data_set
 from steelseg.reporting.facts import (
     read_environment,
     read_evaluation,
@@ -96,7 +96,7 @@ def _draw(draw: Callable[[T], list[Chart]], part: T | Gap) -> list[Chart]:
 def _gallery(config: Config, run: RunFolder, command: str) -> Gallery:
     """Draw the worst strips with the masks that were scored."""
     data, scores = config.data, read_scores(run.scores_csv)
-    must_be_there(data.root, command)
+    require_data_set(data.root, command)
     held_out = open_held_out(
         data, run, folds=sorted(set(scores.fold_of.values())), gate=config.inference.gate
     )

@@ -64,11 +64,13 @@ def short(value: float, step: float = 0.0) -> str:
 
 def fit(axis: Axis, values: Iterable[Value], begin: float, end: float) -> Scale | None:
     """Make the scale of an axis; None if no value is finite."""
-    there = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not axis.is_log)]
-    if not there:
+    finite = [
+        v for v in values if v is not None and math.isfinite(v) and (v > 0 or not axis.is_log)
+    ]
+    if not finite:
         return None
-    low = min(there) if axis.low is None else axis.low
-    high = max(there) if axis.high is None else axis.high
+    low = min(finite) if axis.low is None else axis.low
+    high = max(finite) if axis.high is None else axis.high
     if axis.is_log:
         low, high = 10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high))
         return Scale(low, high if high > low else 10 * low, begin, end, 0)

@@ -1,4 +1,4 @@
-"""cascade.json: the cheap network that screens strips, and its cut."""
+"""cascade.json: the cheap network that screens strips, and its cutoff."""
 
 import json
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def read_cascade(path: Path) -> Cascade | None:
     """
     if not path.exists():
         return None
-    return read_json(path, _parse, remedy="Make it again: steelseg cascade RUN.")
+    return read_json(path, _parse, remedy="Recreate it with: steelseg cascade RUN.")
 
 
 def _parse(content: Mapping[str, Any]) -> Cascade:

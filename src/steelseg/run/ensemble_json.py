@@ -115,7 +115,7 @@ def read_ensemble(run: RunFolder) -> EnsembleSpec:
     Raises:
         DataError: if it is damaged.
     """
-    remedy = f"Make it again: steelseg ensemble RUN RUN --out {run.path}."
+    remedy = f"Recreate it with: steelseg ensemble RUN RUN --out {run.path}."
     return read_json(run.ensemble_json, _parse, remedy=remedy)
 
 
@@ -123,7 +123,7 @@ def _parse(content: Mapping[str, Any]) -> EnsembleSpec:
     spec = EnsembleSpec(
         members=tuple(_member(member) for member in content["members"]),
         parts=content["parts"],
-        words=_current_words(tuple(map(str, content["words"]))),
+        words=_current_options(tuple(map(str, content["words"]))),
         runs=tuple(map(str, content["runs"])),
         presence_runs=tuple(map(str, content["presence_runs"])),
     )
@@ -133,7 +133,7 @@ def _parse(content: Mapping[str, Any]) -> EnsembleSpec:
     return spec
 
 
-def _current_words(words: tuple[str, ...]) -> tuple[str, ...]:
+def _current_options(words: tuple[str, ...]) -> tuple[str, ...]:
     """Drop options that were removed: --weights learnt and --choose-tta.
 
     They chose the weights and flips that the members have, so only combining again differs.

@@ -18,7 +18,7 @@ from steelseg.data.folder import DataSet
 from steelseg.data.folds import assign_folds, read_groups
 from steelseg.data.formats.annotations import Labels, read_labels
 from steelseg.errors import CheckpointError, DataError
-from steelseg.run.oof_store import open_oof, plan_in_words, read_oof
+from steelseg.run.oof_store import describe_plan, open_oof, read_oof
 from steelseg.run.run_folder import RunFolder
 from steelseg.run.tuned_postprocess import (
     TunedPostprocessing,
@@ -100,7 +100,7 @@ def open_held_out(
     chosen = folds or [fold for fold in range(data.num_folds) if run.oof(fold).exists()]
     if not chosen:
         raise CheckpointError(
-            f"{run.path} has no out-of-fold predictions. Make them: steelseg oof {run.path}."
+            f"{run.path} has no out-of-fold predictions. Create them with: steelseg oof {run.path}."
         )
     sizes: dict[str, tuple[int, int]] = {}
     fold_of: dict[str, int] = {}
@@ -117,7 +117,7 @@ def open_held_out(
     if gate != "none" and any(len(p_c) != data.num_classes for p_c in presence.values()):
         raise CheckpointError(
             f"{run.path} has out-of-fold predictions without presence, which inference.gate={gate} "
-            f"needs. Make them again: steelseg oof {run.path}."
+            f"needs. Recreate them with: steelseg oof {run.path}."
         )
     labels = read_labels(DataSet(data.root).train_csv, sizes, num_classes=data.num_classes)
     paths = tuple(run.oof(fold) for fold in chosen)
@@ -178,7 +178,7 @@ def held_out_masks(
     Raises:
         CheckpointError: if tuning used other predictions.
     """
-    own = plan_in_words(config.inference.tta, config.data.crop if config.inference.crops else None)
+    own = describe_plan(config.inference.tta, config.data.crop if config.inference.crops else None)
     if others := sorted(set(held_out.plans.values()) - {"", own}):
         run.warn(
             f"out-of-fold predictions were made with {others[0]}, but `steelseg predict` uses "

@@ -22,8 +22,8 @@ from steelseg.errors import CheckpointError
 from steelseg.files.atomic import replacing, replacing_folder
 
 
-def plan_in_words(tta: str, crop: tuple[int, int, int] | None) -> str:
-    """Return flips and crops (height, width, stride) of predictions in words."""
+def describe_plan(tta: str, crop: tuple[int, int, int] | None) -> str:
+    """Describe flips and crops (height, width, stride) of predictions."""
     crops = "no crops" if crop is None else "crops of {}x{}, stride {}".format(*crop)
     return f"inference.tta={tta}, {crops}"
 
@@ -49,7 +49,7 @@ def new_store(
         sizes: Height and width of each.
         num_classes: Classes C.
         model_sha256: SHA-256 of the model.
-        plan: Its flips and crops, as in `plan_in_words`; "" for a combined run.
+        plan: Its flips and crops, as in `describe_plan`; "" for a combined run.
 
     Yields:
         The array, shape (N, C, H, W), uint8, zero.
@@ -93,7 +93,7 @@ def read_oof(
 
 
 def oof_origin(path: Path) -> str:
-    """Return what made out-of-fold predictions: SHA-256 of the model, its flips and crops."""
+    """Return what out-of-fold predictions were made with: SHA-256 of the model, flips and crops."""
     attrs = open_oof(path).attrs
     return f"{attrs['model_sha256']} {attrs.get('views', '')}"
 
@@ -101,7 +101,7 @@ def oof_origin(path: Path) -> str:
 def open_oof(path: Path) -> Any:
     """Open the array, or raise CheckpointError."""
     if not path.exists():
-        raise CheckpointError(f"There is no {path}. Make it: steelseg oof RUN.")
+        raise CheckpointError(f"There is no {path}. Create it with: steelseg oof RUN.")
     return zarr.open_array(str(path), mode="r")
 
 

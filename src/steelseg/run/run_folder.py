@@ -93,17 +93,17 @@ class RunFolder:
             raise CheckpointError(f"{self.path} is not a run folder: it has no config.yaml.")
         return load_stored_config(self.config_yaml, overrides, to_train=to_train)
 
-    def keep_config(self, config: Config) -> None:
+    def save_config(self, config: Config) -> None:
         """Write the settings of the run."""
         write_text(self.config_yaml, dump_config(config))
 
     def say(self, text: str) -> None:
-        """Print a result and keep it in training_log.txt."""
+        """Print a result and append it to training_log.txt."""
         print(text, flush=True)
         _append(self._log, f"{_now()} {text}\n")
 
     def warn(self, text: str) -> None:
-        """Print a warning to stderr and keep it in training_log.txt."""
+        """Print a warning to stderr and append it to training_log.txt."""
         print(f"warning: {text}", file=sys.stderr, flush=True)
         _append(self._log, f"{_now()} warning: {text}\n")
 
@@ -131,7 +131,7 @@ def create_run(path: Path, config: Config) -> RunFolder:
     run = RunFolder(path)
     path.mkdir(parents=True, exist_ok=True)
     write_text(path / "environment.json", json.dumps(_environment(), indent=1) + "\n")
-    run.keep_config(config)
+    run.save_config(config)
     return run
 
 

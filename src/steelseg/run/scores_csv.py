@@ -61,11 +61,11 @@ def read_scores(path: Path) -> ScoreTable:
         return ScoreTable(fold_of, counts.reshape(len(fold_of), num_classes, 3))
     except FileNotFoundError:
         raise CheckpointError(
-            f"There is no {path}. Make it: steelseg evaluate {path.parent}."
+            f"There is no {path}. Create it with: steelseg evaluate {path.parent}."
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, IndexError, csv.Error):
         raise DataError(
-            f"{path} is damaged. Make it again: steelseg evaluate {path.parent}."
+            f"{path} is damaged. Recreate it with: steelseg evaluate {path.parent}."
         ) from None

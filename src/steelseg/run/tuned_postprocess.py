@@ -72,7 +72,7 @@ def read_tuned(path: Path) -> TunedPostprocessing | None:
     """
     if not path.exists():
         return None
-    return read_json(path, _parse, remedy="Make it again: steelseg tune RUN.")
+    return read_json(path, _parse, remedy="Recreate it with: steelseg tune RUN.")
 
 
 def _parse(content: dict[str, Any]) -> TunedPostprocessing:

@@ -23,7 +23,7 @@ def one_pixel(presence: NDArray[np.float32]) -> NDArray[np.float32]:
     return presence[..., None, None]
 
 
-def shown(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def has_pixels(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return whether masks have any pixel: shape (..., H, W) becomes (..., 1, 1)."""
     return np.asarray(masks.any(axis=(-2, -1), keepdims=True))
 
@@ -66,7 +66,7 @@ class PresenceTally:
     def add(self, presence_c: NDArray[np.float32], truth_chw: NDArray[np.bool_]) -> None:
         """Add one strip."""
         self._presence.append(presence_c)
-        self._shown.append(shown(truth_chw)[:, 0, 0])
+        self._shown.append(has_pixels(truth_chw)[:, 0, 0])
 
     def per_class(self) -> list[float]:
         """Return the average precision of each class; NaN for a class that no strip has."""

@@ -1,8 +1,8 @@
 """Screening of strips by a cheap network: which ones can skip the full model, and at which risk.
 
 The cheap network gives each strip a defect score: presence for a classifier, otherwise the highest
-mean probability of a small block. Strips with a score below the cut skip the full model. The cut is
-the highest that misses at most a given fraction of the defective strips.
+mean probability of a small block. Strips with a score below the cutoff skip the full model. The
+cutoff is the highest that misses at most a given fraction of the defective strips.
 
 No files, no torch.
 """
@@ -64,15 +64,15 @@ def defect_score_of(
     return float(presence_c.max()) if by_presence else defect_score(to_uint8(probs_chw))
 
 
-def choose_cut(scores: NDArray[np.float64], *, miss_rate: float) -> float:
-    """Return the highest cut that at most a given fraction of the defective strips is below.
+def choose_cutoff(scores: NDArray[np.float64], *, miss_rate: float) -> float:
+    """Return the highest cutoff below which there is at most a given fraction of defective strips.
 
     Args:
         scores: Defect scores of the defective strips.
         miss_rate: The fraction, in [0, 1).
 
     Returns:
-        The cut; strips with a lower score are skipped.
+        The cutoff; strips with a lower score are skipped.
 
     Raises:
         DataError: if there is no defective strip.
@@ -115,13 +115,13 @@ def cross_fit(
     *,
     miss_rate: float,
 ) -> dict[str, bool]:
-    """Skip the strips of each inner fold by the cut that is chosen on the others.
+    """Skip the strips of each inner fold by a cutoff that is chosen on the others.
 
     Args:
         score_of: Defect score of each strip, by image_id.
         is_defective: Whether it has a defect.
         fold_of: Its inner fold.
-        miss_rate: As in `choose_cut`.
+        miss_rate: As in `choose_cutoff`.
 
     Returns:
         Whether each strip is skipped.
@@ -130,7 +130,7 @@ def cross_fit(
         DataError: if the other inner folds have no defective strip.
     """
     cuts = {
-        fold: choose_cut(
+        fold: choose_cutoff(
             np.array([s for i, s in score_of.items() if is_defective[i] and fold_of[i] != fold]),
             miss_rate=miss_rate,
         )

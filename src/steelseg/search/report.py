@@ -43,7 +43,7 @@ def write_search_report(
     path = folder / "report.html"
     view = {
         "name": folder.resolve().name,
-        "place": shlex.quote(str(folder)),
+        "path": shlex.quote(str(folder)),
         "search": search,
         "summary": summary(search),
         "plotly": Markup(get_plotlyjs()),
@@ -109,7 +109,7 @@ def _html(figure: Figure) -> Markup:
 
 def _link(folder: Path, trial: Trial) -> str:
     """Link to the report of a trial, else to its folder; "" if it has none."""
-    for place in (f"{trial.name}/report.html", f"{trial.name}/"):
-        if (folder / place).exists():
-            return place
+    for path in (f"{trial.name}/report.html", f"{trial.name}/"):
+        if (folder / path).exists():
+            return path
     return ""

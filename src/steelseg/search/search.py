@@ -27,7 +27,7 @@ from steelseg.search.results import Search
 from steelseg.search.space import Choice, apply, count, has_same_folds, read_space
 from steelseg.search.study import SearchPlan, next_trial, open_study, read_search
 from steelseg.search.trial import TimeIsUp, TrialRunner, Unbuildable
-from steelseg.training.train import choose_folds, write_run_folds
+from steelseg.training.train import choose_folds, ensure_folds
 
 # After this many unbuildable trials in a row, the fault is in the settings that all trials share.
 _MOST_UNBUILDABLE = 10
@@ -63,7 +63,7 @@ def search_run(
                 refuse_unknown_encoder(encoder)
     _refuse_other_content(folder)
     if has_same_folds(space):
-        write_run_folds(config, RunFolder(folder))
+        ensure_folds(config, RunFolder(folder))
     else:
         load_labels(config.data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def search_run(
 def _refuse_other_content(folder: Path) -> None:
     """Raise ConfigError if the folder holds anything other than a search."""
     if RunFolder(folder).config_yaml.exists():
-        raise ConfigError(f"{folder} holds a run. Choose another --out.")
+        raise ConfigError(f"{folder} already contains a run. Choose another --out.")
     if not (folder / "study.db").exists() and any(folder.glob("trial_*")):
         raise ConfigError(
-            f"{folder} holds trials, but their study.db is missing. Move them away, or choose "
+            f"{folder} contains trials, but their study.db is missing. Move them away, or choose "
             "another --out."
         )
 

@@ -129,7 +129,7 @@ def _refuse_other_search(study: optuna.Study, plan: SearchPlan, folder: Path) ->
         return
     if odd := _difference(before, now):
         raise ConfigError(
-            f"{folder} holds a search with {odd}. Scores of the two cannot be compared: "
+            f"{folder} already contains a search with {odd}. Scores of the two cannot be compared: "
             "change it back to resume, or choose another --out."
         )
 

@@ -1,7 +1,7 @@
-"""Running one trial: settings, speed, training, and the outcome.
+"""Run one trial: settings, speed, training, and the outcome.
 
-Training knows nothing of the search. It calls `after_epoch`, and an exception from there ends it. A
-trial that was stopped or killed has a run folder, and resumes from there with the same bits.
+Training does not know about the search. It calls `after_epoch`, whose exceptions end it. A
+trial that was stopped or killed resumes from its run folder with the same bits.
 """
 
 import gc
@@ -36,7 +36,7 @@ from steelseg.training.trainer import monitor_value
 # Settings that failed this often fail for a reason that all trials share.
 _MOST_FAILURES = 3
 
-# A trial whose process died this often before an epoch ended is the cause.
+# If the process died this often before an epoch ended, the trial itself is the cause.
 _MOST_STARTS = 5
 
 
@@ -232,11 +232,11 @@ class TrialRunner:
 
     def _refuse_slow(self, config: Config, rate: float) -> None:
         """Raise TrialPruned if a network is slower than the minimum."""
-        least = self.plan.config.search.min_images_per_second
-        if least is not None and rate < least:
+        minimum = self.plan.config.search.min_images_per_second
+        if minimum is not None and rate < minimum:
             raise optuna.TrialPruned(
                 f"{config.model.arch} with {config.model.encoder} predicts {rate:.1f} images/s, "
-                f"search.min_images_per_second={least:g}"
+                f"search.min_images_per_second={minimum:g}"
             )
 
     def _train(self, config: Config, path: Path, after_epoch: _AfterEpoch) -> None:

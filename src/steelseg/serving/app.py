@@ -33,10 +33,10 @@ _POLICY = (
 _WHY = {
     400: "The request or a parameter is wrong.",
     401: "The token is missing or wrong.",
-    403: "The server was started without what this needs.",
+    403: "The server was started without an option that this needs.",
     404: "There is no such model.",
-    405: "The path has other methods.",
-    408: "The body came too slowly.",
+    405: "The path does not support this method.",
+    408: "The body arrived too slowly.",
     409: "Another model is being loaded.",
     413: "The body or the image is too large.",
     415: "The body is neither a JPEG nor a PNG.",
@@ -174,7 +174,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
 def _add_page(app: FastAPI) -> None:
     """Add the web page: `/`, and its files under `/page/`."""
-    # Windows may have another type, with which no browser runs a script.
+    # Windows may be configured with another type, with which browsers run no script.
     mimetypes.add_type("text/javascript", ".js")
 
     @app.get("/", include_in_schema=False)

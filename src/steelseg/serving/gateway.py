@@ -107,7 +107,7 @@ class _Body:
         except TimeoutError:
             raise HTTPException(
                 408,
-                f"The request body came too slowly: it may take {self._limits.body_time:g} s.",
+                f"The request body arrived too slowly: it may take {self._limits.body_time:g} s.",
             ) from None
         if message["type"] == "http.disconnect":
             self.is_expected = False

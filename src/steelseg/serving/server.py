@@ -1,7 +1,7 @@
 """Run the server: uvicorn on a socket, until it is told to stop.
 
-Told to stop, it accepts no more connections, answers the requests it has accepted, and ends. Told
-twice, it ends at once.
+When told to stop, it accepts no more connections, answers the requests it has accepted, and exits.
+When told twice, it exits at once.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ _BACKLOG = 2048
 
 _HEADER_BYTES = 16 * 1024
 
-# One strip in the network, one before it and one after it. More would keep no core busier, and
-# make every client wait longer.
+# One strip in the network, one before it and one after it. More would not use the cores better, and
+# every client would wait longer.
 _MIN_QUEUE = 3
 
 
@@ -136,7 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = (error.strerror or str(error)).rstrip(".")
         raise ConfigError(
-            f"Cannot listen on {host} port {port}: {reason}. Give another --port or --host."
+            f"Cannot listen on {host} port {port}: {reason}. Choose another --port or --host."
         ) from None
 
 

@@ -110,7 +110,7 @@ class Service:
 
         Args:
             read_body: Waits for the body of the request, a JPEG or PNG.
-            query: What to answer with.
+            query: The parameters of the request.
             accepts_gzip: Whether the client accepts gzip.
 
         Raises:
@@ -121,7 +121,7 @@ class Service:
         options = read_options(query, model.masks)
         self._refuse_if_full()
         content = await read_body()
-        # A client holds no place while its body arrives, so slow ones keep nobody out.
+        # A client occupies no place in the queue while its body arrives, so slow ones block nobody.
         self._refuse_if_full()
         async with self._places:
             with self.metrics.queue_strips.track_inprogress():

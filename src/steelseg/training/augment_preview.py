@@ -1,4 +1,4 @@
-"""A preview of the augmentation: a few training samples as they are and as the network sees them.
+"""A preview of the augmentation: a few training samples, original and as the network sees them.
 
 Reads  data.root, the precropped store in mode precropped
 Writes the sheet, a PNG
@@ -20,7 +20,7 @@ from steelseg.data.crops import Box
 from steelseg.data.formats.annotations import Labels
 from steelseg.data.samples.dataset import SampleDataset, list_samples
 from steelseg.files.atomic import write_bytes
-from steelseg.training.fold_data import window_source
+from steelseg.training.fold_data import open_reader
 from steelseg.writers.exchange import to_png
 from steelseg.writers.overlays import draw_overlay
 
@@ -45,17 +45,17 @@ def preview_augmentation(config: Config, path: Path, *, samples: int, versions: 
     """
     data, train = config.data, config.train
     labels = load_labels(data)
-    windows = window_source(config, labels)
+    reader = open_reader(config, labels)
     listed = list_samples(
         labels, list(labels.sizes), crop=None if data.mode == "full" else data.crop
     )
     chosen = _choose(labels, listed, samples, seed=train.seed)
-    copy_paste = CopyPasteSource(labels, list(labels.sizes), windows.read)
+    copy_paste = CopyPasteSource(labels, list(labels.sizes), reader.read)
     plain, augmented = (
         SampleDataset(
             labels,
             chosen,
-            windows,
+            reader,
             augmentation=augmentation,
             seed=train.seed,
             centre_defects=centre_defects,
@@ -84,12 +84,12 @@ def _choose(
     """Choose samples of each class in turn, and clean ones, at random without repetition."""
     order = np.random.default_rng(seed).permutation(len(samples))
     kinds: list[list[int]] = [[] for _ in range(labels.num_classes + 1)]
-    for place in order:
-        shown = np.flatnonzero(labels.draw(*samples[place]).any(axis=(1, 2)))
-        kinds[int(shown[-1]) if len(shown) else -1].append(int(place))
+    for index in order:
+        present = np.flatnonzero(labels.draw(*samples[index]).any(axis=(1, 2)))
+        kinds[int(present[-1]) if len(present) else -1].append(int(index))
     deepest = max(map(len, kinds))
     turns = [kind[turn] for turn in range(deepest) for kind in kinds if turn < len(kind)]
-    return [samples[place] for place in turns[:count]]
+    return [samples[index] for index in turns[:count]]
 
 
 def _picture(

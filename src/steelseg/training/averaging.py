@@ -30,12 +30,12 @@ class WeightAverage:
         """
         keep = min(decay, (1 + self.count) / (10 + self.count))
         new = model.state_dict()
-        for name, own in self.model.state_dict().items():
-            if own.is_floating_point():
-                own.lerp_(new[name], 1 - keep)
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                average.lerp_(new[name], 1 - keep)
             else:
                 # Counters are not averaged.
-                own.copy_(new[name])
+                average.copy_(new[name])
         self.count += 1
 
     def load(self, weights: Mapping[str, Tensor], count: int) -> None:

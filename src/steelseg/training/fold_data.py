@@ -15,12 +15,12 @@ from steelseg.data.samples.dataset import (
     list_samples,
 )
 from steelseg.data.samples.precropped_store import open_store
-from steelseg.training.pseudo_samples import MarkedWindows, PseudoSamples, join_labels
+from steelseg.training.pseudo_samples import MarkedCrops, PseudoSamples, join_labels
 from steelseg.training.sampling import sample_chances
 
 
-def window_source(config: Config, labels: Labels) -> CropReader:
-    """Open the source of training windows that data.mode names."""
+def open_reader(config: Config, labels: Labels) -> CropReader:
+    """Open the reader of training samples for data.mode."""
     data = config.data
     if data.mode == "precropped":
         return open_store(
@@ -55,7 +55,7 @@ def training_samples(
     )
     others, extra = _extra_samples(config, pseudo)
     if pseudo is not None:
-        labels, source = join_labels(labels, pseudo), MarkedWindows(source, pseudo.source)
+        labels, source = join_labels(labels, pseudo), MarkedCrops(source, pseudo.source)
     dataset = SampleDataset(
         labels,
         samples + others,
@@ -78,7 +78,7 @@ def training_samples(
 def _extra_samples(
     config: Config, pseudo: PseudoSamples | None
 ) -> tuple[list[tuple[str, Box]], ExtraSamples | None]:
-    """Return the windows of pseudo-labelled strips, and how they are mixed into batches."""
+    """Return the samples of pseudo-labelled strips, and how they are mixed into batches."""
     if pseudo is None:
         return [], None
     data, train = config.data, config.train

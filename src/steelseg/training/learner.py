@@ -1,4 +1,4 @@
-"""The parts of a fold that training changes, built from the settings: network, optimizer, schedule.
+"""The state that training changes, built from the settings: network, optimizer, schedule.
 
 The random numbers of each batch are seeded by (seed, fold, epoch, batch), so a resumed fold takes
 the same steps as an uninterrupted one; the initial weights use epoch 0, batch 0.
@@ -162,7 +162,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: Optimizer, tensors: Iterable[tuple[str, Tensor]], groups: Sequence[dict[str, Any]]
 ) -> None:
-    """Load what `optimizer_tensors` and the parameter groups held.
+    """Restore the result of `optimizer_tensors` and the parameter groups.
 
     Raises:
         ValueError: if they belong to another network.

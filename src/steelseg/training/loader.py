@@ -29,7 +29,7 @@ class BatchLoader:
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        """Hold the parameters; no worker is started yet.
+        """Store the parameters; no worker is started yet.
 
         Args:
             dataset: Makes the batches.

@@ -41,19 +41,19 @@ class PseudoSamples:
 
 
 @dataclass(frozen=True)
-class MarkedWindows:
-    """Reads windows of labelled strips, and of pseudo-labelled ones by their marked names."""
+class MarkedCrops:
+    """Reads crops of labelled strips, and of pseudo-labelled ones by their marked names."""
 
     labelled: CropReader
     pseudo: FolderReader
 
     @property
     def channels(self) -> int:
-        """Channels of every window, 1 or 3."""
+        """Channels of every crop, 1 or 3."""
         return self.labelled.channels
 
     def read(self, image_id: str, box: Box) -> NDArray[np.uint8]:
-        """Read one window, shape (h, w, channels)."""
+        """Read one crop, shape (h, w, channels)."""
         if image_id.startswith(_MARK):
             return self.pseudo.read(image_id.removeprefix(_MARK), box)
         return self.labelled.read(image_id, box)
@@ -76,8 +76,8 @@ def load_pseudo_samples(
     Raises:
         ConfigError: if the networks that made the labels were trained on a held-out strip, or have
             other classes.
-        DataError: if the labels are missing or damaged, no strip was accepted, or an image changed
-            or has been labelled since.
+        DataError: if the labels are missing or damaged, no strip was accepted, or an image has
+            changed or been labelled in the meantime.
     """
     folder = config.train.pseudo_labels
     if folder is None:
@@ -90,8 +90,8 @@ def load_pseudo_samples(
         )
     if not pseudo.labels.sizes:
         raise DataError(
-            f"train.pseudo_labels={folder} kept no strip for fold {fold}. Make them again with a "
-            "lower pseudo.agreement and pseudo.confidence."
+            f"train.pseudo_labels={folder} has no strip for fold {fold}. Recreate the labels with "
+            "a lower pseudo.agreement and pseudo.confidence."
         )
     _refuse_other_sizes(config, pseudo.labels, folder)
     _refuse_leak(folder, pseudo, fold, held_out)
@@ -106,9 +106,9 @@ def load_pseudo_samples(
 
 def _refuse_other_sizes(config: Config, labels: Labels, folder: Path) -> None:
     """Raise DataError if the size of a strip differs from the settings."""
-    wanted = config.data.img_height, config.data.img_width
+    expected = config.data.img_height, config.data.img_width
     for image_id, size in labels.sizes.items():
-        if any(side not in (None, own) for side, own in zip(wanted, size, strict=True)):
+        if any(side not in (None, actual) for side, actual in zip(expected, size, strict=True)):
             raise DataError(
                 f"train.pseudo_labels={folder}: {image_id} is {size[0]}x{size[1]}, which "
                 "data.img_height and data.img_width do not allow; null allows any."
@@ -120,16 +120,16 @@ def _refuse_leak(folder: Path, pseudo: PseudoLabels, fold: int, held_out: Collec
     if seen := seen_in_training(pseudo.folds_csv, trained_fold=fold, image_ids=held_out):
         raise ConfigError(
             f"train.pseudo_labels={folder}: the networks of fold {fold} were trained on {seen[0]} "
-            f"({len(seen)} such), which this fold holds out, so its score would be optimistic. Use "
-            "a run with the same folds: same train.csv, data.num_folds and data.fold_seed (null: "
-            "train.seed)."
+            f"({len(seen)} in total), which this fold holds out, so its score would be optimistic. "
+            "Use a run with the same folds: same train.csv, data.num_folds and data.fold_seed "
+            "(null: train.seed)."
         )
 
 
 def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: PseudoLabels) -> None:
-    """Raise DataError if a pseudo-labelled strip is a copy of one that was labelled since.
+    """Raise DataError if a pseudo-labelled strip is a copy of a strip that is labelled now.
 
-    Copies of strips that were labelled at the time were excluded then.
+    Copies of strips that were already labelled then were excluded.
     """
     added = sorted(labels.sizes.keys() - read_fold_numbers(pseudo.folds_csv).keys())
     if not added:
@@ -144,9 +144,9 @@ def _refuse_labelled(config: Config, labels: Labels, folder: Path, pseudo: Pseud
     if found := {image_id: one.copy_of for image_id, one in copies.items() if one.copy_of}:
         first = min(found)
         raise DataError(
-            f"train.pseudo_labels={folder} holds {first}, which is a copy of the labelled strip "
-            f"{found[first]} ({len(found)} such). Make them again: steelseg pseudo RUN --images "
-            "DIR."
+            f"train.pseudo_labels={folder} contains {first}, which is a copy of the labelled strip "
+            f"{found[first]} ({len(found)} in total). Recreate the labels with: steelseg "
+            "pseudo RUN --images DIR."
         )
 
 

@@ -1,8 +1,8 @@
-"""Resuming a fold from its newest checkpoint that is undamaged and fits, or from a named one.
+"""Resume a fold from its newest usable checkpoint, or from a given one.
 
-A fold has a checkpoint in `last/` from before its first step on. So a fold that was started and has
-no usable checkpoint is an error, never a silent restart. Checkpoints that are skipped, or that are
-ahead of the one that the user names, are renamed to `*.set_aside`.
+The first checkpoint in `last/` is written before the first step. So a fold that was started but has
+no usable checkpoint is an error, never a silent restart. Checkpoints that are skipped, or newer
+than the one that the user gives, are renamed to `*.set_aside`.
 """
 
 import json
@@ -58,7 +58,7 @@ _PROGRESS = TypeAdapter(Progress)
 
 
 def settings_difference(old: Config, new: Config) -> str:
-    """Name the first setting that differs and must not, to resume training; "" if none does."""
+    """Return the first difference that prevents resuming, in words; "" if there is none."""
     before, after = old.model_dump(), new.model_dump()
     free = {section: set(names) for section, names in _MAY_CHANGE.items()}
     if new.train.scheduler in ("reduce_on_plateau", "none"):
@@ -80,12 +80,12 @@ def resume_or_start(
     held_out: Collection[str],
     checkpoint: Path | None,
 ) -> tuple[Learner, Progress]:
-    """Build the learner of a fold as its newest checkpoint has it, or a new one.
+    """Restore the learner of a fold from its newest checkpoint, or build a new one.
 
     Args:
         run: Logs where training starts, and every checkpoint that is skipped.
         files: Files of the fold.
-        metadata: Fold, settings and data, which a checkpoint must fit.
+        metadata: Fold, settings and data, which a checkpoint must match.
         num_batches: Batches per epoch.
         held_out: The strips that the fold does not train on.
         checkpoint: The checkpoint to resume from; None takes the newest usable one of `last/`.
@@ -102,7 +102,7 @@ def resume_or_start(
         path, learner, done = _newest_usable(run, files, metadata, num_batches)
     _restore_best(run, files, metadata, path, done)
     within = f" and {done.position.step} batches" if done.position.step else ""
-    run.say(f"fold {metadata.fold}: resumes from {path}, {done.epoch} epochs{within} done")
+    run.say(f"fold {metadata.fold}: resuming from {path}, {done.epoch} epochs{within} done")
     return learner, done
 
 
@@ -126,7 +126,7 @@ def _start(
         run.say(f"fold {fold}: {line}")
     learner, progress = build_learner(config, model, num_batches=num_batches), Progress()
     save_resumable(files.last(0), learner, progress, metadata)
-    run.say(f"fold {fold}: begins with the first epoch")
+    run.say(f"fold {fold}: starting with the first epoch")
     return learner, progress
 
 
@@ -139,18 +139,18 @@ def _newest_usable(
         try:
             learner, done = _restore(path, metadata, num_batches)
             if path != files.last(done.epoch, done.position.step):
-                raise CheckpointError(f"{path} is of epoch {done.epoch}, not what its name says.")
+                raise CheckpointError(f"{path} contains epoch {done.epoch}, unlike its name.")
         except CheckpointError as error:
             refused.append((path, error))
             continue
         for bad, reason in refused:
-            run.warn(f"{reason} It is set aside; going back to the checkpoint before it.")
+            run.warn(f"{reason} It is set aside; using the checkpoint before it.")
             _set_aside(bad)
         return path, learner, done
     why = f" {refused[0][1]}" if refused else ""
     raise CheckpointError(
         f"{files.folder} was trained, but its last/ has no checkpoint to resume from.{why} "
-        "Remove the folder to train this fold again."
+        "Remove the folder to train this fold from the start."
     )
 
 
@@ -166,11 +166,11 @@ def _go_back(
     learner: Learner,
     done: Progress,
 ) -> None:
-    """Make the checkpoint that the user named the newest of `last/`."""
+    """Make the checkpoint that the user gave the newest in `last/`."""
     point = files.last(done.epoch, done.position.step)
     save_resumable(point, learner, done, metadata)
     if ahead := [path for path in files.resumable() if path > point]:
-        run.warn(f"{len(ahead)} checkpoints of {point.parent} are ahead and are set aside.")
+        run.warn(f"{len(ahead)} newer checkpoints in {point.parent} are set aside.")
         for path in ahead:
             _set_aside(path)
 
@@ -183,8 +183,8 @@ def _restore(
     _refuse_other(checkpoint, path, metadata)
     if "groups" not in checkpoint.state:
         raise CheckpointError(
-            f"{path} holds a model without its optimizer, so training cannot resume from it. "
-            "Use a file of last/ or a checkpoint_epoch_N."
+            f"{path} contains a model without its optimizer, so training cannot resume from it. "
+            "Use a file in last/, or a checkpoint_epoch_N."
         )
     try:
         model = build_seeded_network(metadata.config, metadata.fold, is_new=False)
@@ -199,7 +199,9 @@ def _restore(
         if isinstance(e, ConfigError):
             raise
         reason = str(e).splitlines()[0].rstrip(". :")
-        raise CheckpointError(f"{path} does not fit the settings next to it: {reason}.") from None
+        raise CheckpointError(
+            f"{path} does not match the settings stored with it: {reason}."
+        ) from None
 
 
 def _refuse_other(checkpoint: Checkpoint, path: Path, metadata: CheckpointMetadata) -> None:
@@ -207,15 +209,17 @@ def _refuse_other(checkpoint: Checkpoint, path: Path, metadata: CheckpointMetada
     state = checkpoint.state
     if state.get("fold") != metadata.fold:
         raise CheckpointError(
-            f"{path} is of fold {state.get('fold')}, not of fold {metadata.fold}."
+            f"{path} belongs to fold {state.get('fold')}, not to fold {metadata.fold}."
         )
     try:
         removed = former.removed_in_use(state["config"])
         difference = settings_difference(checkpoint.config, metadata.config)
     except (ConfigError, LookupError, TypeError, AttributeError):
-        raise CheckpointError(f"{path} holds settings that are not ours.") from None
+        raise CheckpointError(
+            f"{path} contains settings that this version does not know."
+        ) from None
     if removed:
-        raise CheckpointError(f"{path} {former.way_out(removed)}")
+        raise CheckpointError(f"{path} {former.retrain_advice(removed)}")
     if difference:
         raise CheckpointError(
             f"{path} was trained with {difference}. Resume with the same settings, or start a new "
@@ -223,13 +227,13 @@ def _refuse_other(checkpoint: Checkpoint, path: Path, metadata: CheckpointMetada
         )
     if state.get("data") != metadata.data:
         raise CheckpointError(
-            f"{path} was trained on other strips, masks or folds than data.root and folds.csv "
-            "hold now. Put them back, or start a new run."
+            f"{path} was trained on different strips, masks or folds than data.root and folds.csv "
+            "contain now. Restore them, or start a new run."
         )
 
 
 def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
-    """Put a learner into the state of a checkpoint; any exception means that it does not fit."""
+    """Restore a learner from a checkpoint; any exception means that they do not match."""
     state = checkpoint.state
     learner.model.load_state_dict(dict(checkpoint.model))
     restore_optimizer(learner.optimizer, checkpoint.optimizer.items(), state["groups"])
@@ -251,10 +255,10 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> Progress:
 def _restore_best(
     run: RunFolder, files: FoldFiles, metadata: CheckpointMetadata, path: Path, done: Progress
 ) -> None:
-    """Make best_model that of the best epoch in the history, or determine the best epoch again.
+    """Restore the best_model of the best epoch in the history, or determine the best epoch again.
 
     Raises:
-        CheckpointError: if best_model is damaged or does not fit, and there is no copy of it.
+        CheckpointError: if best_model is damaged or does not match, and there is no copy of it.
     """
     if not done.best_epoch:
         return
@@ -272,7 +276,7 @@ def _restore_best(
     if _rebuild_best(files, metadata, done):
         return
     if fault:
-        raise CheckpointError(f"{fault} Remove the file to have the best epoch determined again.")
+        raise CheckpointError(f"{fault} Remove the file to determine the best epoch again.")
     run.warn(
         f"there is no best model of epoch {done.best_epoch} here or next to {path}; "
         "the best epoch is determined again."
@@ -281,7 +285,7 @@ def _restore_best(
 
 
 def _epoch_of(path: Path, metadata: CheckpointMetadata) -> int:
-    """Return the epoch of a checkpoint; raise CheckpointError if it is damaged or does not fit."""
+    """Return the epoch of a checkpoint; raise CheckpointError if it cannot be used."""
     checkpoint = load_checkpoint(path)
     _refuse_other(checkpoint, path, metadata)
     return int(checkpoint.state["epoch"])

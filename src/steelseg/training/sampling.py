@@ -22,8 +22,8 @@ from steelseg.scoring.screening import defect_score
 Sampling = Literal["all", "balanced", "positives"]
 
 HARD_NEGATIVE_WEIGHT = 3.0
-"""Sampling weight added to a clean window on which the earlier run is most confident of a defect,
-in units of its weight without; with sampling=positives, in units of a window with a defect."""
+"""Sampling weight added to a clean crop with defect score 1 in the earlier run, relative to its
+weight without; with sampling=positives, relative to the weight of a crop with a defect."""
 
 
 def sample_chances(
@@ -37,7 +37,7 @@ def sample_chances(
 
     Args:
         labels: Holds the masks.
-        samples: Windows, as `list_samples` gives them.
+        samples: Crops, as `list_samples` returns them.
         sampling: all, balanced or positives.
         hard_negatives: A run with out-of-fold predictions, or None.
 
@@ -49,64 +49,70 @@ def sample_chances(
     """
     if sampling == "all" and hard_negatives is None:
         return None
-    shown_nc = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
+    present_nc = np.array([labels.draw(*sample).any(axis=(1, 2)) for sample in samples])
     draw = {"all": _equal, "balanced": balanced, "positives": positives}[sampling]
-    chances = draw(shown_nc)
+    chances = draw(present_nc)
     if hard_negatives is None:
         return chances
-    more = HARD_NEGATIVE_WEIGHT * _mistaken(hard_negatives, samples) * ~shown_nc.any(axis=1)
+    more = (
+        HARD_NEGATIVE_WEIGHT
+        * _false_positive_scores(hard_negatives, samples)
+        * ~present_nc.any(axis=1)
+    )
     chances = chances + more * (chances.max() if sampling == "positives" else chances)
     total: float = chances.sum()
     return chances / total
 
 
-def _equal(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _equal(present_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return equal probabilities."""
-    return np.full(len(shown_nc), 1 / len(shown_nc))
+    return np.full(len(present_nc), 1 / len(present_nc))
 
 
-def balanced(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+def balanced(present_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return probabilities with which clean samples and each class are drawn equally often.
 
     A sample with several classes counts for the rarest of them.
 
     Args:
-        shown_nc: Whether a sample contains a class, shape (N, C).
+        present_nc: Whether a sample contains a class, shape (N, C).
     """
-    frequency = shown_nc.sum(axis=0)
-    rarest = np.where(shown_nc, frequency, len(shown_nc) + 1).argmin(axis=1)
-    classes = shown_nc.shape[1]
-    group = np.where(shown_nc.any(axis=1), rarest, classes)
+    frequency = present_nc.sum(axis=0)
+    rarest = np.where(present_nc, frequency, len(present_nc) + 1).argmin(axis=1)
+    classes = present_nc.shape[1]
+    group = np.where(present_nc.any(axis=1), rarest, classes)
     sizes = np.bincount(group, minlength=classes + 1)
     chances: NDArray[np.float64] = 1 / (sizes[group] * np.count_nonzero(sizes))
     return chances
 
 
-def positives(shown_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
+def positives(present_nc: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return equal probabilities for samples with a defect and 0 for clean ones.
 
     For networks behind a gate. If no sample has a defect, all are equally probable.
 
     Args:
-        shown_nc: Whether a sample contains a class, shape (N, C).
+        present_nc: Whether a sample contains a class, shape (N, C).
     """
-    is_shown = shown_nc.any(axis=1)
-    return is_shown / is_shown.sum() if is_shown.any() else _equal(shown_nc)
+    has_defect = present_nc.any(axis=1)
+    return has_defect / has_defect.sum() if has_defect.any() else _equal(present_nc)
 
 
-def _mistaken(run_path: Path, samples: Sequence[tuple[str, Box]]) -> NDArray[np.float64]:
-    """Return the confidence of an earlier run's OOF predictions in a defect in each window."""
-    places: dict[str, list[int]] = {}
-    for place, (image_id, _) in enumerate(samples):
-        places.setdefault(image_id, []).append(place)
+def _false_positive_scores(
+    run_path: Path, samples: Sequence[tuple[str, Box]]
+) -> NDArray[np.float64]:
+    """Return the defect score of each crop in the out-of-fold predictions of an earlier run."""
+    indices: dict[str, list[int]] = {}
+    for index, (image_id, _) in enumerate(samples):
+        indices.setdefault(image_id, []).append(index)
     found = np.zeros(len(samples))
     for path in _predictions(run_path):
-        for image_id, probs_chw in read_oof(path, only=places):
-            for place in places[image_id]:
-                top, left, height, width = samples[place][1]
-                window = probs_chw[:, top : top + height, left : left + width]
+        for image_id, probs_chw in read_oof(path, only=indices):
+            for index in indices[image_id]:
+                top, left, height, width = samples[index][1]
+                crop = probs_chw[:, top : top + height, left : left + width]
                 # A run on other images of the same names may have other sizes.
-                found[place] = defect_score(window) if window.size else 0.0
+                found[index] = defect_score(crop) if crop.size else 0.0
     return found
 
 
@@ -116,8 +122,8 @@ def _predictions(run_path: Path) -> list[Path]:
     if not run.config_yaml.exists():
         raise CheckpointError(f"train.hard_negatives={run_path} is not a run folder.")
     folds = run.load_config().data.num_folds
-    if there := [run.oof(fold) for fold in range(folds) if run.oof(fold).exists()]:
-        return there
+    if predicted := [run.oof(fold) for fold in range(folds) if run.oof(fold).exists()]:
+        return predicted
     raise CheckpointError(
         f"train.hard_negatives={run_path} has no out-of-fold predictions. "
         f"Run: steelseg oof {run_path}."

@@ -21,7 +21,7 @@ from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.scoring.metrics import Scores, never_found, table
 from steelseg.scoring.presence import COLUMNS
 from steelseg.signals import defer_signals
-from steelseg.training.fold_data import training_samples, window_source
+from steelseg.training.fold_data import open_reader, training_samples
 from steelseg.training.fold_files import CheckpointMetadata, FoldFiles
 from steelseg.training.loader import BatchLoader
 from steelseg.training.pseudo_samples import (
@@ -36,14 +36,13 @@ from steelseg.training.validation import Validation
 from steelseg.training.warm_start import load_initial_weights
 
 AfterEpoch = Callable[[int, Mapping[str, float]], None]
-"""Called with the fold and the row of history.csv after each epoch, once it is saved; for a fold
-that resumes, also with the epochs before. An exception from it ends the training, which can be
-resumed."""
+"""Called with the fold and the row of history.csv after each epoch, once it is saved; for a resumed
+fold, also with the earlier epochs. An exception from it ends the training, which can be resumed."""
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What all folds of a training have in common."""
+    """Inputs that all folds of a training share."""
 
     config: Config
     run: RunFolder
@@ -51,7 +50,7 @@ class _Inputs:
     fold_of: dict[str, int]
     """Fold of each strip."""
     source: CropReader
-    """Reads the pixels of training windows."""
+    """Reads the pixels of training samples."""
 
     def held_out(self, fold: int) -> list[str]:
         """List the strips that a fold does not train on."""
@@ -84,8 +83,8 @@ def train_run(
     Raises:
         ConfigError: if a fold does not exist, or was already trained and `resume` is False, or the
             folder holds a combined run.
-        DataError: if the data set has a fault or the store does not fit it.
-        CheckpointError: if a checkpoint does not fit the settings.
+        DataError: if the data set has a fault or the store does not match it.
+        CheckpointError: if a checkpoint does not match the settings.
         TrainingError: if a loss is not finite.
         Stopped: on Ctrl-C or SIGTERM, once the fold is saved.
     """
@@ -94,18 +93,18 @@ def train_run(
     refuse_combined(run, "Choose another --out to train.")
     _refuse_used(config, run, folds, resume=resume or checkpoint is not None)
     labels, groups = _read_labels(config, run)
-    source = window_source(config, labels)
+    source = open_reader(config, labels)
     inputs = _Inputs(
         config, run, labels, _read_or_assign_folds(config, run, labels, groups), source
     )
-    # Read for all folds first: what the last fold would be refused for shows before training.
+    # Read for all folds first, so that a fault of the last fold is reported before training.
     pseudo = {
         fold: load_pseudo_samples(config, labels, fold, held_out=inputs.held_out(fold))
         for fold in folds
     }
     if run.config_yaml.exists():
-        # Settings that may change when resuming also apply to the later stages.
-        run.keep_config(config)
+        # Settings that may change when resuming also apply to later stages.
+        run.save_config(config)
     else:
         _refuse_untrainable(inputs, folds)
         create_run(path, config)
@@ -118,7 +117,7 @@ def train_run(
 
 
 def _refuse_untrainable(inputs: _Inputs, folds: Sequence[int]) -> None:
-    """Raise for settings that cannot be trained, before the run folder records them."""
+    """Raise an error for settings that cannot be trained, before the run folder stores them."""
     config = inputs.config
     find_augmentation(config.train.augmentation)
     with_negatives("", config.train.hard_negatives)
@@ -129,8 +128,8 @@ def _refuse_untrainable(inputs: _Inputs, folds: Sequence[int]) -> None:
             load_initial_weights(model, config.model.init_from, fold=fold, held_out=held_out)
 
 
-def write_run_folds(config: Config, run: RunFolder) -> None:
-    """Write folds.csv of a run that has none, as its training would.
+def ensure_folds(config: Config, run: RunFolder) -> None:
+    """Write folds.csv if a run has none, as training does.
 
     Raises:
         DataError: if the data set has a fault.
@@ -152,15 +151,17 @@ def _read_labels(config: Config, run: RunFolder) -> tuple[Labels, dict[str, str]
 
 
 def _refuse_used(config: Config, run: RunFolder, folds: Sequence[int], *, resume: bool) -> None:
-    """Raise unless the run folder is new, or holds the same settings and nothing to overwrite."""
+    """Raise unless the run folder is new, or has the same settings and nothing to overwrite."""
     if not run.config_yaml.exists():
         return
     if difference := settings_difference(run.load_config(to_train=True), config):
-        raise ConfigError(f"{run.path} holds a run with {difference}. Choose another --out.")
+        raise ConfigError(
+            f"{run.path} already contains a run with {difference}. Choose another --out."
+        )
     for fold in folds:
         if run.fold(fold).exists() and not resume:
             raise ConfigError(
-                f"{run.fold(fold)} holds a fold already. Use --resume, or another --out."
+                f"{run.fold(fold)} already contains a fold. Use --resume, or another --out."
             )
 
 
@@ -208,21 +209,21 @@ def _train_fold(
     checkpoint: Path | None,
     after_epoch: AfterEpoch,
 ) -> None:
-    """Start or resume one fold, and train it to its end."""
+    """Start or resume one fold, and train it to the end."""
     config, run = inputs.config, inputs.run
     trainer = _build_trainer(inputs, fold, pseudo, checkpoint)
     progress, monitor = trainer.progress, _monitor_name(config)
     for row in progress.history:
         after_epoch(fold, row)
     if trainer.is_done:
-        run.say(f"fold {fold}: done already, highest {monitor} {progress.best_dice:.4f}")
+        run.say(f"fold {fold}: already done, highest {monitor} {progress.best_dice:.4f}")
         return
     _log_start(inputs, fold, pseudo, trainer)
     with defer_signals() as stop:
         for row, scores in trainer.train(stop):
             _log_epoch(config, run, fold, row, scores)
             if stop.signum is None:
-                # An exception from it must not hide the stop; a resumed fold calls it again.
+                # Its exception must not hide the stop request; a resumed fold calls it again.
                 after_epoch(fold, row)
     run.say(
         f"fold {fold}: highest {monitor} {progress.best_dice:.4f} in epoch {progress.best_epoch}, "

@@ -50,14 +50,14 @@ class FoldTrainer:
         loader: BatchLoader,
         validation: Validation,
     ) -> None:
-        """Hold the parts of a training; nothing is computed or written yet.
+        """Store the parts of a training; nothing is computed or written yet.
 
         Args:
             learner: Network and optimizer, changed in place.
             progress: Where to start; changed in place.
             files: Where checkpoints and history are written.
             metadata: Fold, settings and data, kept in every checkpoint.
-            order: Sample keys of each batch; told the epoch and its first batch.
+            order: Sample keys of each batch; its epoch and first batch are set from here.
             loader: Makes the batches of `order`.
             validation: Scores the held-out strips.
         """
@@ -78,7 +78,7 @@ class FoldTrainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether the fold is trained: all epochs, or early stopping."""
+        """Whether training is complete, by number of epochs or early stopping."""
         epochs, patience = self.settings.epochs, self.settings.early_stopping
         is_stale = 0 < patience <= self.progress.epoch - self.progress.best_epoch
         return self.progress.epoch >= epochs or is_stale
@@ -87,7 +87,7 @@ class FoldTrainer:
         """Train until the last epoch or until early stopping.
 
         Args:
-            stop: Says when to save and stop.
+            stop: Requests to save and stop.
 
         Yields:
             Row of history.csv and scores of each epoch, once it is saved.

@@ -34,7 +34,7 @@ from steelseg.scoring.best_threshold_dice import BestThresholdDice
 from steelseg.scoring.gate import Gate
 from steelseg.scoring.metrics import Scores, count_pixels, score
 from steelseg.scoring.postprocess import to_uint8
-from steelseg.scoring.presence import PresenceTally, shown, without_sizes
+from steelseg.scoring.presence import PresenceTally, has_pixels, without_sizes
 
 Binarize = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 """From probs_chw to mask_chw, by the post-processing settings."""
@@ -143,7 +143,7 @@ class ValidationScores:
             for presence_c, truth_chw in zip(presence.cpu().numpy(), masks_nchw, strict=True):
                 self._tally.add(presence_c, truth_chw)
         if self._by_presence:
-            probs, masks_nchw = presence[:, :, None, None], shown(masks_nchw)
+            probs, masks_nchw = presence[:, :, None, None], has_pixels(masks_nchw)
         self._losses += [_batch_loss(self._loss, probs, masks_nchw)] * len(image_ids)
         answers = zip(probs.cpu().numpy(), presence.cpu().numpy(), strict=True)
         for truth_chw, one in zip(masks_nchw, answers, strict=True):

@@ -17,51 +17,50 @@ from steelseg.run.run_folder import RunFolder
 
 
 def load_initial_weights(
-    model: nn.Module, place: Path, *, fold: int, held_out: Collection[str]
+    model: nn.Module, source: Path, *, fold: int, held_out: Collection[str]
 ) -> str:
-    """Fill a network with what fits of another.
+    """Load the weights of another network where names and shapes match.
 
     Args:
         model: A `StripNet`, changed in place.
-        place: A run folder, whose same fold is taken, or a checkpoint.
+        source: A run folder, whose checkpoint of the same fold is used, or a checkpoint.
         fold: The fold to be trained.
         held_out: Its held-out strips.
 
     Returns:
-        A line about it.
+        A line for the log.
 
     Raises:
-        CheckpointError: if there is nothing there, the run lacks the fold, or a checkpoint is
-            damaged.
+        CheckpointError: if the run, its fold or the checkpoint is missing or damaged.
         ConfigError: if the encoders differ, or a held-out strip was trained on.
     """
-    refuse_combined(RunFolder(place), "model.init_from takes one of its members.")
-    if not place.exists():
+    refuse_combined(RunFolder(source), "model.init_from takes one of its members.")
+    if not source.exists():
         raise CheckpointError(
-            f"model.init_from={place}: there is no such run folder or checkpoint."
+            f"model.init_from={source}: there is no such run folder or checkpoint."
         )
-    path = RunFolder(place).best_model(fold) if place.is_dir() else place
+    path = RunFolder(source).best_model(fold) if source.is_dir() else source
     checkpoint = load_checkpoint(path)
     _refuse_leak(path, int(checkpoint.state["fold"]), held_out)
     # A resumable checkpoint holds both; the averaged weights are those that would be kept.
     weights = checkpoint.average if checkpoint.state.get("average_count") else checkpoint.model
-    own = model.state_dict()
+    current = model.state_dict()
     fitting = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and own[name].shape == tensor.shape
+        if name in current and current[name].shape == tensor.shape
     }
-    new = [name for name in own if name not in fitting]
-    if lacking := [name for name in new if name.startswith("network.encoder.")]:
-        there = checkpoint.config
+    new = [name for name in current if name not in fitting]
+    if missing := [name for name in new if name.startswith("network.encoder.")]:
+        other = checkpoint.config
         raise ConfigError(
-            f"model.init_from={place}: {path} has model.encoder={there.model.encoder}, "
-            f"model.encoder_depth={there.model.encoder_depth} and data.channels="
-            f"{there.data.channels}, which does not fit at {lacking[0]}. Use the same."
+            f"model.init_from={source}: {path} has model.encoder={other.model.encoder}, "
+            f"model.encoder_depth={other.model.encoder_depth} and data.channels="
+            f"{other.data.channels}, so {missing[0]} does not match. Use the same values."
         )
     model.load_state_dict(fitting, strict=False)
     heads = sorted({".".join(name.split(".")[:2]) for name in new})
-    return f"starts from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
+    return f"starting from {path}" + (f"; new: {', '.join(heads)}" if heads else "")
 
 
 def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> None:
@@ -73,8 +72,8 @@ def _refuse_leak(path: Path, trained_fold: int, held_out: Collection[str]) -> No
         return
     if seen := seen_in_training(folds_csv, trained_fold=trained_fold, image_ids=held_out):
         raise ConfigError(
-            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} such), which this fold "
-            "holds out, so its score would be optimistic. Use a checkpoint for its own fold only "
-            f"(--fold {trained_fold}), or a run folder with the same folds: same train.csv, "
+            f"model.init_from: {path} was trained on {seen[0]} ({len(seen)} in total), which this "
+            "fold holds out, so its score would be optimistic. Use a checkpoint for its own fold "
+            f"only (--fold {trained_fold}), or a run folder with the same folds: same train.csv, "
             "data.num_folds and data.fold_seed (null: train.seed)."
         )

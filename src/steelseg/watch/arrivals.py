@@ -181,7 +181,7 @@ class Arrivals:
             return None
         if content is None:
             if is_last:
-                self._warn(name, "changes whenever it is read; trying again")
+                self._warn(name, "changed while it was read; trying again")
             return None
         sha256 = hashlib.sha256(content).hexdigest()
         try:

@@ -3,7 +3,7 @@
 results.jsonl itself is the queue: a small file next to it holds the byte up to which the receiver
 has confirmed. So an outage of days loses nothing, and delivery continues after a kill; a line that
 was confirmed at the moment of a kill is sent twice. While a receiver cannot be reached, the line is
-sent again, after one second at first and every minute in the end. A line that the receiver rejects
+sent again, first after one second, eventually once a minute. A line that the receiver rejects
 for good is stored in another file, so that it does not block the others.
 """
 
@@ -17,18 +17,18 @@ from steelseg.errors import ConfigError, DataError
 from steelseg.files.atomic import write_text
 
 Send = Callable[[bytes], None]
-"""Sends one line to a receiver; raises `NotTaken` if the receiver does not confirm it."""
+"""Sends one line to a receiver; raises `NotConfirmed` if the receiver does not confirm it."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 
 
-class NotTaken(Exception):  # noqa: N818
+class NotConfirmed(Exception):  # noqa: N818
     """A receiver did not confirm a line."""
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
+    def __init__(self, reason: str, *, is_permanent: bool = False) -> None:
         """Take the reason, and whether the receiver will never take this line."""
         super().__init__(reason)
-        self.for_good = for_good
+        self.is_permanent = is_permanent
 
 
 class Delivery:
@@ -37,7 +37,7 @@ class Delivery:
     def __init__(
         self, name: str, results: Path, send: Send, *, size: int, first_wait: float = _FIRST_WAIT
     ) -> None:
-        """Continue where the last process stopped; nothing is sent before `start`.
+        """Resume from the stored position; nothing is sent before `start`.
 
         Args:
             name: webhook or mqtt, for the names of its files and for messages.
@@ -103,8 +103,8 @@ class Delivery:
         while not self._is_stopping.is_set():
             try:
                 self._send(line)
-            except NotTaken as fault:
-                if fault.for_good:
+            except NotConfirmed as fault:
+                if fault.is_permanent:
                     self._set_aside(line, str(fault))
                     break
                 if wait == self._first_wait:
@@ -144,8 +144,8 @@ def _read_position(path: Path, results: Path, size: int) -> int:
         file.seek(max(position - 1, 0))
         if not 0 <= position <= size or (position and file.read(1) != b"\n"):
             raise DataError(
-                f"{path} says {text[:20]!r}, where no line of {results.name} ends. Remove it to "
-                "deliver every line again."
+                f"{path} says {text[:20]!r}, which is not the end of a line in {results.name}. "
+                "Remove the file to deliver every line again."
             )
     return position
 

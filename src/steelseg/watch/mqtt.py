@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from steelseg.errors import ConfigError
-from steelseg.watch.delivery import NotTaken, Send, split_url
+from steelseg.watch.delivery import NotConfirmed, Send, split_url
 
 _SECONDS = 10.0
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -61,10 +61,10 @@ def mqtt(url: str, *, seconds: float = _SECONDS) -> Iterator[Send]:
             is_taken = message.is_published()
         except (OSError, RuntimeError, ValueError) as error:
             _close(held)
-            raise NotTaken(f"{host} does not answer ({error})") from None
+            raise NotConfirmed(f"{host} does not answer ({error})") from None
         if not is_taken:
             _close(held)
-            raise NotTaken(f"{host} does not confirm a message within {seconds:.0f} s")
+            raise NotConfirmed(f"{host} does not confirm a message within {seconds:.0f} s")
 
     try:
         yield send

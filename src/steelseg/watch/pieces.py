@@ -27,7 +27,7 @@ from steelseg.watch.arrivals import Arrival, FileVersion
 # Refused strips that are kept because their missing pieces may still arrive.
 _MOST_INCOMPLETE = 8
 
-# A larger number would be a counter of the camera that continues from strip to strip.
+# A larger number would be a counter that the camera continues from strip to strip.
 _MOST_PIECES = 9999
 
 
@@ -118,7 +118,7 @@ class Joiner:
             if missing := pieces.missing():
                 if not pieces.is_refused:
                     pieces.is_refused = True
-                    yield _refused(name, pieces, f"{_listed(missing)} did not come.")
+                    yield _refused(name, pieces, f"{_listed(missing)} did not arrive.")
             else:
                 yield _join(name, self._strips.pop(name))
         refused = [name for name, pieces in self._strips.items() if pieces.is_refused]

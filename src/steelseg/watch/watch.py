@@ -128,10 +128,10 @@ def _refuse_places(folder: Path, out: Path) -> None:
         raise DataError(
             f"{folder} is not a folder. Create it, and let the camera write its files there."
         )
-    watched, place = folder.resolve(), out.resolve()
-    if watched in (place, place / "overlays", place / "masks"):
+    watched, target = folder.resolve(), out.resolve()
+    if watched in (target, target / "overlays", target / "masks"):
         raise ConfigError(f"--out {out} would put pictures into {folder}. Choose another folder.")
-    if any(is_bundle(parent) for parent in (place, *place.parents)):
+    if any(is_bundle(parent) for parent in (target, *target.parents)):
         raise ConfigError(f"--out {out} is in a bundle, which must not be changed. Choose another.")
 
 

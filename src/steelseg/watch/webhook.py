@@ -12,7 +12,7 @@ import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 from steelseg.errors import ConfigError
-from steelseg.watch.delivery import NotTaken, Send, split_url
+from steelseg.watch.delivery import NotConfirmed, Send, split_url
 
 TOKEN = "STEELSEG_WEBHOOK_TOKEN"
 
@@ -65,14 +65,16 @@ def webhook(url: str, *, seconds: float = _SECONDS) -> Send:
             response = connection.getresponse()
             response.read(_MOST_BYTES)
         except (OSError, HTTPException) as error:
-            raise NotTaken(f"{host} does not answer ({error or type(error).__name__})") from None
+            raise NotConfirmed(
+                f"{host} does not answer ({error or type(error).__name__})"
+            ) from None
         finally:
             connection.close()
         if 200 <= response.status < 300:
             return
         moved = " with a redirect, which is not followed" if response.status // 100 == 3 else ""
-        raise NotTaken(
-            f"{host} answers {response.status}{moved}", for_good=response.status in _NEVER
+        raise NotConfirmed(
+            f"{host} answers {response.status}{moved}", is_permanent=response.status in _NEVER
         )
 
     return send

@@ -105,8 +105,8 @@ def test_every_kind_of_fault_is_listed_at_once(make_strips, tmp_path):
         "train.csv:8: other.png is not in train_images.",
         "train.csv:9: image id '../train_001.png' is not a file name: "
         "it must not be empty or a path.",
-        "train.csv:10: train_002.png: RLE run 2 starts at 1, before the run in front of it: "
-        "runs are unsorted.",
+        "train.csv:10: train_002.png: RLE run 2 starts at 1, before the previous run. "
+        "Sort the runs.",
         "train_images/train_003.png: the image is truncated: the file ends before its last part.",
         "train_images/train_005.png: the file is neither a JPEG nor a PNG, whatever its name says.",
         "train_images/train_006.png: the image is 32x95, but masks are 32x96 "

@@ -294,7 +294,7 @@ SEEN_TWICE = {("Pa_101", "Pa_105"), ("In_188", "In_210"), ("In_235", "In_245")}
 
 @pytest.mark.parametrize(("name", "pairs"), [("severstal", set()), ("sd900", SEEN_TWICE)])
 def test_the_real_sets_hold_these_pairs(shared_data, name, pairs):
-    """Judged by eye: sd900 has a copied file, and two places that were photographed twice."""
+    """StripScores by eye: sd900 has a copied file, and two places that were photographed twice."""
     folder = shared_data / name / "train_images"
     images = {path.name: read_image(path, channels=1) for path in folder.iterdir()}
 

@@ -172,11 +172,11 @@ def test_a_mask_has_two_axes():
         ("12 2", "RLE ends at pixel 13, but the image has 12"),
         ("13 1", "RLE ends at pixel 13, but the image has 12"),
         ("999999999 999999999", "RLE ends at pixel 1999999997, but the image has 12"),
-        ("1 3 3 2", "RLE run 2 overlaps the run in front of it, which ends at pixel 3"),
+        ("1 3 3 2", "RLE run 2 overlaps the previous run, which ends at pixel 3"),
         ("2 3 2 3", "RLE run 2 overlaps"),
-        ("1 3 4 2", "RLE run 2 touches the run in front of it"),
-        ("8 2 1 3", "RLE run 2 starts at 1, before the run in front of it"),
-        ("1 1 9 1 5 2", "RLE run 3 starts at 5, before the run in front of it"),
+        ("1 3 4 2", "RLE run 2 touches the previous run"),
+        ("8 2 1 3", "RLE run 2 starts at 1, before the previous run"),
+        ("1 1 9 1 5 2", "RLE run 3 starts at 5, before the previous run"),
     ],
 )
 def test_runs_that_break_a_rule_are_refused(text, fault):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steelseg.config.train import largest_part
+from steelseg.config.train import max_samples
 from steelseg.data.samples.batch_mix import ExtraSamples, plan_batches
 from steelseg.data.samples.dataset import EpochBatches
 
@@ -32,8 +32,8 @@ def test_few_others_are_spread_evenly():
 
 def test_a_share_is_counted_in_whole_samples():
     """0.29 of 100 is 29, though floating point says 28.999999999999996."""
-    assert largest_part(0.29, 100) == 29
-    assert largest_part(0.3, 8) == 2
+    assert max_samples(0.29, 100) == 29
+    assert max_samples(0.3, 8) == 2
 
 
 @given(

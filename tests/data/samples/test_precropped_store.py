@@ -124,16 +124,16 @@ def rename_image(root):
         (change_labels, "was created from a different .*train.csv"),
         (change_image, "was created before .*odd_0.png changed"),
         (change_image_but_not_its_size, "was created before .*train_001.jpg changed"),
-        (add_image, r"other images: new.png is only in one .*\(1 such\)"),
-        (remove_image, r"other images: odd_0.png is only in one .*\(1 such\)"),
-        (rename_image, r"other images: odd_0.png is only in one .*\(2 such\)"),
+        (add_image, r"other images: new.png is only in one .*\(1 in total\)"),
+        (remove_image, r"other images: odd_0.png is only in one .*\(1 in total\)"),
+        (rename_image, r"other images: odd_0.png is only in one .*\(2 in total\)"),
     ],
 )
 def test_a_store_of_other_data_is_refused(data, folder, change, fault):
     """Old pixels under new labels would train, and nobody would know."""
     change(data)
 
-    with pytest.raises(DataError, match=rf"{fault}.* Create it again: steelseg precrop CONFIG\."):
+    with pytest.raises(DataError, match=rf"{fault}.* Recreate it with: steelseg precrop CONFIG\."):
         reopen(folder, data)
 
 
@@ -199,7 +199,7 @@ def test_a_damaged_index_is_refused(data, folder, content):
     """Whatever stands there, it is no traceback."""
     (folder / "index.json").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"index\.json is damaged\. Create the store again"):
+    with pytest.raises(DataError, match=r"index\.json is damaged\. Recreate the store with"):
         reopen(folder, data)
 
 

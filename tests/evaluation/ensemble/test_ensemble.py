@@ -341,7 +341,7 @@ def test_a_member_that_was_trained_on_since_is_refused(runs):
     best = RunFolder(runs / "a").best_model(1)
     best.write_bytes(RunFolder(runs / "a").best_model(0).read_bytes())
 
-    with pytest.raises(CheckpointError, match=r"another .*best_model") as caught:
+    with pytest.raises(CheckpointError, match=r"different .*best_model") as caught:
         resolve_model(runs / "both")
     command = str(caught.value).partition("Combine again: ")[2].removesuffix(".").split()
     assert command[:2] == ["steelseg", "ensemble"]
@@ -356,7 +356,7 @@ def test_predictions_of_another_checkpoint_are_refused(runs):
     run = RunFolder(runs / "a")
     run.best_model(1).write_bytes(run.best_model(0).read_bytes())
 
-    with pytest.raises(CheckpointError, match=r"was predicted by another .*steelseg oof"):
+    with pytest.raises(CheckpointError, match=r"was predicted by a different .*steelseg oof"):
         ensemble([run.path, runs / "b"], runs / "both")
 
 
@@ -364,7 +364,7 @@ def test_predictions_with_other_views_are_refused(runs, capsys):
     """Weights and tuning would be for other answers than prediction gives; tuning alone warns."""
     oof(runs / "a", ["inference.tta=both"])
 
-    with pytest.raises(CheckpointError, match=r"tta=both, no crops, and the run has .*tta=none"):
+    with pytest.raises(CheckpointError, match=r"tta=both, no crops, but the run has .*tta=none"):
         ensemble([runs / "a", runs / "b"], runs / "both")
     run = RunFolder(runs / "a")
     tune_run(run.load_config(), run)
@@ -434,7 +434,7 @@ def test_strips_in_other_folds_are_refused_by_name(runs):
     image_id, fold, rest = rows[1].split(",", 2)
     path.write_text("\n".join([rows[0], f"{image_id},{1 - int(fold)},{rest}", *rows[2:]]))
 
-    with pytest.raises(DataError, match=rf"{image_id} in fold .*\(1 such\)"):
+    with pytest.raises(DataError, match=rf"{image_id} in fold .*\(1 in total\)"):
         ensemble([runs / "a", runs / "b"], runs / "both")
 
 
@@ -442,7 +442,7 @@ def test_runs_of_other_folds_are_refused(runs):
     """What only one of them predicted cannot be combined."""
     shutil.rmtree(runs / "b" / "fold_1")
 
-    with pytest.raises(DataError, match=r"in none.*\(4 such\). Only strips"):
+    with pytest.raises(DataError, match=r"in no fold.*\(4 in total\). Only strips"):
         ensemble([runs / "a", runs / "b"], runs / "both")
 
 

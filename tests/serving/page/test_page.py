@@ -143,7 +143,7 @@ def test_a_strip_that_fails_says_why_and_the_others_go_on(open_page, folder, tmp
     assert {row["ImageId_ClassId"] for row in csv.DictReader(content.decode().splitlines())} == {
         f"{strip.name}_{k}" for strip in strips for k in (1, 2)
     }
-    assert "does not hold 1 strip that failed" in page.locator("#notice").text_content()
+    assert "does not include 1 strip that failed" in page.locator("#notice").text_content()
 
 
 def test_the_keyboard_goes_everywhere(open_page, folder):
@@ -334,7 +334,7 @@ def test_what_cannot_be_shown_is_left_out_and_named(open_page, folder, tmp_path)
     assert "older/" in notice.text_content()
 
     page.set_input_files("#files", folder / "train_000.jpg")
-    page.wait_for_selector("#notice:has-text('Already there by that name')")
+    page.wait_for_selector("#notice:has-text('strips with these names are already open')")
     assert page.locator("#strip-list li").count() == 1
 
 

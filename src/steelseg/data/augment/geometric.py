@@ -154,9 +154,9 @@ class CopyPasteSource:
         )
         box = _add_margin(defect, mask_chw.shape[1:], largest)
         window = np.s_[box.top : box.top + box.height, box.left : box.left + box.width]
-        shown_chw = mask_chw[:, window[0], window[1]]
+        present_chw = mask_chw[:, window[0], window[1]]
         patch_chw = self._read(image_id, box).transpose(2, 0, 1)
-        return patch_chw, shown_chw * own[window], shown_chw.max(axis=0) == 0
+        return patch_chw, present_chw * own[window], present_chw.max(axis=0) == 0
 
 
 def _add_margin(defect: Box, size: tuple[int, ...], largest: tuple[int, ...]) -> Box:

@@ -210,8 +210,8 @@ class CustomAugmentation:
 
 def _describe(error: Exception) -> str:
     """Return the error with the file and line where it was raised."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})."
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})."
 
 
 def _has_planes(array: NDArray[Any], planes: int) -> bool:

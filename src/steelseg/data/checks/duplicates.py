@@ -141,8 +141,8 @@ def find_matches(
     matches: list[Match] = []
     parents: dict[str, str] = {}
     for image_ids in of_size.values():
-        for place, later, flip in _candidates(np.stack([thumbnails[i] for i in image_ids])):
-            first, second = image_ids[place], image_ids[later]
+        for earlier, later, flip in _candidates(np.stack([thumbnails[i] for i in image_ids])):
+            first, second = image_ids[earlier], image_ids[later]
             if _root(parents, first) == _root(parents, second):
                 continue
             shift, similarity = compare_grain(read(first), read(second), flip)

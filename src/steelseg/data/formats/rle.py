@@ -76,11 +76,11 @@ def _fault(rle: str, pixels: int) -> str:
         if length < 1:
             return f"run {run} has length 0. A run has at least one pixel."
         if start < before:
-            return f"run {run} starts at {start}, before the run in front of it: runs are unsorted."
+            return f"run {run} starts at {start}, before the previous run. Sort the runs."
         if start < end:
-            return f"run {run} overlaps the run in front of it, which ends at pixel {end - 1}."
+            return f"run {run} overlaps the previous run, which ends at pixel {end - 1}."
         if start == end:
-            return f"run {run} touches the run in front of it; write the two as one run."
+            return f"run {run} touches the previous run; write the two as one run."
         before, end = start, start + length
     return (
         f"ends at pixel {end - 1}, but the image has {pixels}. "

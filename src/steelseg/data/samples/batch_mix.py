@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steelseg.config.train import largest_part
+from steelseg.config.train import max_samples
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def plan_batches(
     """
     num_extra = extra.num_samples if extra else 0
     sizes = _sizes(num_samples + num_extra, batch_size)
-    while extra and num_extra > sum(largest_part(extra.share, size) for size in sizes):
+    while extra and num_extra > sum(max_samples(extra.share, size) for size in sizes):
         num_extra -= 1
         sizes = _sizes(num_samples + num_extra, batch_size)
-    rooms = np.cumsum([0] + [largest_part(extra.share, size) if extra else 0 for size in sizes])
+    rooms = np.cumsum([0] + [max_samples(extra.share, size) if extra else 0 for size in sizes])
     # Rounding a growing line down never exceeds the room of a batch.
     taken = np.diff(num_extra * rooms // max(int(rooms[-1]), 1))
     batches = [(size - int(part), int(part)) for size, part in zip(sizes, taken, strict=True)]

@@ -127,16 +127,16 @@ class SampleDataset(Dataset[Batch]):
         sizes = [self._samples[index][1][2:] for _, index in keys]
         if self.needs_processes:
             made = [self._draw(key, self._new(size)) for key, size in zip(keys, sizes, strict=True)]
-            batch, places = self._new_batch([mask.shape[1:] for _, mask in made], pin_memory)
-            for place, sample in zip(places, made, strict=True):
-                for target_chw, source_chw in zip(place, sample, strict=True):
+            batch, targets = self._new_batch([mask.shape[1:] for _, mask in made], pin_memory)
+            for target, sample in zip(targets, made, strict=True):
+                for target_chw, source_chw in zip(target, sample, strict=True):
                     np.copyto(target_chw, source_chw)
         else:
-            batch, places = self._new_batch(sizes, pin_memory)
-            for key, place in zip(keys, places, strict=True):
-                self._draw(key, place)
+            batch, targets = self._new_batch(sizes, pin_memory)
+            for key, target in zip(keys, targets, strict=True):
+                self._draw(key, target)
         if batch[2] is not None:
-            _repeat_edges(batch, places)
+            _repeat_edges(batch, targets)
         return batch
 
     def _new(self, size: tuple[int, int]) -> Sample:
@@ -155,17 +155,17 @@ class SampleDataset(Dataset[Batch]):
         images, masks, *valid = self._memory.new(
             *[(len(sizes), count, height, width) for count in planes], pin_memory=pin_memory
         )
-        places = [
+        targets = [
             (image_chw[:, :high, :wide], mask_chw[:, :high, :wide])
             for image_chw, mask_chw, (high, wide) in zip(
                 images.numpy(), masks.numpy(), sizes, strict=True
             )
         ]
-        return (images, masks, valid[0].view(torch.bool) if valid else None), places
+        return (images, masks, valid[0].view(torch.bool) if valid else None), targets
 
-    def _draw(self, key: SampleKey, place: Sample) -> Sample:
+    def _draw(self, key: SampleKey, target: Sample) -> Sample:
         """Read a sample into `place` and augment it; custom augmentations return new arrays."""
-        image_chw, mask_chw = place
+        image_chw, mask_chw = target
         image_id, box = self._samples[key[1]]
         if self._centre_defects:
             box = self._recentre(key, image_id, box)
@@ -196,12 +196,12 @@ def _write(image_chw: NDArray[np.uint8], image_hwc: NDArray[np.uint8]) -> None:
         np.copyto(image_chw[0], image_hwc[..., 0])
 
 
-def _repeat_edges(batch: Batch, places: Sequence[Sample]) -> None:
+def _repeat_edges(batch: Batch, targets: Sequence[Sample]) -> None:
     """Pad each sample with its last row and column, and set valid_nchw."""
     images, masks, valid = (np.asarray(tensor) for tensor in batch)
     valid.fill(False)
-    for number, (_, place) in enumerate(places):
-        high, wide = place.shape[1:]
+    for number, (_, target) in enumerate(targets):
+        high, wide = target.shape[1:]
         valid[number, 0, :high, :wide] = True
         for array_chw in (images[number], masks[number]):
             array_chw[:, :high, wide:] = array_chw[:, :high, wide - 1 : wide]
@@ -280,5 +280,5 @@ def _draw(
     sums = np.cumsum(chances[order])
     marks = (rng.random() + np.arange(count)) * (sums[-1] / count)
     # Rounding may carry the last mark beyond the last sample with a weight above 0.
-    places = np.minimum(np.searchsorted(sums, marks, side="right"), np.argmax(sums))
-    return rng.permutation(order[places])
+    drawn = np.minimum(np.searchsorted(sums, marks, side="right"), np.argmax(sums))
+    return rng.permutation(order[drawn])

@@ -100,7 +100,7 @@ class Store:
         if len(content) < box.width * column:
             raise DataError(
                 f"{self._folder / 'strips.bin'} ends within {image_id}; it was truncated after it "
-                "was opened. Create it again: steelseg precrop CONFIG."
+                "was opened. Recreate it with: steelseg precrop CONFIG."
             )
         crop_whc = np.frombuffer(content, np.uint8).reshape(-1, entry.height, self.channels)
         return crop_whc[:, box.top : box.top + box.height].transpose(1, 0, 2)
@@ -175,7 +175,7 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
         DataError: in one line, if the store is missing, damaged, or does not match.
     """
     index, data_set = _read_index(folder), DataSet(root)
-    again = "Create it again: steelseg precrop CONFIG."
+    again = "Recreate it with: steelseg precrop CONFIG."
     if index.channels != channels:
         raise DataError(
             f"{folder} was created with data.channels={index.channels}, not {channels}. {again}"
@@ -185,7 +185,7 @@ def open_store(folder: Path, *, root: Path, image_ids: Sequence[str], channels: 
     if odd := {entry.image_id for entry in index.strips} ^ set(image_ids):
         raise DataError(
             f"{folder} was created from other images: {min(odd)} is only in one of store and "
-            f"{data_set.train_images} ({len(odd)} such). {again}"
+            f"{data_set.train_images} ({len(odd)} in total). {again}"
         )
     for changed in _changed(index.strips, data_set.train_images):
         raise DataError(f"{folder} was created before {changed} changed. {again}")
@@ -200,9 +200,9 @@ def _read_index(folder: Path) -> Index:
     path = folder / "index.json"
     if not path.exists():
         raise DataError(
-            f"There is no precropped store in {folder}. Create it: steelseg precrop CONFIG."
+            f"There is no precropped store in {folder}. Create it with: steelseg precrop CONFIG."
         )
-    remedy = "Create the store again: steelseg precrop CONFIG."
+    remedy = "Recreate the store with: steelseg precrop CONFIG."
 
     def parse(content: dict[str, Any]) -> Index:
         if content["format"] != FORMAT:

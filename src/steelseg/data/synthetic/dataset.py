@@ -2,7 +2,7 @@
 
     ROOT/train_images/*.jpg  ROOT/test_images/*.jpg
     ROOT/train.csv               ImageId,ClassId,EncodedPixels, defects only
-    ROOT/sample_submission.csv   ImageId_ClassId,EncodedPixels, four empty rows a test strip
+    ROOT/sample_submission.csv   ImageId_ClassId,EncodedPixels, four empty rows per test strip
 
 The demo and the tests use it in place of the real images. Frequencies and sizes of the four
 classes, and how often they occur together, follow the real data; `defects` draws them. The same

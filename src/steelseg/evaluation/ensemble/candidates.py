@@ -19,7 +19,7 @@ from steelseg.inference.members import Member, checkpoint_member
 from steelseg.run.ensemble_json import Crop
 from steelseg.run.held_out import HeldOut, open_held_out
 from steelseg.run.kinds import refuse_combined
-from steelseg.run.oof_store import plan_in_words, read_oof
+from steelseg.run.oof_store import describe_plan, read_oof
 from steelseg.run.run_folder import RunFolder
 
 
@@ -78,8 +78,8 @@ def open_runs(paths: Sequence[Path]) -> list[TrainedRun]:
         ConfigError: if a run is itself a combined run, or two are the same.
     """
     opened = [_open_run(RunFolder(path)) for path in paths]
-    for place, trained in enumerate(opened):
-        for other in opened[:place]:
+    for index, trained in enumerate(opened):
+        for other in opened[:index]:
             if other.models == trained.models:
                 raise ConfigError(
                     f"{trained.run.path} has the same networks as {other.run.path}. "
@@ -104,7 +104,7 @@ def refuse_other_folds(runs: Sequence[TrainedRun]) -> None:
     expected = read_fold_numbers(first.run.folds_csv)
     for other in others:
         found = read_fold_numbers(other.run.folds_csv)
-        _refuse_difference(first.run, expected, other.run, found, way_out=_SAME_FOLDS)
+        _refuse_difference(first.run, expected, other.run, found, remedy=_SAME_FOLDS)
 
 
 _SAME_FOLDS = (
@@ -119,20 +119,21 @@ def _refuse_difference(
     other: RunFolder,
     found: Mapping[str, int],
     *,
-    way_out: str,
+    remedy: str,
 ) -> None:
     """Raise DataError if a strip is in another fold, or missing."""
-    odd = sorted(i for i in expected.keys() | found.keys() if expected.get(i) != found.get(i))
-    if odd:
-        here, there = (_fold(fold_of, odd[0]) for fold_of in (expected, found))
+    differing = sorted(i for i in expected.keys() | found.keys() if expected.get(i) != found.get(i))
+    if differing:
+        here, there = (_fold(fold_of, differing[0]) for fold_of in (expected, found))
         raise DataError(
-            f"{first.path} has {odd[0]} {here}, {other.path} {there} ({len(odd)} such). {way_out}"
+            f"{first.path} has {differing[0]} {here}, but {other.path} has it {there} "
+            f"({len(differing)} in total). {remedy}"
         )
 
 
 def _fold(fold_of: Mapping[str, int], image_id: str) -> str:
     """Say in which fold a strip is."""
-    return f"in fold {fold_of[image_id]}" if image_id in fold_of else "in none"
+    return f"in fold {fold_of[image_id]}" if image_id in fold_of else "in no fold"
 
 
 def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
@@ -149,19 +150,20 @@ def open_candidate(trained: TrainedRun, *, root: Path) -> Candidate:
     run = trained.run
     held_out = open_held_out(trained.config.data.model_copy(update={"root": root}), run)
     candidate = Candidate(trained, held_out)
-    way_out = f"Predict again: steelseg oof {run.path}."
+    remedy = f"Predict again: steelseg oof {run.path}."
     for fold, digest in held_out.models.items():
         if trained.models.get(fold) != digest:
             raise CheckpointError(
-                f"{run.oof(fold)} was predicted by another {run.best_model(fold)}. {way_out}"
+                f"{run.oof(fold)} was predicted by a different {run.best_model(fold)}. {remedy}"
             )
     if absent := sorted(trained.models.keys() - held_out.models.keys()):
-        raise CheckpointError(f"{run.oof(absent[0])} is missing. {way_out}")
-    own = plan_in_words(candidate.tta, candidate.crop)
+        raise CheckpointError(f"{run.oof(absent[0])} is missing. {remedy}")
+    expected_plan = describe_plan(candidate.tta, candidate.crop)
     for fold, plan in held_out.plans.items():
-        if plan not in ("", own):
+        if plan not in ("", expected_plan):
             raise CheckpointError(
-                f"{run.oof(fold)} was predicted with {plan}, and the run has {own}. {way_out}"
+                f"{run.oof(fold)} was predicted with {plan}, but the run has {expected_plan}. "
+                f"{remedy}"
             )
     return candidate
 
@@ -176,14 +178,14 @@ def refuse_other_strips(candidates: Sequence[Candidate]) -> None:
             expected.fold_of,
             other.run,
             other.held_out.fold_of,
-            way_out="Only strips that all predict can be combined: train and predict the same "
+            remedy="Only strips that all predict can be combined: train and predict the same "
             "folds.",
         )
         for image_id, size in expected.labels.sizes.items():
             if other.held_out.labels.sizes[image_id] != size:
                 raise DataError(
-                    f"{other.run.path} predicted another image {image_id} than "
-                    f"{first.run.path} did. Predict both again: steelseg oof RUN."
+                    f"{other.run.path} predicted a different image {image_id} from "
+                    f"{first.run.path}. Predict both again: steelseg oof RUN."
                 )
 
 
@@ -202,7 +204,7 @@ def read_side_by_side(
         for candidate, (name, _) in zip(candidates, strips, strict=True):
             if name != image_id:
                 raise DataError(
-                    f"{candidate.run.oof(fold)} has its strips in another order. "
+                    f"{candidate.run.oof(fold)} has its strips in a different order. "
                     f"Predict again: steelseg oof {candidate.run.path}."
                 )
         yield image_id, np.stack([probs_chw for _, probs_chw in strips]), labels.draw(image_id)

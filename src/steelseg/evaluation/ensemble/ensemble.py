@@ -45,7 +45,7 @@ from steelseg.run.oof_store import new_store
 from steelseg.run.run_folder import RunFolder, create_run
 from steelseg.scoring.best_threshold_dice import BestThresholdDice
 from steelseg.scoring.blending.blend import Products, Weights, blend, multiply, stack_products
-from steelseg.scoring.blending.report import Judged, make_report, summary
+from steelseg.scoring.blending.report import StripScores, make_report, summary
 from steelseg.scoring.blending.weights import (
     Weighing,
     build_weigh,
@@ -151,7 +151,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
     }
     spec = build_spec(pool, weights_kc, blends["chosen"])
     dices = _write(pool, run, spec, blends, inner_fold_of)
-    judged = Judged(
+    strip_scores = StripScores(
         products,
         errors={
             name: cross_fitted_errors(products, inner_fold_n, by_fold)
@@ -160,7 +160,7 @@ def _combine(pool: Pool, run: RunFolder) -> tuple[EnsembleSpec, dict[str, Any]]:
         counts={name: dice.cross_fitted(inner_fold_n) for name, dice in dices.items()},
     )
     report = make_report(
-        judged,
+        strip_scores,
         weights=pool.weights,
         names=[str(candidate.run.path) for candidate in pool.candidates],
         passes=[len(FLIP_AXES[candidate.tta]) for candidate in pool.candidates],
@@ -204,7 +204,7 @@ def _write(
     dices = {name: BestThresholdDice() for name in (*blends, *alone)}
     waiting = iter(show(held_out.fold_of, len(held_out), "combine"))
     for fold in spec.folds:
-        image_ids = [image_id for image_id, own in held_out.fold_of.items() if own == fold]
+        image_ids = [i for i, number in held_out.fold_of.items() if number == fold]
         run.fold(fold).mkdir()
         with new_store(
             run.oof(fold),
@@ -215,13 +215,13 @@ def _write(
         ) as array:
             presence = []
             strips = read_side_by_side(pool.candidates, fold)
-            for place, (image_id, probs_kchw, truth_chw) in enumerate(strips):
+            for index, (image_id, probs_kchw, truth_chw) in enumerate(strips):
                 next(waiting)
                 inner_fold = inner_fold_of[image_id]
                 means = {
                     name: blend(probs_kchw, weights[inner_fold]) for name, weights in blends.items()
                 }
-                array[place, :, : truth_chw.shape[1], : truth_chw.shape[2]] = means["chosen"]
+                array[index, :, : truth_chw.shape[1], : truth_chw.shape[2]] = means["chosen"]
                 presence.append(_presence(pool.with_presence, image_id))
                 for name, probs_chw in (*means.items(), *zip(alone, probs_kchw, strict=True)):
                     dices[name].add(probs_chw, truth_chw)

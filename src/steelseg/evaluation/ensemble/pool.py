@@ -150,9 +150,9 @@ def refuse_other_folder(out: Path) -> None:
         return
     if "ensemble.json" not in names:
         raise ConfigError(f"{out} contains files but not a combined run. Choose another --out.")
-    odd = [name for name in names if name not in _OURS and not name.startswith("fold_")]
-    if odd:
+    unexpected = [name for name in names if name not in _OURS and not name.startswith("fold_")]
+    if unexpected:
         raise ConfigError(
-            f"{out / odd[0]} is not part of the combined run there. Move it elsewhere, or choose "
-            "another --out."
+            f"{out / unexpected[0]} is not part of the combined run there. Move it elsewhere, "
+            "or choose another --out."
         )

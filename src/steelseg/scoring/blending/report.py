@@ -18,7 +18,7 @@ from steelseg.scoring.metrics import score
 
 
 @dataclass(frozen=True)
-class Judged:
+class StripScores:
     """Scores of every strip."""
 
     products: Products
@@ -32,7 +32,7 @@ class Judged:
 
 
 def make_report(
-    judged: Judged,
+    scores: StripScores,
     *,
     weights: Weighing,
     names: Sequence[str],
@@ -42,13 +42,13 @@ def make_report(
     """Return the figures for ensemble.json; undefined ones are null.
 
     Args:
-        judged: Scores of every strip.
+        scores: Scores of every strip.
         weights: How weights were chosen.
         names: Name of each member.
         passes: Forward passes per strip of each member, one for each TTA flip.
         weights_kc: Weights chosen on all strips.
     """
-    pixels_nc = judged.products.pixels_nc
+    pixels_nc = scores.products.pixels_nc
     only_kk = np.eye(len(names))
     classes = weights_kc.shape[1]
     lines = [
@@ -57,20 +57,20 @@ def make_report(
             "views": passes[k],
             "weights": [float(weight) for weight in weights_kc[k]],
             **_scores(
-                errors(judged.products, np.repeat(only_kk[k][:, None], classes, axis=1)),
-                judged.counts[f"alone {k}"],
+                errors(scores.products, np.repeat(only_kk[k][:, None], classes, axis=1)),
+                scores.counts[f"alone {k}"],
                 pixels_nc,
             ),
         }
         for k in range(len(names))
     ]
     plain, chosen = (
-        _scores(judged.errors[name], judged.counts[name], pixels_nc) for name in ("plain", "chosen")
+        _scores(scores.errors[name], scores.counts[name], pixels_nc) for name in ("plain", "chosen")
     )
-    dices = [score(judged.counts[f"alone {k}"]).overall.dice for k in range(len(names))]
+    dices = [score(scores.counts[f"alone {k}"]).overall.dice for k in range(len(names))]
     best = int(np.argmax(dices))
     is_equal = weights == "equal"
-    other = judged.counts[f"alone {best}" if is_equal else "plain"]
+    other = scores.counts[f"alone {best}" if is_equal else "plain"]
     return {
         "strips": len(pixels_nc),
         "weights": weights,
@@ -79,7 +79,7 @@ def make_report(
         "chosen": chosen
         | {"views": sum(n for n, w in zip(passes, weights_kc, strict=True) if w.any())},
         "compared_with": names[best] if is_equal else "the plain mean",
-        "gain_in_dice": _gain(other, judged.counts["chosen"]),
+        "gain_in_dice": _gain(other, scores.counts["chosen"]),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steelseg.scoring.tuning.grid_tables import Choice, Grid, Outcome, Place, Sums, Tables, add_up
+from steelseg.scoring.tuning.grid_tables import Choice, Grid, Index, Outcome, Sums, Tables, add_up
 
 Objective = Literal["dice", "dice_positive", "recall", "cost"]
 
@@ -81,8 +81,8 @@ def nearby(values_ksag: NDArray[Any], grid: Grid) -> NDArray[np.float64]:
     """
     pairs, gates = np.array(grid.pairs) / _THRESHOLD_STEP, np.array(grid.gates) / _THRESHOLD_STEP
     axes = pairs, _doublings(grid.min_sizes), _doublings(grid.min_areas), gates[:, None]
-    for axis, places in enumerate(axes):
-        squares = np.square(places[:, None] - places).sum(axis=-1)
+    for axis, indices in enumerate(axes):
+        squares = np.square(indices[:, None] - indices).sum(axis=-1)
         weights = np.exp(-squares / 2)
         weights /= weights.sum(axis=1, keepdims=True)
         values_ksag = np.moveaxis(np.tensordot(weights, values_ksag, (1, axis)), 0, axis)
@@ -105,20 +105,20 @@ def between_levels(threshold: float) -> float:
     return float((np.clip(np.floor(threshold * 255), 0, 254) + 0.5) / 255)
 
 
-def best(sums: Sums, rank: Ranking) -> Place:
+def best(sums: Sums, rank: Ranking) -> Index:
     """Find the best combination; of equal ones the one nearest to the defaults.
 
     Returns:
-        Its place in the tables.
+        Its index in the tables.
     """
     first, second = rank(sums)
     equal = first >= first.max() - _SAME
     equal &= second >= second[equal].max() - _SAME
-    places = [(int(k), int(s), int(a), int(g)) for k, s, a, g in np.argwhere(equal)]
-    return min(places, key=lambda place: _change(sums.choice(place)))
+    indices = [(int(k), int(s), int(a), int(g)) for k, s, a, g in np.argwhere(equal)]
+    return min(indices, key=lambda index: _distance_from_default(sums.choice(index)))
 
 
-def _change(choice: Choice) -> tuple[float, ...]:
+def _distance_from_default(choice: Choice) -> tuple[float, ...]:
     """Return how far a combination is from a plain threshold of 0.5, as a sort key."""
     return (
         choice.min_size,
@@ -140,9 +140,9 @@ def cross_fit(tables: Tables, num_folds: int, rank: Ranking) -> tuple[list[Choic
     choices, outcomes = [], []
     for fold in range(num_folds):
         others = tables.sums([p for p in range(num_folds) if p != fold])
-        place = best(others, rank)
-        choices.append(others.choice(place))
-        outcomes.append(tables.sums([fold]).outcome(place))
+        index = best(others, rank)
+        choices.append(others.choice(index))
+        outcomes.append(tables.sums([fold]).outcome(index))
     return choices, add_up(outcomes)
 
 
@@ -174,6 +174,6 @@ def operating_points(sums: Sums) -> list[tuple[Choice, Outcome]]:
     points = []
     for flat in order[found > most_before]:
         pair, size, area, gate = np.unravel_index(flat, sums.found.shape)
-        place = int(pair), int(size), int(area), int(gate)
-        points.append((sums.choice(place), sums.outcome(place)))
+        index = int(pair), int(size), int(area), int(gate)
+        points.append((sums.choice(index), sums.outcome(index)))
     return points

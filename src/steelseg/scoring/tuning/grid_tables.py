@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from steelseg.scoring.postprocess import level_of
 
-Place: TypeAlias = tuple[int, int, int, int]
+Index: TypeAlias = tuple[int, int, int, int]
 """Index of a combination in the tables: pair of thresholds, size, area, gate."""
 
 
@@ -201,7 +201,7 @@ class Tables:
 
     def _count(
         self,
-        place: tuple[int, int],
+        index: tuple[int, int],
         pairs: NDArray[np.intp],
         kept: NDArray[np.int64],
         kept_tops: NDArray[np.int64],
@@ -211,7 +211,7 @@ class Tables:
         areas, hits = kept
         passes = np.searchsorted(self.grid.min_areas, kept_tops, side="right")
         passes[:, areas == 0] = 0
-        cells = place[0], pairs[:, None], np.arange(len(areas)), passes, place[1]
+        cells = index[0], pairs[:, None], np.arange(len(areas)), passes, index[1]
         if truth_area:
             self._dice[cells] += 2 * hits / (areas + truth_area)
             self._found[cells] += 1
@@ -258,18 +258,18 @@ class Sums:
         pairs = max(self.positives + self.negatives, 1)
         return (self.dice + self.negatives - self.false_alarms) / pairs
 
-    def choice(self, place: Place) -> Choice:
+    def choice(self, index: Index) -> Choice:
         """Return the combination at an index of the tables."""
-        pair, size, area, gate = place
+        pair, size, area, gate = index
         grid, (threshold, top) = self.grid, self.grid.pairs[pair]
         return Choice(threshold, top, grid.min_sizes[size], grid.min_areas[area], grid.gates[gate])
 
-    def outcome(self, place: Place) -> Outcome:
+    def outcome(self, index: Index) -> Outcome:
         """Return the result of the combination at an index."""
         return Outcome(
-            dice_sum=float(self.dice[place]),
-            found=int(self.found[place]),
-            false_alarms=int(self.false_alarms[place]),
+            dice_sum=float(self.dice[index]),
+            found=int(self.found[index]),
+            false_alarms=int(self.false_alarms[index]),
             positives=self.positives,
             negatives=self.negatives,
         )

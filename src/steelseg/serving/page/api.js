@@ -1,9 +1,9 @@
-// What is asked of the server, and how: patiently when it is busy, plainly when it refuses.
+// Requests to the server: retried while it is busy, with a plain error when it refuses.
 
 const MOST_TRIES = 5;
 const BUSY = [429, 503];
 
-/** What the server, or the way to it, said no to; the message is for people. */
+/** A request that failed, at the server or on the way to it; the message is for the user. */
 export class RequestError extends Error {}
 
 /** Classes, thresholds, sizes and hash of the model. */
@@ -12,27 +12,27 @@ export function fetchModel({ onWait } = {}) {
 }
 
 /**
- * Ask for the defects of a strip.
+ * Request the defects of a strip.
  *
  * @param content The bytes of the file.
- * @param settings threshold and min_size, one a class; null takes the server's own.
- * @param onWait Told why and for how many seconds a request waits.
+ * @param settings threshold and min_size, one per class; null uses those of the server.
+ * @param onWait Called with the reason and the number of seconds that a request waits.
  */
 export function fetchDefects(content, { settings, onWait }) {
   const read = (response) => response.json();
   return ask(...predict(content, { answer: "json", settings }), { onWait, read });
 }
 
-/** Ask for the picture of a strip with its defects; a Blob. */
+/** Request the picture of a strip with its defects, as a Blob. */
 export function fetchOverlay(content, { settings, onWait }) {
   const read = (response) => response.blob();
   return ask(...predict(content, { answer: "overlay", settings }), { onWait, read });
 }
 
 /**
- * Ask for the probabilities of a strip, as levels of 0 to 255.
+ * Request the probabilities of a strip, as levels from 0 to 255.
  *
- * @param signal Ends the request.
+ * @param signal Aborts the request.
  * @returns {levels, height, width}: an array of height * width levels for each class.
  */
 export function fetchProbabilities(content, { onWait, signal }) {
@@ -56,7 +56,7 @@ function predict(content, { answer, settings }) {
   return [`v1/predict?${query}`, { method: "POST", body: content, headers }];
 }
 
-/** Send a request until it is answered; a busy server is asked again when it says so. */
+/** Send a request until it is answered; a busy server is retried after the time it asks for. */
 async function ask(path, options, { onWait = () => {}, read }) {
   for (let failures = 0; ;) {
     const { response, body } = await send(path, options, read);
@@ -71,7 +71,7 @@ async function ask(path, options, { onWait = () => {}, read }) {
   }
 }
 
-/** The response and what was read of it; neither when the way to the server is broken. */
+/** The response and its content; neither if the server cannot be reached. */
 async function send(path, options, read) {
   try {
     const response = await fetch(path, options);
@@ -82,12 +82,12 @@ async function send(path, options, read) {
   }
 }
 
-/** Seconds that the server asks to wait, one at least. */
+/** Seconds that the server asks to wait, at least one. */
 function retryAfter(response) {
   return Math.max(1, Number(response.headers.get("Retry-After")) || 1);
 }
 
-/** The server's reason, as it gives one. */
+/** The reason that the server gives. */
 async function refusal(response) {
   const text = await response.text();
   try {

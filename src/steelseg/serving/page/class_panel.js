@@ -1,20 +1,20 @@
-// Classes: which outlines and fills are shown, and a slider each for threshold and smallest size.
+// Classes: which outlines and fills are visible, and sliders for threshold and minimum size.
 
 import { colorOf, inkOn } from "./colors.js";
 import { byId, make, readable } from "./dom.js";
 
-// The slider of sizes is finer at its lower end: its place is the square root of the share.
+// The size slider is finer at its lower end: its position is the square root of the size.
 const SIZE_STEPS = 100;
-// Nobody filters away defects of a twentieth of a strip of this many pixels.
+// Larger sizes are not useful: nobody filters out defects of a twentieth of the strip.
 const LARGEST_SIZE = Math.round((256 * 1600) / 20);
 
 /**
- * Show a row for each class.
+ * Show one row per class.
  *
- * @param session What is changed by the sliders.
- * @param shown `outline` and `fill` of each class; changed by the boxes.
- * @param onShown Called when a box was changed.
- * @returns update(layers, levels), which shows what was found.
+ * @param session The session that the sliders change.
+ * @param shown `outline` and `fill` of each class; changed by the checkboxes.
+ * @param onShown Called when a checkbox changes.
+ * @returns update(layers, levels), which shows the results.
  */
 export function showClasses(session, shown, onShown) {
   const rows = session.model.names.map((name, channel) =>
@@ -26,7 +26,7 @@ export function showClasses(session, shown, onShown) {
   };
 }
 
-/** A box with the number of a class in its colour. */
+/** A badge with the number of a class in its colour. */
 export function makeChip(channel) {
   const chip = make("span", { className: "chip", textContent: channel + 1 });
   chip.style.background = colorOf(channel);
@@ -94,7 +94,7 @@ function makeThreshold(session, channel, name) {
     set: (value) => session.set("threshold", channel, value),
     toPlace: (value) => value,
     fromPlace: (place) => place,
-    // What was tuned has many digits; a person reads four.
+    // Tuned values have many digits; four are enough to read.
     toText: (value) => String(Number(value.toFixed(4))),
   });
 }
@@ -125,7 +125,7 @@ function makeControl({ title, label, slider, number, get, set, toPlace, fromPlac
   return {
     element: make("div", { className: "control" }, make("span", {}, title), range, box),
     update: () => {
-      // A slider that is being moved already is where it should be.
+      // A slider that is being moved is already in position.
       if (get() !== fromPlace(range.valueAsNumber)) range.value = toPlace(get());
       range.setAttribute("aria-valuetext", toText(get()));
       if (document.activeElement !== box) box.value = toText(get());

@@ -1,6 +1,6 @@
-// Colours that colour-blind people tell apart, the same as in overlays and reports.
+// Colours that colour-blind people can distinguish, the same as in overlays and reports.
 
-// Martin Krzywinski's twelve colours, in the order of `steelseg.inference.overlays.PALETTE`.
+// Martin Krzywinski's twelve colours, in the order of `steelseg.writers.overlays.PALETTE`.
 const PALETTE = [
   [255, 195, 59],
   [0, 141, 249],
@@ -16,8 +16,8 @@ const PALETTE = [
   [159, 1, 98],
 ];
 
-// Inferno (Smith and van der Walt 2015) at every 32nd level: brighter is more likely, also
-// for eyes that see no colour.
+// Inferno (Smith and van der Walt 2015) at every 32nd level: brighter is more
+// probable, also without colour vision.
 const HEAT = [
   [0, 0, 4],
   [33, 12, 74],
@@ -60,7 +60,7 @@ export function heatTable() {
   return table;
 }
 
-/** Red, green, blue and opacity of a mask: 0 is nothing, 1 the colour of a class. */
+/** Red, green, blue and opacity of a mask: 0 is transparent, 1 the colour of a class. */
 export function maskTable(channel) {
   return Uint8ClampedArray.of(0, 0, 0, 0, ...rgbOf(channel), 255);
 }

@@ -1,9 +1,9 @@
-// The list of defects of a strip, with place and area; a click goes there.
+// The list of defects of a strip, with position and area; a click shows the defect.
 
 import { makeChip } from "./class_panel.js";
 import { byId, make, readable } from "./dom.js";
 
-// A threshold near 0 makes thousands of specks; who wants to see those lowers nothing by it.
+// A threshold near 0 gives thousands of specks, which are not worth listing.
 const MOST_ROWS = 300;
 
 export class DefectPanel {
@@ -12,7 +12,7 @@ export class DefectPanel {
   #listed = [];
 
   /**
-   * @param onChoose Told which defect was chosen.
+   * @param onChoose Called with the chosen defect.
    */
   constructor({ onChoose }) {
     this.#onChoose = onChoose;
@@ -22,8 +22,8 @@ export class DefectPanel {
    * List defects.
    *
    * @param defects From left to right.
-   * @param model For the names of classes and the size of a pixel.
-   * @param none What stands there when there is no defect.
+   * @param model Has the class names and the pixel size.
+   * @param none Text if there is no defect.
    */
   show(defects, model, none) {
     this.#listed = largest(defects, MOST_ROWS);
@@ -39,7 +39,7 @@ export class DefectPanel {
     byId("defects-title").textContent = `Defects${many}`;
   }
 
-  /** Show which defect is chosen. */
+  /** Highlight the chosen defect. */
   mark(chosen) {
     this.#rows.forEach((row, i) => {
       const isChosen = this.#listed[i] === chosen;
@@ -75,14 +75,14 @@ export class DefectPanel {
   }
 }
 
-/** The largest defects, in their order. */
+/** The largest defects, in the original order. */
 function largest(defects, most) {
   if (defects.length <= most) return defects;
   const kept = new Set(defects.toSorted((a, b) => b.area - a.area).slice(0, most));
   return defects.filter((defect) => kept.has(defect));
 }
 
-/** Place and area as text, in millimetres where the size of a pixel is known. */
+/** Position and area as text, in millimetres if the pixel size is known. */
 function describe({ box: [x, y], area }, pixelMm) {
   const pixels = [`x ${readable(x)}, y ${readable(y)}`, `${readable(area)} px`];
   if (!pixelMm) return pixels;

@@ -1,7 +1,7 @@
 // The handle that pulls the heat map over the strip, from the right edge of the stage.
 
 const KEY_STEP = 0.05;
-// From here on the handle's name would leave the stage on the left.
+// Beyond this the label of the handle would leave the stage on the left.
 const FAR = 0.7;
 
 export class Divider {
@@ -36,7 +36,7 @@ export class Divider {
     this.#onChange();
   }
 
-  /** Half over the strip, or away. */
+  /** Move the heat map halfway over the strip, or away. */
   toggle() {
     this.set(this.share > 0 ? 0 : 0.5);
   }

@@ -1,4 +1,4 @@
-// Elements of the page, found and made.
+// Find and create elements of the page.
 
 /** The element with an id. */
 export function byId(id) {
@@ -6,9 +6,9 @@ export function byId(id) {
 }
 
 /**
- * Make an element.
+ * Create an element.
  *
- * @param properties Set on it; names with a dash are attributes.
+ * @param properties Properties; names with a dash are attributes.
  * @param children Elements and texts.
  */
 export function make(tag, properties = {}, ...children) {
@@ -21,7 +21,7 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A number as people read it. */
+/** Format a number for people. */
 export function readable(number, digits = 0) {
   const fraction = { minimumFractionDigits: digits, maximumFractionDigits: digits };
   return number.toLocaleString("en", fraction);

@@ -1,5 +1,5 @@
 // The files to download: masks as Kaggle writes them, and defects as COCO.
-// Both hold what `steelseg predict` writes: the server's masks, in the order of the names.
+// Both equal those of `steelseg predict`: the server's masks, in the order of the names.
 
 import { cocoCounts } from "./rle.js";
 
@@ -43,12 +43,12 @@ export function toCoco(strips, { names }) {
   return JSON.stringify({ categories, annotations, images });
 }
 
-/** Hand a file to the user. */
+/** Download a file. */
 export function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  // The browser has begun to read it by then.
+  // By then the browser has started to read it.
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -1,12 +1,12 @@
-// What a user dropped or chose, as strips and what was left out.
-// Of a folder its own images are taken, not those of folders inside it, as `steelseg predict` does.
+// Files and folders that a user dropped or chose: the strips, and what is left out.
+// Only images directly in a folder are read, not those in subfolders, as in `steelseg predict`.
 
 const IMAGE = /\.(jpe?g|png)$/i;
 
 /**
- * Read the files and folders of a drop. Call it at once: the drop is gone after its event.
+ * Read dropped files and folders. Call it in the event handler: they are gone afterwards.
  *
- * @returns {files, leftOut}: File objects of images, and names of what is none.
+ * @returns {files, leftOut}: File objects of images, and names of other files.
  */
 export async function readDrop(transfer) {
   const entries = Array.from(transfer.items, (item) => item.webkitGetAsEntry?.());
@@ -18,7 +18,7 @@ export async function readDrop(transfer) {
   return found;
 }
 
-/** Read what an <input type="file"> holds, of files or of a folder. */
+/** Read the files or the folder of an <input type="file">. */
 export function readInput(input) {
   const found = { files: [], leftOut: [] };
   const inside = new Set();
@@ -38,7 +38,7 @@ function take(found, file) {
 
 async function readFolder(found, folder) {
   const reader = folder.createReader();
-  // A folder is given a hundred entries at a time, and none at its end.
+  // A folder returns up to a hundred entries at a time, and none at the end.
   for (let batch = await entriesOf(reader); batch.length; batch = await entriesOf(reader)) {
     for (const entry of batch) {
       if (entry.isFile) take(found, await fileOf(entry));

@@ -56,14 +56,14 @@ export function listen(element, on) {
       const { x, y } = placeOf(event);
       const unit = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PIXELS : 1;
       if (event.shiftKey) on.pan(-(event.deltaX || event.deltaY) * unit, 0);
-      // A pinch on a touch pad comes as a wheel with Ctrl, in small steps.
+      // A pinch on a touch pad arrives as a wheel event with Ctrl, in small steps.
       else on.zoom(Math.exp(-event.deltaY * unit * WHEEL_SPEED * (event.ctrlKey ? 8 : 1)), x, y);
     },
     { passive: false },
   );
 }
 
-/** The middle of the fingers, and how far two of them are apart. */
+/** The centre of the fingers, and the distance between two of them. */
 function grip(pointers) {
   const [one, two = one] = pointers.values();
   return {

@@ -1,4 +1,4 @@
-// Looking at one strip: keeps picture, layers and lists in step with the session.
+// The current strip: keeps picture, layers and lists in sync with the session.
 
 import { showClasses } from "./class_panel.js";
 import { DefectPanel } from "./defect_panel.js";
@@ -7,7 +7,7 @@ import { defectsOf, makeLayers } from "./layers.js";
 import { openLook } from "./look.js";
 import { Stage } from "./stage.js";
 
-// A slider rests when it was not moved for so long; then the server is asked.
+// After this long without movement of a slider, the server predicts.
 const REST_MS = 400;
 
 export class Inspection {
@@ -44,7 +44,7 @@ export class Inspection {
     }
   }
 
-  /** Go to the next defect or the one before. */
+  /** Go to the next or previous defect. */
   step(by) {
     const defect = this.#panel.beside(this.#chosen, by);
     if (!defect) return;
@@ -52,7 +52,7 @@ export class Inspection {
     this.stage.goTo(defect);
   }
 
-  /** Show a class or hide it. */
+  /** Show or hide a class. */
   toggleClass(channel) {
     const shown = this.#shown[channel];
     if (!shown) return;
@@ -61,7 +61,7 @@ export class Inspection {
     this.#showLayers();
   }
 
-  /** Show `outline` or `fill` of all classes, or hide it. */
+  /** Show or hide `outline` or `fill` of all classes. */
   showAll(part, isOn) {
     for (const shown of this.#shown) shown[part] = isOn;
     this.#showLayers();
@@ -95,13 +95,13 @@ export class Inspection {
     this.#refresh();
   }
 
-  /** Show whether there is a strip to go to. */
+  /** Enable the arrows if there is a strip to go to. */
   #showWays() {
     byId("previous").disabled = !this.#session.beside(-1);
     byId("next").disabled = !this.#session.beside(1);
   }
 
-  /** Bring everything on the screen to what is known now. */
+  /** Update everything on the screen. */
   #refresh() {
     if (!this.#session.model) return;
     this.stage.setLook(this.#look);
@@ -136,7 +136,7 @@ export class Inspection {
     return strip.answer ? "drawn here; asking the server ..." : "asking the server ...";
   }
 
-  /** Have the server answer with the settings as they are, once they rest. */
+  /** Let the server predict with the current settings, once they no longer change. */
   #askWhenAtRest() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {

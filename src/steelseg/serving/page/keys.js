@@ -1,12 +1,12 @@
-// The keyboard: what each key does, and the table of help that says so.
+// The keyboard: what each key does, and the help table.
 
 import { byId, make } from "./dom.js";
 
 /**
  * Listen to keys.
  *
- * @param actions A list of {keys, text, run}; `run` gets the key. Names of keys are as the
- *   browser gives them; a `shown` name is for people.
+ * @param actions A list of {keys, text, run}; `run` gets the key. Key names are those of the
+ *   browser; `shown` is the name for the user.
  */
 export function listenToKeys(actions) {
   const runs = new Map(actions.flatMap(({ keys, run }) => keys.map((key) => [key, run])));
@@ -28,7 +28,7 @@ export function listenToKeys(actions) {
   );
 }
 
-/** Whether what has the focus needs the key itself. */
+/** Whether the focused element needs the key itself. */
 function isTaken({ key, target, defaultPrevented }) {
   if (defaultPrevented || byId("help").open) return true;
   if (target.matches("select, input[type=number]")) return true;

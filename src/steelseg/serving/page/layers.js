@@ -1,5 +1,5 @@
-// What is drawn of each class: the server's masks where they were made with the settings as they
-// are, else those of the probabilities that were sent once.
+// What is drawn of each class: the server's masks if they were made with the current settings,
+// otherwise masks from the probabilities, which were sent once.
 
 import { maskTable } from "./colors.js";
 import { binarize } from "./masks.js";
@@ -12,10 +12,10 @@ const NOTHING = { path: null, pictures: null };
 /**
  * Make the layer of each class.
  *
- * @param look What `openLook` gives.
- * @param before The layers so far; those that hold are kept.
+ * @param look Result of `openLook`.
+ * @param before The previous layers; those that are still valid are kept.
  * @returns For each class: path or pictures, area (null: unknown), defects ({channel, box, area,
- *   score}), isExact (whether the masks are the server's), and key, which says what it was made of.
+ *   score}), isExact (whether the masks are the server's), and key, which identifies its inputs.
  */
 export function makeLayers(session, look, before) {
   return session.model.names.map((_, channel) =>
@@ -27,7 +27,7 @@ function makeLayer(session, look, channel, before) {
   const { strip, levels } = look;
   const settings = settingsOf(session, channel);
   const isExact = session.isExact(strip, channel);
-  // Without probabilities an old answer is shown until the new one comes.
+  // Without probabilities the old result is shown until the new one arrives.
   const isAnswered = isExact || (!levels && strip.answer !== null);
   if (!isAnswered && !levels) return { key: "", ...NOTHING, area: null, defects: [], isExact };
   const made = isExact || !isAnswered ? JSON.stringify(settings) : "old";

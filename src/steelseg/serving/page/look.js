@@ -1,17 +1,17 @@
-// The strip that is looked at: its pixels and its probabilities, of this one strip only.
+// The strip on the screen: its pixels and probabilities, of this strip only.
 
 import { fetchProbabilities, RequestError } from "./api.js";
 import { decodePixels } from "./pixels.js";
 import { readFile } from "./queue.js";
 
-// Who walks past strips quickly does not want the probabilities of each.
+// While the user skips through strips, the probabilities of each are not needed.
 const PAUSE_MS = 150;
 
 /**
- * Load a strip; `onChange` is called whenever a part of it is there.
+ * Load a strip; `onChange` is called whenever a part has arrived.
  *
- * @returns The look: strip, bitmap, levels (one array a class), height, width, problem, and `end`,
- *   to be called when another strip is looked at.
+ * @returns The look: strip, bitmap, levels (one array per class), height, width, problem, and `end`,
+ *   to be called when another strip is shown.
  */
 export function openLook(strip, { onChange, onWait }) {
   const leaving = new AbortController();

@@ -1,4 +1,4 @@
-// The page: puts its parts together, takes files and gives them.
+// The page: connects its parts, opens files and offers downloads.
 
 import { fetchModel, fetchOverlay, RequestError } from "./api.js";
 import { byId, count } from "./dom.js";
@@ -20,20 +20,20 @@ const queue = new Queue(session, { onWait, onSwap: takeModel });
 new StripPanel(session);
 const inspection = new Inspection(session, queue, { onWait });
 
-/** Take the server's model, unless the session has it already. */
+/** Load the server's model, unless the session already has it. */
 async function takeModel(sha256) {
   if (sha256 && sha256 === session.model.sha256) return;
   const content = await fetchModel({ onWait });
   if (content.sha256 === session.model?.sha256) return;
   if (session.model) {
-    status.warn("The server has another model now. All strips are looked at anew.");
+    status.warn("The server uses another model now. All strips are predicted again.");
   }
   session.setModel(readModel(content));
   byId("model").textContent = `Model ${content.provenance.source}, ${content.sha256.slice(0, 12)}`;
   byId("model").title = `SHA-256 ${content.sha256}`;
 }
 
-/** What the page needs of the server's description of its model. */
+/** The parts of the server's model description that the page needs. */
 function readModel({ sha256, classes, pixel_mm: pixelMm }) {
   const each = (name, missing) => classes.map((one) => one[name] ?? missing);
   return {
@@ -45,17 +45,17 @@ function readModel({ sha256, classes, pixel_mm: pixelMm }) {
   };
 }
 
-/** Add what was dropped or chosen, and say what was left out. */
+/** Add dropped or chosen files, and report what was left out. */
 function open({ files, leftOut }) {
   const doubles = session.add(files);
   const said = [];
   if (files.length === 0) said.push("No JPEG or PNG file among them.");
-  if (leftOut.length) said.push(`Left out, for not being a JPEG or PNG file: ${list(leftOut)}.`);
+  if (leftOut.length) said.push(`Left out, because they are not JPEG or PNG files: ${list(leftOut)}.`);
   if (leftOut.some((name) => name.endsWith("/"))) {
-    said.push("Folders inside a folder are not looked into; open them one by one.");
+    said.push("Subfolders are not read; open them one by one.");
   }
   if (doubles.length) {
-    said.push(`Already there by that name, so not added again: ${list(doubles)}.`);
+    said.push(`Left out, because strips with these names are already open: ${list(doubles)}.`);
   }
   status.warn(said.join(" "));
   queue.run();
@@ -66,13 +66,13 @@ function list(names) {
   return names.length > 5 ? `${some} and ${names.length - 5} more` : some;
 }
 
-/** Bring all answers to the settings as they are, and make a file of them. */
+/** Predict all strips with the current settings, and download the result as a file. */
 async function download(name, type, toText) {
   await queue.refresh();
   const found = session.strips.filter((strip) => strip.answer !== null);
   const missing = session.strips.length - found.length;
   save(new Blob([toText(found, session.model)], { type }), name);
-  status.warn(missing ? `${name} does not hold ${count(missing, "strip")} that failed.` : "");
+  status.warn(missing ? `${name} does not include ${count(missing, "strip")} that failed.` : "");
 }
 
 async function downloadOverlay() {
@@ -88,7 +88,7 @@ async function downloadOverlay() {
   }
 }
 
-/** Ask again for the strips that failed, and for what is missing of the one looked at. */
+/** Retry failed strips, and missing parts of the strip on the screen. */
 function retry() {
   queue.askAgain(session.strips.filter((strip) => strip.state === "failed"));
   session.select(session.current);

@@ -1,5 +1,5 @@
-// From probabilities to masks and defects, by the rules of `steelseg.evaluation.postprocess`.
-// Probabilities are levels q of 0 to 255 and count as q / 255: what is drawn while a slider moves.
+// From probabilities to masks and defects, by the rules of `steelseg.scoring.postprocess`.
+// Used while a slider moves. Probabilities are levels q from 0 to 255 and mean q / 255.
 // Arrays hold height * width values of one class, row by row.
 
 // A threshold of 0.6 is level 153, also where floating point makes it 153.000006.
@@ -30,7 +30,7 @@ export function binarize(levels, height, width, settings) {
   return { mask, defects: kept.map(({ box, area, score }) => ({ box, area, score })) };
 }
 
-/** Whether what is left of a mask is too small as a whole, by the pixels of high probability. */
+/** Whether the rest of a mask has too few pixels of high probability. */
 function isSmall(parts, mask, levels, { threshold, min_area, top_threshold }) {
   if (parts.length === 0) return true;
   if (top_threshold <= threshold) return sum(parts, (part) => part.area) < min_area;
@@ -55,9 +55,9 @@ function erase(mask, runs) {
 }
 
 /**
- * Take a mask apart; pixels that touch at a corner belong together.
+ * Split a mask into components; pixels that touch at a corner belong together.
  *
- * @returns A list of {runs, box, area, score}, by their first pixel, row by row.
+ * @returns A list of {runs, box, area, score}, in the order of their first pixel, row by row.
  */
 export function components(mask, levels, height, width) {
   const runs = rowRuns(mask, height, width);
@@ -71,13 +71,13 @@ export function components(mask, levels, height, width) {
   return [...parts.values()].map((members) => describe(members, levels));
 }
 
-/** Runs of set pixels, each within a row: x, y, length, and `at`, its place in the mask. */
+/** Runs of set pixels, each within a row: x, y, length, and `at`, its index in the mask. */
 function rowRuns(mask, height, width) {
   const runs = [];
   for (let y = 0, at = 0; y < height; y++) {
     const end = at + width;
     while (at < end) {
-      // indexOf and the inner loop skip what a step a pixel would walk through.
+      // indexOf and the inner loop are faster than a step per pixel.
       const start = mask.indexOf(1, at);
       if (start < 0 || start >= end) break;
       at = start;
@@ -97,7 +97,7 @@ function rowRuns(mask, height, width) {
   return runs;
 }
 
-/** Give runs that touch a common root. */
+/** Give touching runs a common root. */
 function joinRows(runs) {
   let above = 0;
   for (const run of runs) {
@@ -106,7 +106,7 @@ function joinRows(runs) {
       const other = runs[above];
       if (other.x > run.x + run.length) break;
       if (other.x + other.length >= run.x) join(runs, other.index, run.index);
-      // A run that reaches further may touch the next run of this row too.
+      // A run that reaches further may also touch the next run of this row.
       if (other.x + other.length > run.x + run.length) break;
     }
   }

@@ -1,6 +1,6 @@
-// The outline of a mask as closed loops along the edges of its pixels: crisp at every zoom.
+// The outline of a mask as closed loops along the edges of its pixels: sharp at every zoom.
 
-// Browsers need a twentieth of a second for as many, and seconds for ten times as many.
+// Browsers draw this many in a twentieth of a second; ten times as many take seconds.
 const MOST_CORNERS = 8000;
 
 // Right, down, left, up.
@@ -13,7 +13,7 @@ const RIGHT_X = [0, -1, -1, 0];
 const RIGHT_Y = [0, 0, -1, -1];
 
 /**
- * Trace a mask. The mask lies on the right of the way; holes are loops too, the other way round.
+ * Trace a mask. The mask is on the right of the path; holes are loops in the other direction.
  *
  * @returns A list of loops, each a flat list of corners x, y.
  */
@@ -30,7 +30,7 @@ export function trace(mask, height, width) {
   return loops;
 }
 
-/** Walk once around, from the upper edge of a pixel. */
+/** Follow one loop, starting at the upper edge of a pixel. */
 function follow(startX, startY, { isSet, seen, width }) {
   const corners = [];
   let [x, y, direction] = [startX, startY, 0];
@@ -53,7 +53,7 @@ export function rim(mask, width) {
   return mask.map((value, at) => (value && isOut(at) ? 1 : 0));
 }
 
-/** Make a path of loops, to fill and to stroke; null if it would take too long to draw. */
+/** Convert loops to a path to fill and stroke; null if it would take too long to draw. */
 export function toPath(loops) {
   if (loops.reduce((total, corners) => total + corners.length / 2, 0) > MOST_CORNERS) return null;
   const path = new Path2D();

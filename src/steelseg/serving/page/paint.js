@@ -3,14 +3,14 @@
 import { colorOf, inkOn } from "./colors.js";
 
 const [FILL, RIM, HEAT] = [0.3, 0.8, 0.9];
-// More numbers than these would hide the strip.
+// More numbers would hide the strip.
 const MOST_NUMBERS = 60;
 
 /**
  * Draw everything.
  *
  * @param scene bitmap, height and width of the strip; layers; shown, with `outline` and `fill` of
- *   each class; defects; chosen, one of them or null; heat, a canvas or null; heatFrom, the place
+ *   each class; defects; chosen, one of them or null; heat, a canvas or null; heatFrom, the position
  *   on the screen where the heat map begins, in CSS pixels.
  */
 export function paint(canvas, view, scene) {
@@ -77,7 +77,7 @@ function paintLayers(context, view, { layers, shown, width, height }) {
   context.lineJoin = "round";
   layers.forEach(({ path }, channel) => {
     if (!path || !shown[channel].outline) return;
-    // Dark beside the colour, so that it is seen on bright steel too.
+    // A dark line next to the colour, so that it is visible on bright steel.
     stroke(context, path, { color: "rgb(0 0 0 / 0.55)", width: 3.4 / view.scale });
     stroke(context, path, { color: colorOf(channel), width: 1.8 / view.scale });
   });

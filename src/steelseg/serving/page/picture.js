@@ -1,12 +1,12 @@
-// Levels of 0 to 255 as a picture to lay over the strip: probabilities as a heat map, or a mask.
+// Levels from 0 to 255 as a picture over the strip: probabilities as a heat map, or a mask.
 
-// What every browser takes as a canvas; of a larger strip every second pixel, or third, is drawn.
+// Every browser supports this canvas size; of larger strips every second or third pixel is drawn.
 const [MOST_PIXELS, LONGEST_SIDE] = [16_000_000, 16_000];
 
 /**
  * Draw levels.
  *
- * @param levels Arrays of height * width levels; of several the highest counts.
+ * @param levels Arrays of height * width levels; of several the maximum is drawn.
  * @param colors Red, green, blue and opacity of each level.
  * @returns A canvas, as large as the strip or a whole fraction of it.
  */

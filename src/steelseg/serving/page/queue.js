@@ -1,4 +1,4 @@
-// Strips that wait for their defects: a few at a time, the one looked at first.
+// The queue of strips to predict: a few at a time, the one on the screen first.
 
 import { fetchDefects, RequestError } from "./api.js";
 
@@ -12,8 +12,8 @@ export class Queue {
   #whenIdle = [];
 
   /**
-   * @param onWait Told why and for how many seconds a request waits.
-   * @param onSwap Called when another model answers; gives a promise of the session knowing it.
+   * @param onWait Called with the reason and the number of seconds that a request waits.
+   * @param onSwap Called when another model answers; returns a promise that the session has it.
    */
   constructor(session, { onWait, onSwap }) {
     this.#session = session;
@@ -21,18 +21,18 @@ export class Queue {
     this.#onSwap = onSwap;
   }
 
-  /** Go on as long as a strip waits. */
+  /** Continue while strips are waiting. */
   run() {
     while (this.#running < AT_ONCE && this.#next()) this.#work();
   }
 
-  /** Ask again for strips, and go on. */
+  /** Queue strips again, and continue. */
   askAgain(strips) {
     for (const strip of strips) this.#session.update(strip, { state: "waiting", reason: "" });
     this.run();
   }
 
-  /** Have every answer made with the settings as they are. */
+  /** Predict every strip with the current settings. */
   async refresh() {
     for (;;) {
       this.askAgain(this.#session.strips.filter((strip) => this.#session.isStale(strip)));

@@ -19,7 +19,7 @@ export function decode(rle, height, width) {
   return mask;
 }
 
-/** Write an RLE string as COCO counts it: lengths of zeros and ones in turn, zeros first. */
+/** Convert an RLE string to COCO counts: alternating lengths of zeros and ones, zeros first. */
 export function cocoCounts(rle, pixels) {
   const counts = [];
   const runs = numbers(rle);

@@ -1,11 +1,11 @@
-// What the page knows: the model, the settings, the strips, and which one is looked at.
-// Whoever shows a part of it listens for: model, settings, strips (the list), strip (one of
-// them, in `detail`), current.
+// The state of the page: the model, the settings, the strips, and the current one.
+// It emits the events: model, settings, strips (the list), strip (one of them, in `detail`),
+// current.
 
 /**
  * One file. `state` is waiting, working, found or failed; `reason` says why it failed; `answer`
  * is the server's, `asked` the settings it was made with. Neither pixels nor probabilities are
- * kept here: a folder may hold hundreds.
+ * kept here: a folder may contain hundreds of strips.
  */
 function makeStrip(file) {
   return { name: file.name, file, ...UNKNOWN };
@@ -24,14 +24,14 @@ export class Session extends EventTarget {
   settings = null;
   strips = [];
   current = null;
-  /** Which strips are listed: all, defects (that have some) or failed. */
+  /** Which strips are listed: all, defects (those with a defect) or failed. */
   filter = "all";
 
   tell(kind, detail) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
 
-  /** Take a model and its settings; what another found is forgotten. */
+  /** Set the model and its settings; results of another model are dropped. */
   setModel(model) {
     this.model = model;
     this.settings = structuredClone(model.settings);
@@ -39,12 +39,12 @@ export class Session extends EventTarget {
     for (const kind of ["model", "settings", "strips", "current"]) this.tell(kind);
   }
 
-  /** The numbers of some classes: of one, or of all. */
+  /** The channels of one class, or of all. */
   #channels(channel) {
     return channel === undefined ? [...this.model.names.keys()] : [channel];
   }
 
-  /** Whether a setting of a class, or of any, is another than the model's. */
+  /** Whether a setting of a class, or of any class, differs from the model's. */
   isTouched(channel) {
     const { model, settings } = this;
     return this.#channels(channel).some((k) => !isSame(settings, model.settings, k));
@@ -57,7 +57,7 @@ export class Session extends EventTarget {
     this.tell("settings");
   }
 
-  /** Go back to the model's settings, of a class or of all. */
+  /** Restore the model's settings, of a class or of all. */
   reset(channel) {
     for (const k of this.#channels(channel)) {
       for (const name of NAMES) this.settings[name][k] = this.model.settings[name][k];
@@ -65,20 +65,20 @@ export class Session extends EventTarget {
     this.tell("settings");
   }
 
-  /** Whether the server's answer for a class was made with the settings as they are. */
+  /** Whether the server's result for a class was made with the current settings. */
   isExact(strip, channel) {
     return strip.answer !== null && isSame(strip.asked, this.settings, channel);
   }
 
-  /** Whether a strip has an answer that was made with other settings. */
+  /** Whether the result of a strip was made with other settings. */
   isStale(strip) {
     return strip.state === "found" && !this.#channels().every((k) => this.isExact(strip, k));
   }
 
   /**
-   * Add files, sorted by name among the others.
+   * Add files; the list is sorted by name.
    *
-   * @returns Names that are there already: a name stands for one strip in the files to download.
+   * @returns Names that already exist: downloads identify strips by name.
    */
   add(files) {
     const names = new Set(this.strips.map((strip) => strip.name));
@@ -94,7 +94,7 @@ export class Session extends EventTarget {
     return doubles;
   }
 
-  /** Forget all strips. */
+  /** Remove all strips. */
   clear() {
     this.strips = [];
     this.tell("strips");
@@ -106,7 +106,7 @@ export class Session extends EventTarget {
     this.tell("current");
   }
 
-  /** Whether the filter lets a strip through. */
+  /** Whether a strip passes the filter. */
   isListed(strip) {
     if (this.filter === "failed") return strip.state === "failed";
     return this.filter === "all" || strip.answer?.defects.length > 0;
@@ -117,14 +117,14 @@ export class Session extends EventTarget {
     this.tell("filter");
   }
 
-  /** The next listed strip, or the one before; undefined at the end. */
+  /** The next or previous listed strip; undefined at the end. */
   beside(by) {
     const at = this.strips.indexOf(this.current);
     if (by > 0) return this.strips.slice(at + 1).find((strip) => this.isListed(strip));
     return this.strips.slice(0, Math.max(0, at)).findLast((strip) => this.isListed(strip));
   }
 
-  /** Look at the next strip or the one before. */
+  /** Go to the next or previous strip. */
   step(by) {
     const strip = this.beside(by);
     if (strip) this.select(strip);

@@ -1,4 +1,4 @@
-// The strip on the screen: canvas, zoom, heat map, and what lies under the pointer.
+// The strip on the screen: canvas, zoom, heat map, and what is under the pointer.
 
 import { heatTable } from "./colors.js";
 import { Divider } from "./divider.js";
@@ -19,7 +19,7 @@ export class Stage {
   #isDrawn = true;
 
   /**
-   * @param onTap Told the defect that was tapped, or null.
+   * @param onTap Called with the tapped defect, or null.
    */
   constructor({ onTap }) {
     this.divider = new Divider(byId("divider"), () => this.draw());
@@ -63,7 +63,7 @@ export class Stage {
     this.#move(() => this.view.show(defect.box));
   }
 
-  /** Show a look, or that there is none. */
+  /** Show a strip, or that there is none. */
   setLook(look) {
     const isNew = look?.bitmap && look.bitmap !== this.#scene.bitmap;
     this.#look = look;
@@ -79,7 +79,7 @@ export class Stage {
     this.draw();
   }
 
-  /** Change layers, defects, shown or chosen. */
+  /** Update layers, defects, shown or chosen. */
   set(change) {
     Object.assign(this.#scene, change);
     this.draw();
@@ -130,7 +130,7 @@ export class Stage {
     this.#canvas.width = Math.round(clientWidth * devicePixelRatio);
     this.#canvas.height = Math.round(clientHeight * devicePixelRatio);
     this.view.setScreen(clientWidth, clientHeight);
-    // At once: a canvas is empty after its size was set.
+    // Immediately, because setting the size of a canvas clears it.
     this.#draw();
   }
 
@@ -153,7 +153,7 @@ export class Stage {
   }
 }
 
-/** Draw the colours of 0 to 1 on a canvas of 256 pixels in a row. */
+/** Draw the colours from 0 to 1 on a canvas of 256x1 pixels. */
 function drawScale(canvas) {
   const levels = Uint8Array.from({ length: 256 }, (_, level) => level);
   canvas.getContext("2d").drawImage(drawPicture([levels], 1, 256, heatTable()), 0, 0);

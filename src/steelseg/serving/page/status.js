@@ -1,4 +1,4 @@
-// What is happening, in words: how many strips are done, what is waited for, what went wrong.
+// The status line: how many strips are done, what the page waits for, what went wrong.
 
 import { byId, count, make } from "./dom.js";
 
@@ -14,7 +14,7 @@ export class Status {
     }
   }
 
-  /** Say that a request waits. */
+  /** Show that a request waits. */
   wait(reason, seconds) {
     this.#waiting = `${reason}; asking again in ${seconds} s. `;
     clearTimeout(this.#timer);
@@ -25,7 +25,7 @@ export class Status {
     this.#show();
   }
 
-  /** Say what went wrong until something else does, or the user has read it; "" clears it. */
+  /** Show an error until the next one, or until the user closes it; "" clears it. */
   warn(text) {
     const close = make("button", { type: "button", textContent: "Close" });
     close.addEventListener("click", () => this.warn(""));

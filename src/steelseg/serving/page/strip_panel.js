@@ -1,4 +1,4 @@
-// The list of strips: what was found on each, or what went wrong.
+// The list of strips: the result of each, or what went wrong.
 
 import { byId, count, make } from "./dom.js";
 
@@ -54,7 +54,7 @@ export class StripPanel {
     if (strip.state !== "found") return STATES[strip.state];
     const { length } = strip.answer.defects;
     const found = length ? count(length, "defect") : "no defect";
-    return this.#session.isStale(strip) ? `${found}, by other settings` : found;
+    return this.#session.isStale(strip) ? `${found}, with other settings` : found;
   }
 
   #mark() {

@@ -1,10 +1,10 @@
-// Which part of a strip lies under which part of the screen. Lengths on the screen are CSS pixels.
+// The mapping between strip and screen. Lengths on the screen are CSS pixels.
 
 const LARGEST_SCALE = 40;
 const MARGIN = 60;
 
 export class View {
-  /** Screen pixels a strip pixel. */
+  /** Screen pixels per strip pixel. */
   scale = 1;
   /** Where the strip's upper left corner lies on the screen. */
   left = 0;
