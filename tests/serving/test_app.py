@@ -149,6 +149,7 @@ def test_a_query_changes_threshold_and_min_size(app, strips, probs):
         ("threshold=", "threshold= is wrong"),
         ("min_size=-1", "min_size=-1 is wrong"),
         ("answer=csv", "answer=csv is wrong: Input should be 'json', 'mask'"),
+        ("answer=mask&class=x", "class=x is wrong: Input should be a valid integer"),
         ("class=1", "only with answer=mask"),
         ("answer=mask&class=3", "Expected 1 to 2"),
         ("answer=json&answer=mask", "is duplicated"),

@@ -237,7 +237,8 @@ async def _refuse_query(_request: Request, error: Exception) -> JSONResponse:
     """Answer a query that FastAPI refused."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    name, value = str(first["loc"][-1]), str(first["input"])
+    # After "query" and the name, pydantic adds the branch of a union.
+    name, value = str(first["loc"][1]), str(first["input"])
     return _reply(400, f"{name[:40]}={value[:40]} is wrong: {first['msg']}.")
 
 
