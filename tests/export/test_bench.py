@@ -9,6 +9,7 @@ from steelseg.api import bench, bundle
 from steelseg.cli.main import main
 from steelseg.errors import ConfigError, DataError
 from steelseg.export.bench import Bench, Result, advice, describe
+from steelseg.export import bench_candidates
 from steelseg.export.bench_candidates import run_candidates
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.backends import openvino
@@ -91,7 +92,8 @@ def test_a_runtime_that_is_not_installed_is_left_out_with_a_word(
 ):
     """Who has torch alone is told of the others, and not stopped."""
     monkeypatch.setattr(
-        "steelseg.export.bench_candidates.find_spec",
+        bench_candidates,
+        "find_spec",
         lambda name: None if name == "onnxruntime" else find_spec(name),
     )
     told = []
