@@ -19,7 +19,13 @@ from steelseg import Predictor, api
 from steelseg.cli import data as data_commands
 from steelseg.cli.arguments import add_command
 from steelseg.cli.main import main
-from steelseg.config.components import ARCHITECTURES, LOSS_TERMS, Architecture
+from steelseg.config.components import (
+    ARCHITECTURES,
+    LOSS_TERMS,
+    Architecture,
+    LossFunction,
+    Parameter,
+)
 from steelseg.config.config import Config
 from steelseg.config.export_formats import EXPORT_FORMATS, ExportFormat
 from steelseg.config.load import build_config
@@ -67,24 +73,29 @@ def test_the_table_has_a_test_for_each_row():
     assert {new for new, _ in rows()} <= tested
 
 
-def toy_loss(logits_nchw, masks_nchw, _valid_nchw):
-    return (logits_nchw - masks_nchw).abs().mean()
+def toy_loss(logits_nchw, masks_nchw, _valid_nchw, *, power, pos_weight):
+    return ((logits_nchw - masks_nchw).abs() ** power).mean() * pos_weight[0]
 
 
 def test_add_loss_term(monkeypatch):
-    """Settings accept it, also in a sum, and training computes it."""
+    """Settings accept it, also in a sum with its parameter, and training computes it."""
+    toy = LossFunction("toy_losses:toy_loss", Parameter("power", 1.0, 9.0), ("pos_weight",))
     with pytest.raises(ConfigError, match="'toy' is not a loss"):
         build_config({"train": {"loss": "toy"}})
-    monkeypatch.setitem(LOSS_TERMS, "toy", "toy_losses:toy_loss")
+    monkeypatch.setitem(LOSS_TERMS, "toy", toy)
     monkeypatch.setitem(sys.modules, "toy_losses", SimpleNamespace(toy_loss=toy_loss))
 
-    config = build_config({"train": {"loss": "2 toy + 0.5 bce"}})
+    config = build_config(
+        {"train": {"pos_weight": [5, 1, 1, 1], "loss": "2 toy(3) + 0.5 bce + toy"}}
+    )
     logits, masks = torch.full((1, 4, 2, 2), 3.0), torch.ones(1, 4, 2, 2)
     total = build_loss(config.train.loss, pos_weight=config.pos_weight)(logits, masks, None)
 
     bce = build_loss("bce", pos_weight=config.pos_weight)(logits, masks, None)
-    assert total.item() == pytest.approx(2 * 2.0 + 0.5 * bce.item())
-    with pytest.raises(ConfigError, match="lovasz, toy"):
+    assert total.item() == pytest.approx(5 * (2 * 2.0**3 + 2.0) + 0.5 * bce.item())
+    with pytest.raises(ConfigError, match=r"power=10 of toy must be from 0 to 9"):
+        build_config({"train": {"loss": "toy(10)"}})
+    with pytest.raises(ConfigError, match=r", toy\.$"):
         build_config({"train": {"loss": "nothing"}})
 
 
