@@ -1,7 +1,9 @@
 """Data for every test: small sets made on the spot, and the real ones where they lie."""
 
 import csv
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import hypothesis
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from steelseg.config.load import build_config
-from steelseg.data.formats import rle
+from steelseg.data.formats import images, rle
 from steelseg.data.formats.mask_csv import SEPARATE
 
 # Shared machines are slow now and then, and a test must not fail by chance.
@@ -41,6 +43,32 @@ def trained_run(tmp_path_factory):
     write_strips(folder / "input")
     train_run(small_config(folder / "input"), folder / "run")
     return folder / "run"
+
+
+@pytest.fixture
+def toy_format(monkeypatch):
+    """Add an image format, and give a function that makes a file of it.
+
+    A file is T2 or T5, height, width and the value of all pixels, as in the two kinds of PGM.
+    """
+
+    def measure(content):
+        height, width, _ = struct.unpack_from("3B", content, 2)
+        return height, width
+
+    def decode(content, *, channels):
+        return np.full((*measure(content), channels), content[4], np.uint8)
+
+    toy = SimpleNamespace(
+        NAME="TOY",
+        EXTENSIONS=(".toy", ".ty"),
+        MEDIA_TYPE="image/x-toy",
+        matches=lambda content: content.startswith((b"T2", b"T5")),
+        measure=measure,
+        decode=decode,
+    )
+    monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, toy))
+    return lambda height, width, value, start=b"T5": start + bytes((height, width, value))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,20 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from pydantic import Field
+from starlette.testclient import TestClient
 from torch import nn
 
 from steelseg import Predictor, api
 from steelseg.cli import data as data_commands
 from steelseg.cli.arguments import add_command
 from steelseg.cli.main import main
-from steelseg.config.components import ARCHITECTURES, LOSS_TERMS, Architecture
+from steelseg.config.components import (
+    ARCHITECTURES,
+    LOSS_TERMS,
+    Architecture,
+    LossFunction,
+    Parameter,
+)
 from steelseg.config.config import Config
 from steelseg.config.export_formats import EXPORT_FORMATS, ExportFormat
 from steelseg.config.load import build_config
@@ -33,6 +41,10 @@ from steelseg.models.build import build_network
 from steelseg.models.losses import build_loss
 from steelseg.run.bundle_manifest import read_manifest
 from steelseg.scoring import metrics
+from steelseg.serving.app import create_app
+from steelseg.serving.limits import Limits
+from steelseg.serving.model import Model
+from steelseg.serving.service import Service
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -67,24 +79,29 @@ def test_the_table_has_a_test_for_each_row():
     assert {new for new, _ in rows()} <= tested
 
 
-def toy_loss(logits_nchw, masks_nchw, _valid_nchw):
-    return (logits_nchw - masks_nchw).abs().mean()
+def toy_loss(logits_nchw, masks_nchw, _valid_nchw, *, power, pos_weight):
+    return ((logits_nchw - masks_nchw).abs() ** power).mean() * pos_weight[0]
 
 
 def test_add_loss_term(monkeypatch):
-    """Settings accept it, also in a sum, and training computes it."""
+    """Settings accept it, also in a sum with its parameter, and training computes it."""
+    toy = LossFunction("toy_losses:toy_loss", Parameter("power", 1.0, 9.0), ("pos_weight",))
     with pytest.raises(ConfigError, match="'toy' is not a loss"):
         build_config({"train": {"loss": "toy"}})
-    monkeypatch.setitem(LOSS_TERMS, "toy", "toy_losses:toy_loss")
+    monkeypatch.setitem(LOSS_TERMS, "toy", toy)
     monkeypatch.setitem(sys.modules, "toy_losses", SimpleNamespace(toy_loss=toy_loss))
 
-    config = build_config({"train": {"loss": "2 toy + 0.5 bce"}})
+    config = build_config(
+        {"train": {"pos_weight": [5, 1, 1, 1], "loss": "2 toy(3) + 0.5 bce + toy"}}
+    )
     logits, masks = torch.full((1, 4, 2, 2), 3.0), torch.ones(1, 4, 2, 2)
     total = build_loss(config.train.loss, pos_weight=config.pos_weight)(logits, masks, None)
 
     bce = build_loss("bce", pos_weight=config.pos_weight)(logits, masks, None)
-    assert total.item() == pytest.approx(2 * 2.0 + 0.5 * bce.item())
-    with pytest.raises(ConfigError, match="lovasz, toy"):
+    assert total.item() == pytest.approx(5 * (2 * 2.0**3 + 2.0) + 0.5 * bce.item())
+    with pytest.raises(ConfigError, match=r"power=10 of toy must be from 0 to 9"):
+        build_config({"train": {"loss": "toy(10)"}})
+    with pytest.raises(ConfigError, match=r", toy\.$"):
         build_config({"train": {"loss": "nothing"}})
 
 
@@ -115,30 +132,39 @@ def test_add_augmentation(monkeypatch):
     augment = find_augmentation(["none", "1.0 invert"])
 
     assert (augment(image, mask, np.random.default_rng(0))[0] == 255).all()
-    with pytest.raises(ConfigError, match="defect_paste, invert or module:callable"):
+    with pytest.raises(ConfigError, match=", invert or module:callable"):
         find_augmentation("nothing")
 
 
-def test_add_image_format(monkeypatch, tmp_path):
-    """Files of it are listed, measured and decoded, and messages name it."""
-    toy = SimpleNamespace(
-        NAME="TOY",
-        EXTENSIONS=(".toy",),
-        START=b"TOY",
-        measure=lambda content: (content[3], content[4]),
-        decode=lambda content, channels: np.full((content[3], content[4], channels), content[5]),
-    )
-    (tmp_path / "a.TOY").write_bytes(b"TOY" + bytes((2, 3, 9)))
-    (tmp_path / "b.toy").write_bytes(b"none")
-    monkeypatch.setattr(images, "FORMATS", (*images.FORMATS, toy))
+def test_add_image_format(toy_format, trained_run, tmp_path):
+    """Files of it are listed, decoded and served; messages, server and page name it."""
+    (tmp_path / "a.TOY").write_bytes(toy_format(2, 3, 9))
+    (tmp_path / "b.ty").write_bytes(toy_format(2, 3, 9, b"T2")[:-1])
+    (tmp_path / "c.toy").write_bytes(b"none")
 
-    assert images.list_images(tmp_path) == ["a.TOY", "b.toy"]
+    assert images.list_images(tmp_path) == ["a.TOY", "b.ty", "c.toy"]
     assert images.measure_image(tmp_path / "a.TOY") == (2, 3)
     image_hwc = images.read_image(tmp_path / "a.TOY", channels=3)
     assert image_hwc.shape == (2, 3, 3)
     assert (image_hwc == 9).all()
-    with pytest.raises(images.DataError, match="neither a JPEG nor a PNG nor a TOY"):
-        images.read_image(tmp_path / "b.toy", channels=1)
+    with pytest.raises(images.DataError, match=r"b\.ty: the image is truncated"):
+        images.read_image(tmp_path / "b.ty", channels=1)
+    with pytest.raises(images.DataError, match=r"not a .* or TOY, whatever its name says"):
+        images.read_image(tmp_path / "c.toy", channels=1)
+
+    service = Service(Model(trained_run, []), limits=Limits(), load_model=lambda _: None)
+    with closing(service), TestClient(create_app(service)) as client:
+        replies = [client.post("/v1/predict", content=p.read_bytes()) for p in tmp_path.iterdir()]
+        described = client.get("/v1/model").json()["image_formats"]
+        body = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]["requestBody"]
+    assert sorted(reply.status_code for reply in replies) == [200, 415, 422]
+    # The page takes its list of extensions from here.
+    assert described[-1] == {
+        "name": "TOY",
+        "media_type": "image/x-toy",
+        "extensions": [".toy", ".ty"],
+    }
+    assert "image/x-toy" in body["content"]
 
 
 def test_add_metric(monkeypatch):

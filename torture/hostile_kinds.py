@@ -51,12 +51,12 @@ def pixels_of(content):
 
 def truncated_jpeg(chance, strip):
     content = jpeg(chance, strip)
-    return content[: chance.integers(1, len(content) - 1)], "truncated|neither a JPEG"
+    return content[: chance.integers(1, len(content) - 1)], "truncated|whatever its name says"
 
 
 def truncated_png(chance, strip):
     content = plain_png(strip)
-    return content[: chance.integers(1, len(content))], "truncated|neither a JPEG"
+    return content[: chance.integers(1, len(content))], "truncated|whatever its name says"
 
 
 def flipped_jpeg_header(chance, strip):
@@ -140,11 +140,11 @@ def animated_png(_chance, strip):
 
 
 def animated_gif(_chance, _strip):
-    return b"GIF89a" + bytes(100), "neither a JPEG nor a PNG"
+    return b"GIF89a" + bytes(100), "whatever its name says"
 
 
 def text(_chance, _strip):
-    return b"<html>404 Not Found</html>", "neither a JPEG nor a PNG"
+    return b"<html>404 Not Found</html>", "whatever its name says"
 
 
 def zero_bytes(_chance, _strip):

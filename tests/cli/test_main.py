@@ -80,6 +80,17 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"steelseg {steelseg.__version__}\n"
 
 
+def test_the_package_runs_as_a_module():
+    """`python -m steelseg` is the command, with its name, output and exit code."""
+    command = [sys.executable, "-m", "steelseg"]
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
+
+    assert version.stdout == f"steelseg {steelseg.__version__}\n"
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("usage: steelseg ")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from steelseg.config.components import LOSS_TERMS
 from steelseg.config.config import Config, setting_names
 from steelseg.config.load import build_config, dump_config, load_config
+from steelseg.config.loss_terms import BASELINE
 from steelseg.errors import ConfigError
 
 
@@ -193,10 +195,8 @@ inference: {tta: diagonal}
         "train.amp: Input should be a valid boolean, unable to interpret input, got maybe",
         "train.epochs: Input should be a valid integer, got a number with a fractional part, "
         "got 3.5",
-        "train.loss: 'focale' is not a loss; use one of bce_with_logits, dice, combo, "
-        "bce_pos_weight, bce_dice_pos_weight, or a sum such as '0.5 bce + 0.5 lovasz' of bce, "
-        "bce_pos_weight, dice, image_dice, focal, tversky, focal_tversky, jaccard, lovasz, "
-        "symmetric_lovasz.",
+        f"train.loss: 'focale' is not a loss; use one of {', '.join(BASELINE)}, or a sum such as "
+        f"'0.5 bce + 0.5 lovasz' of {', '.join(LOSS_TERMS)}.",
     ]
 
 

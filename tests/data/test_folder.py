@@ -1,9 +1,11 @@
+import re
 import subprocess
 import sys
 
 import pytest
 
 from steelseg.data.folder import DataSet
+from steelseg.data.formats.images import format_extensions
 from steelseg.errors import DataError
 
 
@@ -32,7 +34,9 @@ def test_a_data_set_without_training_images_is_refused(tmp_path):
         DataSet(tmp_path).list_images()
 
     (tmp_path / "train_images").mkdir()
-    with pytest.raises(DataError, match=r"train_images contains no \.jpg, \.jpeg or \.png file"):
+    with pytest.raises(
+        DataError, match=f"train_images contains no {re.escape(format_extensions())} file"
+    ):
         DataSet(tmp_path).list_images()
 
 

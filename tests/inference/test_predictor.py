@@ -93,7 +93,7 @@ def test_a_file_that_is_no_image_is_named(predictor, tmp_path):
     """As everywhere."""
     (tmp_path / "a.jpg").write_text("text")
 
-    with pytest.raises(DataError, match=r"a.jpg: the file is neither a JPEG nor a PNG"):
+    with pytest.raises(DataError, match=r"a.jpg: the file is not a .*, whatever its name says"):
         predictor(tmp_path / "a.jpg")
 
 

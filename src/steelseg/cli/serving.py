@@ -59,7 +59,7 @@ def add_serve(commands: Commands) -> None:
 def _run_serve(args: argparse.Namespace) -> int | None:
     """Serve predictions over HTTP until SIGTERM or Ctrl-C, with a web page at /.
 
-    POST /v1/predict takes the bytes of a JPEG or PNG and returns its defects. /openapi.json lists
+    POST /v1/predict takes the bytes of an image file and returns its defects. /openapi.json lists
     the other paths. When stopped, it completes the accepted requests and exits with 0.
 
     Reads  RUN/fold_K/best_model.safetensors, or the bundle

@@ -5,9 +5,10 @@ function, "module:name", and `import_component` imports it once it is used. An e
 name known everywhere: to the settings, their error messages and docs/configuration.md.
 """
 
+import math
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,45 @@ ARCHITECTURES: dict[str, Architecture] = {
     "classifier": Architecture("steelseg.models.classifier:build_classifier", any_depth=True),
 }
 
-LOSS_TERMS: dict[str, str] = {
-    "bce": "steelseg.models.losses:bce",
-    "bce_pos_weight": "steelseg.models.losses:bce",
-    "dice": "steelseg.models.losses:dice_loss",
-    "image_dice": "steelseg.models.losses:image_dice",
-    "focal": "steelseg.models.losses:focal",
-    "tversky": "steelseg.models.losses:tversky",
-    "focal_tversky": "steelseg.models.losses:focal_tversky",
-    "jaccard": "steelseg.models.losses:jaccard",
-    "lovasz": "steelseg.models.losses:lovasz",
-    "symmetric_lovasz": "steelseg.models.losses:symmetric_lovasz",
+
+class Parameter(NamedTuple):
+    """The number in parentheses after the name of a loss term."""
+
+    name: str
+    """The keyword argument of the function."""
+
+    default: float
+    highest: float = math.inf
+    """Largest allowed value; the smallest is 0."""
+
+
+@dataclass(frozen=True)
+class LossFunction:
+    """A term that `train.loss` can add up."""
+
+    function: str
+    """Import path of a function of (logits_nchw, masks_nchw, valid_nchw) that returns a scalar."""
+
+    parameter: Parameter | None = None
+
+    settings: tuple[str, ...] = ()
+    """Keyword arguments of `models.losses.build_loss`, which the function takes too."""
+
+
+LOSS_TERMS: dict[str, LossFunction] = {
+    "bce": LossFunction("steelseg.models.losses:bce"),
+    "bce_pos_weight": LossFunction("steelseg.models.losses:bce", settings=("pos_weight",)),
+    "dice": LossFunction("steelseg.models.losses:dice_loss"),
+    "image_dice": LossFunction("steelseg.models.losses:image_dice"),
+    "focal": LossFunction("steelseg.models.losses:focal", Parameter("gamma", 2.0)),
+    "tversky": LossFunction("steelseg.models.losses:tversky", Parameter("alpha", 0.3, 1.0)),
+    "focal_tversky": LossFunction(
+        "steelseg.models.losses:focal_tversky", Parameter("alpha", 0.3, 1.0)
+    ),
+    "jaccard": LossFunction("steelseg.models.losses:jaccard"),
+    "lovasz": LossFunction("steelseg.models.losses:lovasz"),
+    "symmetric_lovasz": LossFunction("steelseg.models.losses:symmetric_lovasz"),
 }
-"""Terms that `train.loss` can add up. Each is a function of (logits_nchw, masks_nchw, valid_nchw)
-that returns a scalar; arguments that come from other settings are passed by `build_loss`."""
 
 
 def import_component(path: str) -> Any:

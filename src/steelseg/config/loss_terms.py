@@ -21,15 +21,6 @@ class LossTerm(NamedTuple):
     """Name and value of the parameter, for terms that have one."""
 
 
-class Parameter(NamedTuple):
-    """The parameter of a term, written in parentheses."""
-
-    name: str
-    default: float
-    highest: float
-    """Largest allowed value; the smallest is 0."""
-
-
 BASELINE: dict[str, tuple[LossTerm, ...]] = {
     "bce_with_logits": (LossTerm("bce"),),
     "dice": (LossTerm("dice"),),
@@ -38,13 +29,6 @@ BASELINE: dict[str, tuple[LossTerm, ...]] = {
     "bce_dice_pos_weight": (LossTerm("bce_pos_weight", 0.75), LossTerm("dice", 0.25)),
 }
 """The losses of the baseline."""
-
-PARAMETERS = {
-    "focal": Parameter("gamma", 2.0, math.inf),
-    "tversky": Parameter("alpha", 0.3, 1.0),
-    "focal_tversky": Parameter("alpha", 0.3, 1.0),
-}
-"""Terms that have a parameter."""
 
 # "0.5 focal(2)": weight, name, parameter.
 _TERM = re.compile(r"(?:(?P<weight>.*\S)\s+)?(?P<name>\w+)(?:\((?P<value>[^()]*)\))?")
@@ -88,7 +72,7 @@ def _parse_term(text: str) -> LossTerm:
 
 def _parse_parameter(term: str, text: str | None) -> tuple[tuple[str, float], ...]:
     """Parse the parameter in parentheses after a term; None means the default."""
-    parameter = PARAMETERS.get(term)
+    parameter = LOSS_TERMS[term].parameter
     if parameter is None:
         if text is not None:
             raise ValueError(f"{term} has no parameter, so write it without ({text})")

@@ -110,7 +110,7 @@ class Predictor:
         """Find the defects of one strip.
 
         Args:
-            image: A JPEG or PNG file, or its pixels: uint8, shape (H, W) or (H, W, 3).
+            image: An image file, or its pixels: uint8, shape (H, W) or (H, W, 3).
 
         Returns:
             Masks, shape (classes, H, W), bool.

@@ -38,18 +38,13 @@ def build_loss(text: str, *, pos_weight: Sequence[float]) -> Loss:
         terms = parse_loss(text)
     except ValueError as error:
         raise ConfigError(f"train.loss={text}: {error}.") from None
-    arguments: dict[str, dict[str, Any]] = {"bce_pos_weight": {"pos_weight": tuple(pos_weight)}}
-    parts: list[tuple[Loss, float]] = [
-        (
-            partial(
-                import_component(LOSS_TERMS[term.name]),
-                **arguments.get(term.name, {}),
-                **dict(term.options),
-            ),
-            term.weight,
-        )
-        for term in terms
-    ]
+    settings = {"pos_weight": tuple(pos_weight)}
+    parts: list[tuple[Loss, float]] = []
+    for term in terms:
+        entry = LOSS_TERMS[term.name]
+        arguments: dict[str, Any] = {name: settings[name] for name in entry.settings}
+        function = import_component(entry.function)
+        parts.append((partial(function, **arguments, **dict(term.options)), term.weight))
 
     def loss(logits_nchw: Tensor, masks_nchw: Tensor, valid_nchw: Tensor | None) -> Tensor:
         total = logits_nchw.new_zeros((), dtype=torch.float32)

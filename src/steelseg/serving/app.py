@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from steelseg.data.formats import images
 from steelseg.serving.gateway import Gateway
 from steelseg.serving.options import PredictQuery
 from steelseg.serving.schemas import ErrorBody, Live, ModelChoice, ModelInfo, Prediction, Ready
@@ -39,7 +40,7 @@ _WHY = {
     408: "The body arrived too slowly.",
     409: "Another model is being loaded.",
     413: "The body or the image is too large.",
-    415: "The body is neither a JPEG nor a PNG.",
+    415: "The body is not an image file of a supported format.",
     422: "The image or the model cannot be used.",
     429: "The queue is full; answered before the body is read.",
     503: "Out of memory, or too many bytes of bodies are in memory.",
@@ -90,9 +91,9 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         "/v1/predict",
         operation_id="predict",
         summary="Find the defects of one strip.",
-        description=f"The body is a JPEG or PNG file of at most {limits.max_bytes} bytes and "
-        f"{limits.max_pixels} pixels, as it is.",
-        openapi_extra=_body(required=True, **{"image/jpeg": {}, "image/png": {}}),
+        description=f"The body is a {images.format_names()} file of at most {limits.max_bytes} "
+        f"bytes and {limits.max_pixels} pixels, as it is.",
+        openapi_extra=_body(required=True, **{kind.MEDIA_TYPE: {} for kind in images.FORMATS}),
         responses={
             200: {
                 "description": "The form that was asked for.",

@@ -87,6 +87,14 @@ class ClassSettings(_Schema):
     )
 
 
+class ImageFormatInfo(_Schema):
+    """A format of the images that are read."""
+
+    name: str
+    media_type: str
+    extensions: list[str] = Field(description="Endings of file names, in lower case.")
+
+
 class RequestLimits(_Schema):
     """The largest request that is read."""
 
@@ -103,6 +111,7 @@ class ModelInfo(_Schema):
     channels: Literal[1, 3]
     inference: dict[str, Any]
     provenance: dict[str, Any]
+    image_formats: list[ImageFormatInfo]
     limits: RequestLimits
 
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from steelseg.data.formats import jpeg, png
-from steelseg.data.formats.images import decode_image, measure
+from steelseg.data.formats import images
 from steelseg.errors import DataError, OutOfMemory, SteelsegError
 from steelseg.serving.answers import make_answer
 from steelseg.serving.batching import Batcher
@@ -73,9 +72,13 @@ class Service:
         self._batcher.stop()
 
     def describe(self) -> dict[str, Any]:
-        """Describe the model and the limits of a request; see `schemas.ModelInfo`."""
+        """Describe the model and which images a request may send; see `schemas.ModelInfo`."""
+        formats = [
+            {"name": kind.NAME, "media_type": kind.MEDIA_TYPE, "extensions": [*kind.EXTENSIONS]}
+            for kind in images.FORMATS
+        ]
         limits = {"max_bytes": self.limits.max_bytes, "max_pixels": self.limits.max_pixels}
-        return {**self._model.describe(), "limits": limits}
+        return {**self._model.describe(), "image_formats": formats, "limits": limits}
 
     async def change_model(self, read_body: Callable[[], Awaitable[bytes]]) -> None:
         """Load another model; requests in progress keep theirs.
@@ -109,7 +112,7 @@ class Service:
         """Predict a strip and make the response.
 
         Args:
-            read_body: Waits for the body of the request, a JPEG or PNG.
+            read_body: Waits for the body of the request, an image file.
             query: The parameters of the request.
             accepts_gzip: Whether the client accepts gzip.
 
@@ -148,17 +151,17 @@ class Service:
     def _decode(self, content: bytes, model: Model) -> NDArray[np.uint8]:
         """Decode the body of a request."""
         try:
-            height, width = measure(content)
+            height, width = images.measure(content)
             limit = self.limits.max_pixels
             if height * width > limit:
                 raise HTTPException(
                     413, f"The image has {height}x{width} pixels; at most {limit} are read."
                 )
-            return decode_image(content, channels=model.channels)
+            return images.decode_image(content, channels=model.channels)
         except DataError as error:
-            is_image = content.startswith((png.START, jpeg.START))
+            status = 422 if images.find_format(content) else 415
             reason = str(error)
-            raise HTTPException(422 if is_image else 415, reason[:1].upper() + reason[1:]) from None
+            raise HTTPException(status, reason[:1].upper() + reason[1:]) from None
 
     async def _probs(self, model: Model, image_hwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predict the probabilities of a strip."""

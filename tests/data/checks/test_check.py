@@ -11,6 +11,7 @@ import simplejpeg
 from steelseg.config.config import DataConfig
 from steelseg.data.checks.check import inspect, inspect_data, load_labels, refuse_faults
 from steelseg.data.formats import rle
+from steelseg.data.formats.images import format_extensions, format_names
 from steelseg.data.formats.mask_csv import JOINED, SEPARATE
 from steelseg.errors import DataError
 
@@ -108,7 +109,7 @@ def test_every_kind_of_fault_is_listed_at_once(make_strips, tmp_path):
         "train.csv:10: train_002.png: RLE run 2 starts at 1, before the previous run. "
         "Sort the runs.",
         "train_images/train_003.png: the image is truncated: the file ends before its last part.",
-        "train_images/train_005.png: the file is neither a JPEG nor a PNG, whatever its name says.",
+        f"train_images/train_005.png: the file is not a {format_names()}, whatever its name says.",
         "train_images/train_006.png: the image is 32x95, but masks are 32x96 "
         "(data.img_height x data.img_width; null for any).",
     ]
@@ -152,8 +153,8 @@ def test_an_empty_folder_is_one_fault(make_strips, tmp_path):
             path.unlink()
 
     assert faults_of(tmp_path) == [
-        "test_images: contains no .jpg, .jpeg or .png file.",
-        "train_images: contains no .jpg, .jpeg or .png file.",
+        f"test_images: contains no {format_extensions()} file.",
+        f"train_images: contains no {format_extensions()} file.",
     ]
 
 

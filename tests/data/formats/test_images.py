@@ -8,6 +8,7 @@ import pytest
 
 from steelseg.data.formats.images import (
     decode_image,
+    format_names,
     list_images,
     measure,
     measure_image,
@@ -102,7 +103,7 @@ def test_a_truncated_image_is_refused_wherever_it_ends(suffix):
     lengths = {*range(1, len(content), 10), *range(len(content) - 20, len(content))}
 
     for length in sorted(lengths):
-        with pytest.raises(DataError, match=r"truncated|neither a JPEG nor a PNG"):
+        with pytest.raises(DataError, match=r"truncated|whatever its name says"):
             decode_image(content[:length], channels=1)
 
 
@@ -167,8 +168,8 @@ def test_exif_does_not_turn_the_image(orientation):
     ("content", "fault"),
     [
         (b"", "the file is empty"),
-        (b"not an image", "neither a JPEG nor a PNG, whatever its name says"),
-        (b"GIF89a" + bytes(50), "neither a JPEG nor a PNG"),
+        (b"not an image", f"the file is not a {format_names()}, whatever its name says"),
+        (b"GIF89a" + bytes(50), "whatever its name says"),
         (b"\xff\xd8\xff", "truncated"),
         (b"\xff\xd8\xff\xd9", "the JPEG declares no size"),
         (b"\x89PNG\r\n\x1a\n", "truncated"),
@@ -216,7 +217,7 @@ def test_a_file_is_read_and_a_fault_names_it(tmp_path):
 
     np.testing.assert_array_equal(read_image(tmp_path / "good.jpg", channels=3), IMAGE_HWC)
     for name, fault in {
-        "text.jpg": "the file is neither a JPEG nor a PNG",
+        "text.jpg": "the file is not a ",
         "none.jpg": "cannot be read: No such file or directory",
         "large.jpg": "the file has 1099511627776 bytes; at most 400000000 are read",
     }.items():

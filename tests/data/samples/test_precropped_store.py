@@ -230,7 +230,7 @@ def test_a_build_that_fails_leaves_no_store(data, folder):
     """Not even the old one: it was created from data that no longer exist."""
     (data / "train_images" / "train_003.jpg").write_text("no image")
 
-    with pytest.raises(DataError, match=r"train_003\.jpg: the file is neither"):
+    with pytest.raises(DataError, match=r"train_003\.jpg: the file is not a "):
         build(folder, data)
 
     assert not (folder / "index.json").exists()

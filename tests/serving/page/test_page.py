@@ -338,6 +338,25 @@ def test_what_cannot_be_shown_is_left_out_and_named(open_page, folder, tmp_path)
     assert page.locator("#strip-list li").count() == 1
 
 
+def test_a_format_that_the_server_adds_is_taken(open_page, toy_format, tmp_path):
+    """The list is the server's; a format that no browser decodes still has its defects listed."""
+    inside = tmp_path / "strips"
+    inside.mkdir()
+    (inside / "a.TOY").write_bytes(toy_format(32, 96, 200))
+    (inside / "notes.txt").write_text("no strip")
+    page = open_page()
+
+    assert page.locator("#files").get_attribute("accept").endswith(",.toy,.ty")
+    assert page.locator("#formats").text_content().endswith(" or TOY")
+    page.set_input_files("#folder", inside)
+    page.wait_for_selector("#problem:has-text('This browser cannot decode the image')")
+    page.wait_for_selector("#status:has-text('of 1 strip done.')")
+    assert "or TOY files: notes.txt" in page.locator("#notice").text_content()
+    assert page.locator("#strip-list .failed").count() == 0
+    _, content = download(page, "#download-csv")
+    assert b"a.TOY_1," in content
+
+
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (1024, 768), (768, 1024)])
 def test_everything_is_in_sight_on_laptop_and_tablet(open_page, folder, width, height):
     """Neither needs scrolling sideways, and every part of the page is on the screen."""

@@ -1,1 +1,1 @@
-"""File formats: RLE masks, their CSV forms, JPEG and PNG images."""
+"""File formats: RLE masks, their CSV forms, image formats."""

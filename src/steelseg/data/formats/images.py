@@ -1,8 +1,8 @@
-"""Read JPEG and PNG images, grayscale or colour; damaged files are rejected.
+"""Read image files, grayscale or colour; damaged files are rejected.
 
-Decoders repair silently: OpenCV returns a full-size image for half a JPEG. So the structure of a
-file is checked from start to end before it is decoded (`jpeg`, `png`), and the decoded size is
-compared with the header. The size is known before decoding, so an image that is too large costs
+Decoders repair silently: OpenCV returns a full-size image for half a JPEG. So the modules in
+`FORMATS` check the structure of a file from start to end before it is decoded, and the decoded size
+is compared with the header. The size is known before decoding, so an image that is too large costs
 nothing.
 
 A folder may be a link, but an image in it may not, because a link among thousands of images can
@@ -35,8 +35,12 @@ class ImageFormat(Protocol):
 
     NAME: str
     EXTENSIONS: tuple[str, ...]
-    START: bytes
-    """The first bytes of every file."""
+    """Endings of file names, in lower case, with the dot."""
+    MEDIA_TYPE: str
+    """As in the Content-Type header of HTTP."""
+
+    def matches(self, content: bytes) -> bool:
+        """Whether the first bytes of a file, which may be truncated, are those of this format."""
 
     def measure(self, content: bytes) -> tuple[int, int]:
         """Check the structure of a whole file and return height and width, in pixels."""
@@ -56,11 +60,28 @@ MAX_BYTES = 400_000_000
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has the extension of an image format, in lower or upper case."""
-    return Path(name).suffix.lower() in _extensions()
+    return any(Path(name).suffix.lower() in kind.EXTENSIONS for kind in FORMATS)
 
 
-def _extensions() -> tuple[str, ...]:
-    return tuple(extension for kind in FORMATS for extension in kind.EXTENSIONS)
+def format_names() -> str:
+    """Return the names of all formats for a message: "JPEG or PNG"."""
+    return _either([kind.NAME for kind in FORMATS])
+
+
+def format_extensions() -> str:
+    """Return the extensions of all formats for a message: ".jpg, .jpeg or .png"."""
+    return _either([extension for kind in FORMATS for extension in kind.EXTENSIONS])
+
+
+def _either(words: Sequence[str]) -> str:
+    """Join words as "A, B or C"."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def find_format(content: bytes) -> ImageFormat | None:
+    """Return the format of a file by its first bytes, whatever its name is; None if it has none."""
+    return next((kind for kind in FORMATS if kind.matches(content)), None)
 
 
 def list_images(folder: Path) -> list[str]:
@@ -74,8 +95,7 @@ def list_images(folder: Path) -> list[str]:
         raise DataError(f"{folder} is not a folder. It should contain the images.")
     paths = sorted(path for path in folder.iterdir() if is_image_name(path.name))
     if not paths:
-        *most, last = _extensions()
-        raise DataError(f"{folder} contains no {', '.join(most)} or {last} file.")
+        raise DataError(f"{folder} contains no {format_extensions()} file.")
     for path in paths:
         # Python represents names that are not UTF-8 by lone surrogates, which cannot be written.
         if not path.name.isprintable():
@@ -109,7 +129,7 @@ def read_image(path: Path, *, channels: int) -> NDArray[np.uint8]:
     """Decode one image file.
 
     Args:
-        path: A JPEG or PNG file.
+        path: A file of one of `FORMATS`.
         channels: 1 for grayscale, 3 for RGB; colour is converted to grayscale by luminance.
 
     Returns:
@@ -185,9 +205,8 @@ def measure(content: bytes) -> tuple[int, int]:
 
 
 def _format_of(content: bytes) -> ImageFormat:
-    """Return the format of a file by its first bytes, whatever its name is."""
-    for kind in FORMATS:
-        if content.startswith(kind.START):
-            return kind
-    names = " nor a ".join(kind.NAME for kind in FORMATS)
-    raise DataError(f"the file is neither a {names}, whatever its name says.")
+    """Return the format of a file, or raise DataError."""
+    kind = find_format(content)
+    if kind is None:
+        raise DataError(f"the file is not a {format_names()}, whatever its name says.")
+    return kind

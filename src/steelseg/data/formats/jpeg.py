@@ -21,7 +21,7 @@ from steelseg.errors import DataError
 
 NAME = "JPEG"
 EXTENSIONS: tuple[str, ...] = (".jpg", ".jpeg")
-START = b"\xff\xd8\xff"
+MEDIA_TYPE = "image/jpeg"
 
 # In a scan, 0xFF followed by 0x00 is data, and restart markers are part of the scan. A marker may
 # be preceded by several 0xFF; a pattern that starts with one literal byte is ten times as fast as
@@ -34,6 +34,11 @@ _KNOWN_FRAMES = frozenset((0xC0, 0xC1, 0xC2))
 _UNSENT = 0xFF
 # A progressive file of ten thousand scans over 100 million pixels would take hours.
 _MOST_SCANS = 100
+
+
+def matches(content: bytes) -> bool:
+    """Whether a file starts as a JPEG does."""
+    return content.startswith(b"\xff\xd8\xff")
 
 
 def measure(content: bytes) -> tuple[int, int]:

@@ -16,9 +16,15 @@ from steelseg.errors import DataError
 
 NAME = "PNG"
 EXTENSIONS: tuple[str, ...] = (".png",)
-START = b"\x89PNG\r\n\x1a\n"
+MEDIA_TYPE = "image/png"
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ALPHA_COLOURS = (4, 6)
+
+
+def matches(content: bytes) -> bool:
+    """Whether a file starts as a PNG does."""
+    return content.startswith(_SIGNATURE)
 
 
 def measure(content: bytes) -> tuple[int, int]:
@@ -33,7 +39,7 @@ def measure(content: bytes) -> tuple[int, int]:
     kind, width, height, bits = struct.unpack_from(">4sIIB", content, 12)
     if kind != b"IHDR":
         raise DataError("the PNG does not start with its header; the file is damaged.")
-    position = len(START)
+    position = len(_SIGNATURE)
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", content, position)
         end = position + 8 + length

@@ -44,7 +44,7 @@ async function loadPixels(look, content, { signal, onChange }) {
   try {
     bitmap = await decodePixels(content);
   } catch {
-    throw new RequestError("This browser cannot show the file as a picture.");
+    throw new RequestError("This browser cannot decode the image, so only its defects are listed.");
   }
   if (signal.aborted) return bitmap.close();
   Object.assign(look, { bitmap, height: bitmap.height, width: bitmap.width });

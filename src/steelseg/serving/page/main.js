@@ -31,14 +31,19 @@ async function takeModel(sha256) {
   session.setModel(readModel(content));
   byId("model").textContent = `Model ${content.provenance.source}, ${content.sha256.slice(0, 12)}`;
   byId("model").title = `SHA-256 ${content.sha256}`;
+  byId("files").accept = session.model.extensions.join(",");
+  byId("formats").textContent = session.model.formats;
 }
 
 /** The parts of the server's model description that the page needs. */
-function readModel({ sha256, classes, pixel_mm: pixelMm }) {
+function readModel({ sha256, classes, pixel_mm: pixelMm, image_formats: formats }) {
   const each = (name, missing) => classes.map((one) => one[name] ?? missing);
   return {
     sha256,
     pixelMm,
+    extensions: formats.flatMap((format) => format.extensions),
+    // "JPEG or PNG"
+    formats: new Intl.ListFormat("en-GB", { type: "disjunction" }).format(formats.map((f) => f.name)),
     names: each("name"),
     settings: { threshold: each("threshold"), min_size: each("min_size") },
     filters: { min_area: each("min_area", 0), top_threshold: each("top_threshold", 0) },
@@ -48,9 +53,10 @@ function readModel({ sha256, classes, pixel_mm: pixelMm }) {
 /** Add dropped or chosen files, and report what was left out. */
 function open({ files, leftOut }) {
   const doubles = session.add(files);
+  const { formats } = session.model;
   const said = [];
-  if (files.length === 0) said.push("No JPEG or PNG file among them.");
-  if (leftOut.length) said.push(`Left out, because they are not JPEG or PNG files: ${list(leftOut)}.`);
+  if (files.length === 0) said.push(`No ${formats} file among them.`);
+  if (leftOut.length) said.push(`Left out, because they are not ${formats} files: ${list(leftOut)}.`);
   if (leftOut.some((name) => name.endsWith("/"))) {
     said.push("Subfolders are not read; open them one by one.");
   }
@@ -105,7 +111,7 @@ function takeFiles() {
   ]) {
     onClick(button, () => byId(input).click());
     byId(input).addEventListener("change", (event) => {
-      const found = readInput(event.target);
+      const found = readInput(event.target, session.model.extensions);
       // So that the same files can be chosen again.
       event.target.value = "";
       open(found);
@@ -121,7 +127,7 @@ function takeFiles() {
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     document.body.classList.remove("dropping");
-    open(await readDrop(event.dataTransfer));
+    open(await readDrop(event.dataTransfer, session.model.extensions));
   });
 }
 

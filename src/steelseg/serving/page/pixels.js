@@ -1,15 +1,21 @@
 // The pixels of a file as stored, because these were predicted.
-// Browsers rotate pictures by EXIF orientation, so that part of the file is removed first.
+// Browsers rotate pictures by EXIF orientation, so that part of a JPEG or PNG is removed first.
 
 const PNG_START = [0x89, 0x50, 0x4e, 0x47];
+const JPEG_START = [0xff, 0xd8, 0xff];
 const [EXIF_MARKER, SCAN_MARKER] = [0xe1, 0xda];
 
-/** Decode a JPEG or PNG file; rejects if the browser cannot. */
+/** Decode an image file; rejects if the browser cannot, as with a format it does not know. */
 export function decodePixels(content) {
   const bytes = new Uint8Array(content);
-  const isPng = PNG_START.every((byte, i) => bytes[i] === byte);
-  const blob = new Blob(isPng ? pngParts(bytes) : jpegParts(bytes));
-  return createImageBitmap(blob, { colorSpaceConversion: "none" });
+  return createImageBitmap(new Blob(partsOf(bytes)), { colorSpaceConversion: "none" });
+}
+
+function partsOf(bytes) {
+  const startsWith = (start) => start.every((byte, i) => bytes[i] === byte);
+  if (startsWith(PNG_START)) return pngParts(bytes);
+  if (startsWith(JPEG_START)) return jpegParts(bytes);
+  return [bytes];
 }
 
 /** The parts of a PNG without its eXIf chunks. */
