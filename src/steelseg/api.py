@@ -216,15 +216,17 @@ def search(
 
     Raises:
         CheckpointError: if study.db is damaged.
-        ConfigError: if Optuna is not installed, the search space is wrong, the folder contains
-            anything else or is in use, or no trial can be built.
+        ConfigError: if Optuna or Plotly is not installed, the search space is wrong, the folder
+            contains anything else or is in use, or no trial can be built.
         DataError: if the data set has a fault.
         Stopped: on Ctrl-C or SIGTERM, once the current trial is saved.
     """
-    if find_spec("optuna") is None:
-        raise ConfigError(
-            "steelseg search needs Optuna, which is not installed: pip install 'steelseg[search]'."
-        )
+    for package, name in (("optuna", "Optuna"), ("plotly", "Plotly")):
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"steelseg search needs {name}, which is not installed: "
+                "pip install 'steelseg[search]'."
+            )
     from steelseg.search.search import search_run
 
     return search_run(config, Path(out), folds=folds, minutes=minutes)

@@ -8,8 +8,8 @@ import pytest
 from steelseg.api import bench, bundle
 from steelseg.cli.main import main
 from steelseg.errors import ConfigError, DataError
-from steelseg.export.bench import Bench, Result, advice, describe
 from steelseg.export import bench_candidates
+from steelseg.export.bench import Bench, Result, advice, describe
 from steelseg.export.bench_candidates import run_candidates
 from steelseg.export.timing import Measured, measure
 from steelseg.inference.backends import openvino

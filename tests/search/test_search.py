@@ -413,16 +413,19 @@ def test_what_is_no_search_is_left_alone(trained_run, settings, tmp_path):
     assert not (trained_run / "study.db").exists()
 
 
-def test_without_optuna_one_line_says_what_to_install(settings, tmp_path, monkeypatch, capsys):
-    """It is an extra."""
+@pytest.mark.parametrize("name", ["Optuna", "Plotly"])
+def test_without_its_extra_one_line_says_what_to_install(
+    settings, tmp_path, monkeypatch, capsys, name
+):
+    """Plotly joined the extra later, so an environment with Optuna can lack it."""
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))
-    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setitem(sys.modules, name.lower(), None)
 
     code = main(["search", str(tmp_path / "search.yaml"), "--out", str(tmp_path / "new")])
 
     assert (code, capsys.readouterr().err) == (
         1,
-        "error: steelseg search needs Optuna, which is not installed: "
+        f"error: steelseg search needs {name}, which is not installed: "
         "pip install 'steelseg[search]'.\n",
     )
     assert not (tmp_path / "new").exists()
