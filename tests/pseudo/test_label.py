@@ -159,7 +159,7 @@ def test_other_runs_have_a_vote(run, more, trained_run):
     other = shutil.copytree(trained_run, run.parent / "other")
     text = (other / "folds.csv").read_text()
     (other / "folds.csv").write_text(text.replace(",0,", ",9,").replace(",1,", ",0,", 4))
-    with pytest.raises(ConfigError, match=r"other has other folds than"):
+    with pytest.raises(ConfigError, match=r"have different folds, so networks"):
         pseudo(run, KEEP_ALL, images=more, teachers=[other])
     with pytest.raises(ConfigError, match="named twice"):
         pseudo(run, KEEP_ALL, images=more, teachers=[run])
@@ -169,7 +169,7 @@ def test_a_network_in_the_folder_of_another_fold_is_refused(run, more):
     """It has seen what that fold holds out."""
     shutil.copy(run / "fold_1" / "best_model.safetensors", run / "fold_0")
 
-    with pytest.raises(CheckpointError, match="was trained as fold 1"):
+    with pytest.raises(CheckpointError, match="belongs to fold 1"):
         pseudo(run, KEEP_ALL, images=more)
 
 
