@@ -189,7 +189,7 @@ def test_a_manifest_says_each_thing_once(folder):
     text = (folder / MANIFEST).read_text()
     (folder / MANIFEST).write_text(text.replace('"format": 1,', '"format": 1,\n "format": 1,'))
 
-    with pytest.raises(CheckpointError, match="its SHA-256 does not match"):
+    with pytest.raises(CheckpointError, match="its SHA-256 does not fit"):
         resolve_model(folder)
 
 

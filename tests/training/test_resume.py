@@ -164,7 +164,7 @@ def test_going_back_sets_aside_what_lies_ahead(trained, files, resume, capsys):
 
     resume(resume=False, checkpoint=before)
 
-    assert "1 checkpoints of" in capsys.readouterr().err
+    assert "are set aside (1)." in capsys.readouterr().err
     assert newest.with_name(f"{newest.name}.set_aside").exists()
     assert same_model(newest, newest.with_name(f"{newest.name}.set_aside"))
     assert files.resumable() == [newest, before]
@@ -190,7 +190,7 @@ def test_a_damaged_best_model_without_a_copy_is_an_error(trained, files, resume)
     (files.last(best_epoch)).unlink()
     flip_a_bit(files.best_model)
 
-    with pytest.raises(CheckpointError, match=r"is damaged.*Remove the file to have the best"):
+    with pytest.raises(CheckpointError, match=r"is damaged.*Remove the file to determine"):
         resume()
 
 

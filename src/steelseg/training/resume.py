@@ -170,7 +170,7 @@ def _go_back(
     point = files.last(done.epoch, done.position.step)
     save_resumable(point, learner, done, metadata)
     if ahead := [path for path in files.resumable() if path > point]:
-        run.warn(f"{len(ahead)} newer checkpoints in {point.parent} are set aside.")
+        run.warn(f"newer checkpoints in {point.parent} are set aside ({len(ahead)}).")
         for path in ahead:
             _set_aside(path)
 
