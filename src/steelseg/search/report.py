@@ -43,7 +43,7 @@ def write_search_report(
     path = folder / "report.html"
     view = {
         "name": folder.resolve().name,
-        "path": shlex.quote(str(folder)),
+        "place": shlex.quote(str(folder)),
         "search": search,
         "summary": summary(search),
         "plotly": Markup(get_plotlyjs()),
