@@ -38,8 +38,8 @@ def test_the_command_serves_until_it_is_told_to_stop(trained_run, strips):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--admin-token-file", "{short}"], "must contain a secret"),
-        (["--admin-token-file", "nowhere"], "nowhere must contain a secret"),
+        (["--admin-token-file", "{short}"], "must contain a token"),
+        (["--admin-token-file", "nowhere"], "nowhere must contain a token"),
         (["--models", "nowhere"], "--models nowhere is not a folder"),
         (["--host", "198.51.100.1", "--port", "0"], "Cannot listen on 198.51.100.1 port 0"),
         (["--fold", "7"], "fold_7"),

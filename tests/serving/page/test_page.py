@@ -279,12 +279,12 @@ def test_a_server_that_is_gone_is_given_up_and_tried_again_on_request(open_page,
     assert page.locator("#problem").is_hidden()
 
 
-def test_another_model_starts_everything_anew(open_page, folder, predicted):
+def test_another_model_predicts_everything_again(open_page, folder, predicted):
     """Masks of two models in one file would be nobody's."""
     page = open_page(prepare=pretend_another_model)
     page.set_input_files("#folder", folder)
 
-    page.wait_for_selector("#notice:has-text('The server has another model now.')")
+    page.wait_for_selector("#notice:has-text('The server uses another model now.')")
     wait_until_done(page, 8)
     _, content = download(page, "#download-csv")
     assert content == (predicted() / "submission.csv").read_bytes()

@@ -42,12 +42,16 @@ function readModel({ sha256, classes, pixel_mm: pixelMm, image_formats: formats 
     sha256,
     pixelMm,
     extensions: formats.flatMap((format) => format.extensions),
-    // "JPEG or PNG"
-    formats: new Intl.ListFormat("en-GB", { type: "disjunction" }).format(formats.map((f) => f.name)),
+    formats: oneOf(formats.map((format) => format.name)),
     names: each("name"),
     settings: { threshold: each("threshold"), min_size: each("min_size") },
     filters: { min_area: each("min_area", 0), top_threshold: each("top_threshold", 0) },
   };
+}
+
+/** Names as a message lists them: "JPEG or PNG". */
+function oneOf(names) {
+  return new Intl.ListFormat("en-GB", { type: "disjunction" }).format(names);
 }
 
 /** Add dropped or chosen files, and report what was left out. */
@@ -56,7 +60,9 @@ function open({ files, leftOut }) {
   const { formats } = session.model;
   const said = [];
   if (files.length === 0) said.push(`No ${formats} file among them.`);
-  if (leftOut.length) said.push(`Left out, because they are not ${formats} files: ${list(leftOut)}.`);
+  if (leftOut.length) {
+    said.push(`Left out, because they are not ${formats} files: ${list(leftOut)}.`);
+  }
   if (leftOut.some((name) => name.endsWith("/"))) {
     said.push("Subfolders are not read; open them one by one.");
   }
