@@ -247,7 +247,7 @@ def test_messages_of_the_stages_speak_the_baselines_words():
 
     assert said == (
         "ENCODER_WEIGHTS=None; LEARNING_RATE, not /x/min_size; the loss is nan; "
-        "Create it: bash precrop_setup.sh."
+        "Create it with: bash precrop_setup.sh."
     )
 
 
@@ -468,7 +468,7 @@ def test_crops_come_back_as_strips(place, call):
 
 def test_a_missing_store_names_the_command_that_makes_it(place, call):
     """As it is called in this folder."""
-    line = "There is no precropped store in precropped_data. Create it: bash precrop_setup.sh.\n"
+    line = "There is no precropped store in precropped_data. Create it with: bash precrop_setup.sh.\n"
     set_up(place, "USE_CROPS = USE_PRECROPPED = True")
 
     assert call("test_precropped.py") == (1, "", f"error: store: {line}")

@@ -110,7 +110,7 @@ def test_one_process_writes_at_a_time(tmp_path):
         other.stdout.readline()
 
         with (
-            pytest.raises(DataError, match="another process predicts into this folder"),
+            pytest.raises(DataError, match="another process writes to this folder"),
             open_journal(path, {}),
         ):
             pass

@@ -131,7 +131,7 @@ def test_another_version_is_refused(tmp_path):
 
     save_checkpoint(path, Checkpoint({}, {}, {"format": 99}))
 
-    with pytest.raises(CheckpointError, match="another version of steelseg"):
+    with pytest.raises(CheckpointError, match="an incompatible version of steelseg"):
         load_checkpoint(path)
 
 
