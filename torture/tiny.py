@@ -81,8 +81,13 @@ def call(*words: str | Path) -> tuple[int, list[str]]:
 
 
 def refusal_fault(code: int, lines: Sequence[str]) -> str:
-    """Return what is wrong with a refusal (one line, exit code 1); "" if nothing."""
-    if code == 1 and len(lines) == 1 and lines[0].startswith("error: "):
+    """Return what is wrong with a refusal; "" if it is one line of error and exit code 1.
+
+    A warning may come first: damage within the weights is found only when they are loaded, after
+    the warning that a run is not tuned.
+    """
+    errors = [line for line in lines if not line.startswith("warning: ")]
+    if code == 1 and len(errors) == 1 and errors[0].startswith("error: "):
         return ""
     return f"exit code {code}, it said {lines}"
 
