@@ -468,7 +468,8 @@ def test_crops_come_back_as_strips(place, call):
 
 def test_a_missing_store_names_the_command_that_makes_it(place, call):
     """As it is called in this folder."""
-    line = "There is no precropped store in precropped_data. Create it with: bash precrop_setup.sh.\n"
+    remedy = "Create it with: bash precrop_setup.sh."
+    line = f"There is no precropped store in precropped_data. {remedy}\n"
     set_up(place, "USE_CROPS = USE_PRECROPPED = True")
 
     assert call("test_precropped.py") == (1, "", f"error: store: {line}")
