@@ -3,7 +3,6 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from steelseg.models.device import half_type
-from steelseg.models.model import build_model
 from steelseg.training.learner import build_learner, build_seeded_network, set_training_mode
 
 
@@ -42,20 +41,6 @@ def test_a_compiled_network_keeps_the_names_of_its_weights(make_config, tmp_path
     compiled = build(make_config(tmp_path, "train.compile=true")).model.state_dict()
 
     assert list(plain) == list(compiled)
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return build_model(
-        arch="linknet",
-        encoder="tu-test_resnet",
-        encoder_weights=None,
-        channels=1,
-        num_classes=2,
-        mean=(0.4,),
-        std=(0.2,),
-    )
 
 
 def step(model, groups, **mode):

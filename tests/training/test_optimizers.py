@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from steelseg.models.model import build_model
 from steelseg.training.optimizers import Schedule, build_optimizer, parameter_groups
 
 NAMES = ["reduce_on_plateau", "cosine", "one_cycle", "none"]
@@ -105,20 +104,6 @@ def test_a_schedule_goes_on_from_json(name):
 
     assert all(rate == other_rate for rate, other_rate in rates)
     assert optimizer.param_groups[0]["lr"] == other_optimizer.param_groups[0]["lr"]
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return build_model(
-        arch="linknet",
-        encoder="tu-test_resnet",
-        encoder_weights=None,
-        channels=1,
-        num_classes=2,
-        mean=(0.4,),
-        std=(0.2,),
-    )
 
 
 def test_the_encoder_has_a_group_of_its_own(model):
